@@ -1,0 +1,169 @@
+"""What FlowKit needs of a broker: a few methods, batches in and batches out.
+
+A broker only delivers; the store is the truth. Whatever it accepted is delivered at least once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from flowkit.errors import PublishError
+from flowkit.wire.topology import Exchange, Part, Queue
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # RabbitMQ 4's own default; 3.x takes 128 MiB
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to publish.
+
+    ``durable`` messages are persistent, mandatory, and tried again over every reconnect until the broker confirms
+    them. The others (logs, heartbeats, control) travel on a link of their own, may have no queue, and are
+    dropped with ``NotSent`` when that link is down. The broker gives each attempt a fresh ``message_id``.
+    """
+
+    exchange: str
+    key: str
+    body: bytes
+    type: str
+    durable: bool = True
+    mandatory: bool = True  # of durable ones only: False where nobody needs to listen (flowkit.runs)
+    correlation_id: str | None = None
+    app_id: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    message_id: str | None = None  # only a caller whose id must survive (a start without run_id) sets it
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message that arrived. ``tag`` means something to the consumer it came from, and to nobody else."""
+
+    queue: str
+    body: bytes
+    tag: int
+    redelivered: bool = False
+    delivery_count: int = 0  # how often it was delivered before, as far as the queue counts (quorum: yes)
+    exchange: str = ""
+    key: str = ""
+    type: str | None = None
+    message_id: str | None = None
+    correlation_id: str | None = None
+    app_id: str | None = None
+    user_id: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    offset: int | None = None  # of a stream
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """What a passive declaration says of a queue: messages ready, consumers."""
+
+    ready: int
+    consumers: int
+
+
+class Consumer(Protocol):
+    """Deliveries of one queue, over every reconnect. Nothing of the caller's runs inside its callbacks."""
+
+    async def receive(self, limit: int) -> list[Delivery]:
+        """What is there, at least one, at most ``limit``; waits while there is none, never to fill a batch.
+
+        After ``stop`` it returns what had arrived, then an empty list for ever.
+
+        Raises:
+            FlowKitError: the queue cannot be consumed and trying again cannot help (403, 406).
+        """
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these. Those of a connection that has died since are dropped: they will be delivered again."""
+
+    async def requeue(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these back, to be delivered again (by RabbitMQ 3.x counted as a delivery)."""
+
+    async def stop(self) -> None:
+        """Take no more deliveries; those taken can still be acknowledged."""
+
+    async def close(self) -> None:
+        """Stop and let go: what was not acknowledged goes back to the queue."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether deliveries can arrive now."""
+
+    @property
+    def reconnects(self) -> int:
+        """How many times the connection was lost and made again."""
+
+
+class Broker(Protocol):
+    """A connection to a broker: publish, consume, declare, look."""
+
+    @property
+    def url(self) -> str:
+        """The address with the password masked."""
+
+    async def connect(self, timeout: float) -> None:
+        """Make sure that it answers.
+
+        Args:
+            timeout: seconds to go on trying; a refused login, a missing virtual host or a port that speaks no
+                AMQP fails at once.
+
+        Raises:
+            BrokerUnreachable
+        """
+
+    async def declare(self, parts: Iterable[Part]) -> list[Part]:
+        """Declare exchanges, queues and bindings, again after each reconnect is the caller's choice.
+
+        Returns:
+            the parts that permissions forbade (403): the caller goes on, somebody else may have declared them.
+
+        Raises:
+            Refused: a part stands there with other arguments (406); the message says which.
+        """
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
+        """Publish all, pipelined, with one wait for their confirms.
+
+        Waits through reconnects for durable messages. A missing exchange (404) is tried again until it is there.
+
+        Returns:
+            for each message None when it was confirmed, else why this one cannot be: ``Unroutable``, ``TooLarge``,
+            ``NotSent``, or ``PublishError`` for 403.
+        """
+
+    def consume(self, queue: Queue, *, prefetch: int, offset: int | str | None = None) -> Consumer:
+        """Consume a queue from now on, through reconnects. An exclusive queue is declared on each connection first.
+
+        Args:
+            queue: what to consume; a queue that is missing (404) is tried again at 0.1–1 s.
+            prefetch: how many unacknowledged deliveries may be out at a time.
+            offset: of a stream: a number, ``first``, ``last`` or ``next``; after a reconnect it goes on behind the
+                last delivery it gave out.
+        """
+
+    async def inspect(self, queue: str) -> QueueState | None:
+        """Look at a queue without changing it; None when it does not exist."""
+
+    async def exists(self, exchange: Exchange) -> bool:
+        """Whether the exchange exists."""
+
+    async def delete(self, queue: str) -> None:
+        """Delete a queue with all that is in it; a missing one is no error."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing works now: the link is up, and not blocked by an alarm of the broker."""
+
+    @property
+    def generation(self) -> int:
+        """Rises with every new connection for publishing: the caller declares and relays again when it changed."""
+
+    async def wait_connected(self) -> None:
+        """Return when ``connected``."""
+
+    async def close(self) -> None:
+        """Close all links within 3 s or abandon them."""

@@ -1,0 +1,1 @@
+"""The wire contract: messages, the values a node may return, their JSON, and every exchange and queue name."""

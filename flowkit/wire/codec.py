@@ -1,0 +1,110 @@
+"""JSON in and out, with the limits that orjson leaves to its caller.
+
+orjson writes NaN as ``null`` in silence, reads nesting to 1,024 but writes only to 254, and refuses integers over
+64 bits without saying where. Here all of that is an error that names the place.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import orjson
+
+from flowkit.errors import InvalidPayload, Unreadable
+
+MAX_DEPTH = 200  # on reading and writing alike: well under the 254 that orjson can write again
+_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what orjson writes
+
+
+def loads(body: bytes) -> Any:
+    """Decode JSON.
+
+    Raises:
+        Unreadable: it is no JSON, not UTF-8, or nested deeper than ``MAX_DEPTH``.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable("not-json", str(error)) from None
+    # Depth cannot exceed the number of opening brackets, which is counted at memory speed; only a suspect is walked.
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+        raise Unreadable("too-deep", f"nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def dumps(value: Any) -> bytes:
+    """Encode a value that is known to be JSON (checked by ``check`` where it came from an author)."""
+    return orjson.dumps(value)
+
+
+def embed(raw: bytes) -> Any:
+    """JSON that is encoded already, to stand inside a value given to ``dumps``."""
+    return orjson.Fragment(raw)
+
+
+def check(value: Any, where: str) -> None:
+    """Check that ``value`` can travel as JSON and comes back the same.
+
+    Args:
+        value: anything an author returned.
+        where: what it is called in the message, such as ``outputs``.
+
+    Raises:
+        InvalidPayload: a type that JSON does not have, NaN or infinity, an integer over 64 bits, a key that is no
+            string, text with lone surrogates, or nesting over ``MAX_DEPTH``; the message names the path.
+    """
+    _check(value, where, 0)
+
+
+def encode_object(value: Any, where: str) -> bytes:
+    """Check and encode a JSON object; ``InvalidPayload`` when it is none."""
+    if not isinstance(value, dict):
+        raise InvalidPayload(where, f"must be a dict, got {type(value).__name__}")
+    check(value, where)
+    return orjson.dumps(value)
+
+
+def _check(value: Any, where: str, depth: int) -> None:
+    kind = type(value)
+    if kind is str:
+        if not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise InvalidPayload(where, "text with a lone surrogate cannot be UTF-8") from None
+    elif kind is int:
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise InvalidPayload(where, "an integer over 64 bits does not fit JSON here; send it as text")
+    elif kind is float:
+        if not math.isfinite(value):
+            raise InvalidPayload(where, f"{value} is no JSON number; leave it out or send null")
+    elif value is None or kind is bool:
+        pass
+    elif depth >= MAX_DEPTH:
+        raise InvalidPayload(where[:200], f"nested deeper than {MAX_DEPTH} levels")
+    elif kind is dict:
+        for key, inner in value.items():
+            if type(key) is not str:
+                raise InvalidPayload(where, f"key {key!r} is {type(key).__name__}, JSON keys are text")
+            _check(key, f"{where} key", 0)
+            _check(inner, f"{where}.{key}", depth + 1)
+    elif kind is list or kind is tuple:
+        for index, inner in enumerate(value):
+            _check(inner, f"{where}[{index}]", depth + 1)
+    else:
+        raise InvalidPayload(where, f"{kind.__name__} is no JSON type; convert it to text, a number, a list or a dict")
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True

@@ -1,0 +1,142 @@
+"""What a node may name as downstream beside plain node names: ``Send``, ``Gather`` and ``Wait``.
+
+In JSON an item is a name, ``{"send": {…}}``, ``{"gather": {…}}`` or ``{"wait": {…}}``; the classes ``SendItem``,
+``GatherItem`` and ``WaitItem`` are those wrappers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.dataclasses import dataclass
+
+from flowkit.wire.names import NodeName
+
+_strict = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+def _known_fields(cls: type[Any], data: Any) -> Any:
+    """Ignore unknown fields that came by the wire; a misspelt keyword in Python stays an error."""
+    if isinstance(data, dict):
+        known = cls.__dataclass_fields__
+        return {key: value for key, value in data.items() if key in known}
+    return data
+
+
+@dataclass(frozen=True, config=_strict)
+class Send:
+    """One task with inputs of its own.
+
+    Args:
+        node: name of the node that runs it.
+        inputs: a JSON object; without it, the outputs of the task that returns this.
+        delay: seconds before it is sent.
+    """
+
+    node: NodeName
+    inputs: dict[str, Any] | None = None
+    delay: Seconds = dataclasses.field(default=0, kw_only=True)
+
+    _wire = model_validator(mode="before")(classmethod(_known_fields))
+
+
+@dataclass(frozen=True, config=_strict)
+class Gather:
+    """Run all sends, then ``then`` exactly once.
+
+    Its inputs are the outputs of the task that returns this, then ``then``'s own when it is a ``Send``, then
+    ``results``: the values in the order of the sends.
+
+    Args:
+        sends: tasks to run at the same time; plain names mean the outputs as inputs.
+        then: the node that goes on.
+        return_exceptions: a branch that fails gives ``{"error": …}`` as its value instead of failing all.
+        max_concurrency: how many branches run at a time.
+        timeout: seconds for all branches together.
+    """
+
+    sends: tuple[NodeName | Send, ...]
+    then: NodeName | Send
+    return_exceptions: bool = dataclasses.field(default=False, kw_only=True)
+    max_concurrency: Annotated[int, Field(ge=1)] | None = dataclasses.field(default=None, kw_only=True)
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = dataclasses.field(default=None, kw_only=True)
+
+    _wire = model_validator(mode="before")(classmethod(_known_fields))
+
+
+@dataclass(frozen=True, config=_strict)
+class Wait:
+    """Go on when a signal arrives for the run.
+
+    Args:
+        name: the signal's name.
+        then: the node that goes on, with the outputs plus ``signal``.
+        timeout: seconds to wait at most.
+        on_timeout: the node that goes on instead when the time is over; without it the wait fails.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=100)]
+    then: NodeName | Send = dataclasses.field(kw_only=True)
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = dataclasses.field(default=None, kw_only=True)
+    on_timeout: NodeName | Send | None = dataclasses.field(default=None, kw_only=True)
+
+    _wire = model_validator(mode="before")(classmethod(_known_fields))
+
+
+class _Item(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class SendItem(_Item):
+    """``{"send": {…}}``."""
+
+    send: Send
+
+
+class GatherItem(_Item):
+    """``{"gather": {…}}``."""
+
+    gather: Gather
+
+
+class WaitItem(_Item):
+    """``{"wait": {…}}``."""
+
+    wait: Wait
+
+
+Item = NodeName | SendItem | GatherItem | WaitItem
+
+
+def wrap(item: str | Send | Gather | Wait) -> Item:
+    """From what an author returns to what travels."""
+    match item:
+        case Send():
+            return SendItem(send=item)
+        case Gather():
+            return GatherItem(gather=item)
+        case Wait():
+            return WaitItem(wait=item)
+        case _:
+            return item
+
+
+def unwrap(item: Item) -> Send | Gather | Wait:
+    """From what travelled to what ``advance`` reads; a plain name becomes a ``Send`` of the outputs."""
+    match item:
+        case SendItem():
+            return item.send
+        case GatherItem():
+            return item.gather
+        case WaitItem():
+            return item.wait
+        case _:
+            return Send(item)
+
+
+def as_send(item: str | Send) -> Send:
+    """A plain name is a ``Send`` without inputs of its own."""
+    return Send(item) if isinstance(item, str) else item

@@ -1,0 +1,295 @@
+"""Every message of the contract, as frozen models. Any language can be a worker: this is all it has to speak.
+
+Times are RFC 3339 text in UTC on the wire (numbers, Unix seconds, are read too) and Unix seconds inside. Durations
+are seconds. Unknown fields are ignored; a message of another major version than ``VERSION`` is refused.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
+
+from flowkit.errors import Unreadable
+from flowkit.wire import codec
+from flowkit.wire.items import Item
+from flowkit.wire.names import NodeName, RunId
+
+VERSION = 1
+
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return value
+
+
+def rfc3339(seconds: float) -> str:
+    """Unix seconds as RFC 3339 text in UTC, such as ``2026-01-31T12:00:00.250000Z``."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+Instant = Annotated[
+    float,
+    BeforeValidator(_seconds),
+    Field(ge=0, le=253402300799),  # the year 9999, the last that datetime can write
+    PlainSerializer(rfc3339, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+Attempt = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Object = dict[str, Any]
+
+
+class Message(BaseModel):
+    """What all messages share."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    TYPE: ClassVar[str]  # the AMQP property `type`
+
+    v: int = VERSION
+
+    def encode(self) -> bytes:
+        """As JSON; fields that were not set are left out."""
+        return codec.dumps(self.model_dump(exclude_unset=True) | {"v": self.v})
+
+
+class Outcome(BaseModel):
+    """How a task ended: what a one-shot script reports in ``finished``, and part of every result."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    status: Literal["succeeded", "failed"] = "succeeded"
+    nodes: tuple[Item, ...] = ()
+    outputs: Object = {}
+    message: str = ""
+    error: Error | None = None
+
+
+class Error(BaseModel):
+    """Why a task failed."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+    message: str = ""
+    traceback: str | None = None
+
+
+class Start(Message):
+    """Begin a run. The least is ``{"node": …, "inputs": {…}}``."""
+
+    TYPE = "flowkit.start"
+
+    node: NodeName
+    inputs: Object = {}
+    run_id: RunId | None = None
+    tags: dict[str, str] = {}
+    delay: Duration = 0
+    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    parent: RunId | None = None
+    finished: Outcome | None = None
+
+
+class Task(Message):
+    """Run ``node`` once with ``inputs``; goes to the node's queue."""
+
+    TYPE = "flowkit.task"
+
+    task_id: UUID
+    run_id: RunId
+    node: NodeName
+    inputs: Object = {}
+    attempt: Attempt = 1
+    tries: Attempt = 1
+    first_started_at: Instant | None = None
+    start_by: Instant | None = None
+
+
+class Status(StrEnum):
+    """What a result says of its task."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRY = "retry"  # run it again in `retry_in` seconds
+    STARTED = "started"  # it is about to run, alone (process deaths are counted by these)
+    RETURNED = "returned"  # given back unfinished: uses up no try
+
+
+class Result(Message):
+    """What became of a task. The least is task_id, run_id, nodes, outputs and message."""
+
+    TYPE = "flowkit.result"
+
+    task_id: UUID
+    run_id: RunId
+    nodes: tuple[Item, ...] = ()
+    outputs: Object = {}
+    message: str = ""
+    node: NodeName | None = None
+    attempt: Attempt | None = None
+    status: Status = Status.SUCCEEDED
+    error: Error | None = None
+    retry_in: Duration | None = None
+    started_at: Instant | None = None
+    finished_at: Instant | None = None
+    worker: str | None = None
+
+    @model_validator(mode="after")
+    def _interim_needs_attempt(self) -> Result:
+        if self.attempt is None and self.status in (Status.RETRY, Status.STARTED, Status.RETURNED):
+            raise ValueError(f"a result with status {self.status} must carry attempt")
+        return self
+
+
+class Log(Message):
+    """One line an author logged."""
+
+    TYPE = "flowkit.log"
+
+    ts: Instant
+    level: str
+    message: str
+    context: Object | None = None
+    run_id: RunId | None = None
+    task_id: UUID | None = None
+    node: NodeName | None = None
+    attempt: Attempt | None = None
+    worker: str | None = None
+    seq: int | None = None
+    exception: str | None = None
+
+
+class CommandKind(StrEnum):
+    """What can be asked of a coordinator."""
+
+    CANCEL = "cancel"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+    RERUN = "rerun"
+    SIGNAL = "signal"
+    REPLAY = "replay"
+
+
+class Command(Message):
+    """Ask the coordinator something about a run; applied once by its id."""
+
+    TYPE = "flowkit.command"
+
+    id: UUID
+    kind: CommandKind
+    run_id: RunId | None = None
+    task_id: UUID | None = None
+    name: str | None = None
+    input: Object | None = None
+
+
+class NodeInfo(BaseModel):
+    """What a worker says of one of its nodes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: NodeName
+    on_error: NodeName | None = None
+    timeout: float | None = None
+    queue_timeout: float | None = None
+    limit: int | None = None
+    schemas: Object | None = None
+    next: tuple[str, ...] | None = None
+
+
+class Worker(Message):
+    """Announcement and heartbeat of a worker process, every 5 s."""
+
+    TYPE = "flowkit.worker"
+
+    worker: str
+    version: str = ""
+    nodes: tuple[NodeInfo, ...] = ()
+    running: tuple[tuple[UUID, Attempt, Instant | None], ...] = ()
+    stopping: bool = False
+
+
+class Control(Message):
+    """From the coordinator to all workers."""
+
+    TYPE = "flowkit.control"
+
+    kind: Literal["cancel", "paused", "leased"]
+    run_id: RunId | None = None
+    task_id: UUID | None = None
+    attempt: Attempt | None = None
+    worker: str | None = None
+
+
+class RunEnded(Message):
+    """Published when a run ends, and again when an ended run is started again."""
+
+    TYPE = "flowkit.run"
+
+    run_id: RunId
+    node: NodeName
+    status: Literal["succeeded", "failed", "cancelled", "conflict"]
+    outputs: Object | None = None
+    message: str = ""
+    error: Error | None = None
+
+
+M = TypeVar("M", bound=Message)
+
+
+def decode(model: type[M], body: bytes) -> M:
+    """Read one message.
+
+    Raises:
+        Unreadable: it is no JSON, of another major version, or does not fit the contract.
+    """
+    return _build(model, codec.loads(body))
+
+
+def decode_many(model: type[M], body: bytes) -> list[M]:
+    """Read one message or an array of them, as results and logs may be."""
+    value = codec.loads(body)
+    return [_build(model, part) for part in value] if isinstance(value, list) else [_build(model, value)]
+
+
+def encode_many(messages: list[M]) -> bytes:
+    """One object for one message, an array for several."""
+    if len(messages) == 1:
+        return messages[0].encode()
+    return b"[" + b",".join(message.encode() for message in messages) + b"]"
+
+
+def _build(model: type[M], value: Any) -> M:
+    if not isinstance(value, dict):
+        raise Unreadable("not-an-object", f"a {model.TYPE} message is a JSON object, got {type(value).__name__}")
+    version = value.get("v", VERSION)
+    if version != VERSION:
+        raise Unreadable("unknown-version", f"version {version!r}; this FlowKit reads version {VERSION}: upgrade it")
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise Unreadable("invalid", explain(error)) from None
+
+
+def explain(error: ValidationError) -> str:
+    """Pydantic's explanation on one line."""
+    parts = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]:
+        place = ".".join(str(step) for step in problem["loc"])
+        parts.append(f"{place}: {problem['msg']}" if place else problem["msg"])
+    return "; ".join(parts)

@@ -1,0 +1,32 @@
+"""What a node, a run and a namespace may be called; checked before any use of a name from outside."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+NODE = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
+RUN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
+NAMESPACE = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"  # no dots: a dot ends the namespace in every exchange and queue name
+
+NodeName = Annotated[str, StringConstraints(pattern=NODE)]
+RunId = Annotated[str, StringConstraints(pattern=RUN)]
+
+_node, _run, _namespace = (re.compile(pattern.removesuffix("$") + r"\Z") for pattern in (NODE, RUN, NAMESPACE))
+
+
+def is_node(name: str) -> bool:
+    """Whether ``name`` may be the name of a node."""
+    return _node.match(name) is not None
+
+
+def is_run(name: str) -> bool:
+    """Whether ``name`` may be the id of a run."""
+    return _run.match(name) is not None
+
+
+def is_namespace(name: str) -> bool:
+    """Whether ``name`` may be a namespace."""
+    return _namespace.match(name) is not None
