@@ -1,0 +1,1 @@
+"""Durable workflows of plain async functions on RabbitMQ."""

@@ -1,0 +1,152 @@
+"""What the core knows of a run: rows as frozen values. The store keeps exactly these.
+
+A task's position is its *path*: the root is ``0``, the third child of ``0.1`` is ``0.1.2``, the continuation of a
+Gather at ``0.1.2`` is ``0.1.2.then``. A scope's path is that of its Gather; the run's own scope is the empty path.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+
+class RunStatus(StrEnum):
+    """Status of a run."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing will happen any more."""
+        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+
+class TaskStatus(StrEnum):
+    """Status of a task."""
+
+    HELD = "held"  # not to be sent yet: see held_for
+    QUEUED = "queued"  # released; sent once sent_at is set
+    RUNNING = "running"  # a worker said that it started
+    WAITING = "waiting"  # for a signal
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def outstanding(self) -> bool:
+        """Whether its scope waits for it."""
+        return self in OUTSTANDING
+
+
+OUTSTANDING = frozenset({TaskStatus.HELD, TaskStatus.QUEUED, TaskStatus.RUNNING, TaskStatus.WAITING})
+
+
+class ScopeStatus(StrEnum):
+    """Status of a scope."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run. Times are Unix seconds. ``inputs`` are the root task's; ``outputs`` is set when it ended."""
+
+    id: str
+    node: str
+    status: RunStatus = RunStatus.RUNNING
+    tags: bytes = b"{}"
+    parent: str | None = None
+    started_at: float
+    deadline: float | None = None
+    tasks: int = 0  # created so far, for the limit
+    ended_at: float | None = None
+    outputs: bytes | None = None
+    outputs_from: UUID | None = None  # the task whose outputs are the run's: each value is kept once
+    message: str = ""
+    error: bytes | None = None  # JSON of wire Error, with node and task_id beside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """What a Gather opened, or the run's root scope (path ``""``)."""
+
+    run_id: str
+    path: str
+    parent: str | None  # path of the enclosing scope; None for the root
+    status: ScopeStatus = ScopeStatus.OPEN
+    outstanding: int = 0  # tasks of this scope that are outstanding, plus child scopes that are open
+    branches: int = 0
+    opener: UUID | None = None  # the task that returned the Gather
+    then: bytes | None = None  # JSON of the Send that goes on
+    return_exceptions: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One task. Of ``inputs`` and ``inputs_from`` one is set: the value, or the task whose outputs they are.
+
+    Rows that were loaded to be advanced carry no payloads (``inputs``, ``outputs``, ``error`` are None).
+    """
+
+    run_id: str
+    id: UUID
+    path: str
+    scope: str
+    node: str
+    status: TaskStatus = TaskStatus.QUEUED
+    attempt: int = 1
+    tries: int = 1
+    held_for: str | None = None  # delay, retry, …
+    due: float | None = None  # when a held task is released
+    inputs: bytes | None = None
+    inputs_from: UUID | None = None
+    outputs: bytes | None = None
+    nodes: bytes | None = None  # JSON of the items it returned
+    leaf_of: str | None = None  # the scope whose value it is part of
+    message: str = ""
+    error: bytes | None = None
+    created_at: float
+    sent_at: float | None = None
+    first_started_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    worker: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A value that a scope collected: the outputs of a task without successors, or the failure of a branch."""
+
+    path: str
+    task_id: UUID
+    outputs: bytes | None
+    error: bytes | None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """What a round of events needs loaded. A task brings its scope with it."""
+
+    runs: frozenset[str]  # locked, in the order of their ids
+    roots: frozenset[str]  # of these the root task's inputs too
+    tasks: frozenset[tuple[str, UUID]]
+    scopes: frozenset[tuple[str, str]]
+
+
+@dataclass(slots=True)
+class State:
+    """The rows that a round of events is folded over; changes are applied to it as they are made."""
+
+    runs: dict[str, Run] = field(default_factory=dict)
+    inputs: dict[str, bytes] = field(default_factory=dict)  # run id -> the root task's
+    tasks: dict[tuple[str, UUID], Task] = field(default_factory=dict)
+    scopes: dict[tuple[str, str], Scope] = field(default_factory=dict)

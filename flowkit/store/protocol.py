@@ -1,0 +1,251 @@
+"""What the coordinator needs of a store: transactions over whole batches, in the store's own thread.
+
+One hop per transaction: the caller passes a function, which runs in that thread with a ``Transaction`` in its hands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+from uuid import UUID
+
+from flowkit.flow.changes import Change, Event
+from flowkit.flow.state import Keys, State
+from flowkit.wire import messages as wire
+
+T = TypeVar("T")
+TaskKey = tuple[str, UUID]  # run id, task id
+
+
+@dataclass(frozen=True, slots=True)
+class Sendable:
+    """A queued task with all that its message needs; ``inputs`` are resolved."""
+
+    run_id: str
+    task_id: UUID
+    node: str
+    attempt: int
+    tries: int
+    inputs: bytes
+    first_started_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRun:
+    """An ended run with all that its ``run`` message needs; ``outputs`` are resolved."""
+
+    id: str
+    node: str
+    status: str
+    outputs: bytes | None
+    message: str
+    error: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be processed."""
+
+    reason: str
+    detail: str
+    queue: str  # where it was
+    body: bytes
+    properties: bytes  # JSON
+    at: float
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentTask:
+    """A task that was sent a while ago and has not been answered."""
+
+    run_id: str
+    task_id: UUID
+    node: str
+    attempt: int
+
+
+class Transaction(Protocol):
+    """One transaction of the commit protocol. Every statement works on whole batches."""
+
+    def now(self) -> float:
+        """Unix seconds, by the clock that decides (the database's own, where it has one)."""
+
+    def load(self, keys: Keys) -> State:
+        """Lock the runs in the order of their ids and load what the keys name, payloads left out."""
+
+    def write(self, changes: Sequence[Change]) -> list[Event]:
+        """Write all rows in bulk, then carry out the effects; returns their outcomes as events.
+
+        Changes of one row come in order; the last one holds. Rows that are added may be changed in the same call.
+        """
+
+    def sendables(self, tasks: Iterable[TaskKey]) -> list[Sendable]:
+        """Those of the tasks that are queued, with resolved inputs."""
+
+    def mark_sent(self, tasks: Sequence[tuple[str, UUID, int]], at: float) -> None:
+        """Note that these (run, task, attempt) were confirmed by the broker."""
+
+    def unsent(self, *, before: float, limit: int) -> list[Sendable]:
+        """Queued tasks of running runs that are unsent since before ``before`` (created or released), ``skip locked``."""
+
+    def release_due(self, now: float, limit: int) -> list[Sendable]:
+        """Held tasks whose time has come become queued (attempt as it is, sent_at None) and are returned."""
+
+    def ended(self, runs: Iterable[str]) -> list[EndedRun]:
+        """Those of the runs that have ended."""
+
+    def sent_before(self, before: float, limit: int) -> list[SentTask]:
+        """Tasks queued or running that were sent before ``before``, oldest first."""
+
+    def unsend(self, tasks: Sequence[TaskKey]) -> int:
+        """These are to be sent again: sent_at None, if they are still queued or running."""
+
+    def unsend_all(self) -> int:
+        """After a wipe of the broker: everything outstanding that was sent is to be sent again."""
+
+    def recount(self) -> int:
+        """Compare every open scope's counter with its tasks, correct it, and return how many were wrong."""
+
+    def record_workers(self, announcements: Sequence[wire.Worker], at: float) -> None:
+        """The newest announcement of each worker."""
+
+    def add_dead(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep dead letters."""
+
+    def archive_claim(self, owner: str, now: float, lease: float) -> bool:
+        """Be the one archiver, for ``lease`` seconds from now; False when another one is."""
+
+    def archive_offset(self) -> int | None:
+        """The offset of the last log message that was archived; None: begin at ``first``."""
+
+    def archive(self, lines: Sequence[wire.Log], offset: int | None) -> None:
+        """Add log lines and commit the offset with them. A line (worker, seq) that is there already is left out."""
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the store itself: id, secret, broker, namespace."""
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Write such a fact."""
+
+
+class Store(Protocol):
+    """A database with the tables of FlowKit."""
+
+    @property
+    def url(self) -> str:
+        """The address with the password masked."""
+
+    def transact(self, function: Callable[[Transaction], T]) -> Awaitable[T]:
+        """Run ``function`` in one transaction in the store's thread; serialisation failures are tried again.
+
+        ``function`` may run more than once. When it raises, everything is rolled back and the error comes out here.
+        """
+
+    def query(self, function: Callable[[Queries], T]) -> Awaitable[T]:
+        """Run ``function`` over the read-only queries, in the store's thread."""
+
+    async def close(self) -> None:
+        """Finish what runs, close the connections, end the thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """A run as people see it. Payloads are JSON."""
+
+    id: str
+    node: str
+    status: str
+    started_at: float
+    ended_at: float | None
+    message: str
+    error: bytes | None
+    tags: bytes
+    parent: str | None
+    tasks: int
+    inputs: bytes | None = None  # of one run only, not in lists
+    outputs: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as people see it. Payloads are JSON."""
+
+    id: UUID
+    run_id: str
+    path: str
+    scope: str
+    node: str
+    status: str
+    attempt: int
+    tries: int
+    held_for: str | None
+    due: float | None
+    message: str
+    error: bytes | None
+    worker: str | None
+    created_at: float
+    sent_at: float | None
+    first_started_at: float | None
+    started_at: float | None
+    finished_at: float | None
+    inputs: bytes | None = None
+    outputs: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker as it announced itself last."""
+
+    name: str
+    version: str
+    seen_at: float
+    stopping: bool
+    announcement: bytes  # JSON of wire Worker
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCount:
+    """Outstanding tasks of one node."""
+
+    node: str
+    held: int
+    queued: int
+    running: int
+
+
+class Queries(Protocol):
+    """What people ask. Read only; takes no lock that a coordinator would wait for."""
+
+    def runs(self, *, limit: int, after: str | None = None, status: str | None = None, node: str | None = None,
+             since: float | None = None) -> tuple[list[RunRow], str | None]:  # fmt: skip
+        """Runs, newest first, and the cursor of the next page."""
+
+    def run(self, run_id: str) -> RunRow | None:
+        """One run with its inputs and outputs."""
+
+    def tasks(self, run_id: str, *, payloads: bool = False) -> list[TaskRow]:
+        """The tasks of a run in the order of their paths."""
+
+    def logs(self, *, run_id: str | None = None, node: str | None = None, since: float | None = None,
+             limit: int | None = None) -> list[wire.Log]:  # fmt: skip
+        """Archived log lines, oldest first; with a limit the last ones."""
+
+    def workers(self, *, seen_since: float) -> list[WorkerRow]:
+        """Workers heard of since then."""
+
+    def nodes(self) -> list[NodeCount]:
+        """Nodes with outstanding tasks."""
+
+    def run_counts(self) -> dict[str, int]:
+        """How many runs have each status."""
+
+    def dead(self, *, limit: int) -> list[DeadLetter]:
+        """Dead letters, newest first."""
+
+    def superseded(self, run_id: str) -> list[tuple[UUID, int | None, str, str, float]]:
+        """Results of a run that changed nothing: task, attempt, status, reason, time."""
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the store itself."""
