@@ -1,6 +1,7 @@
 """Every error FlowKit raises, one tree.
 
-An error carries fields and builds its message once; the message says what was wrong, what was expected, what to do next.
+An error carries fields and builds its message once; the message says what was wrong, what was expected, what to do
+next.
 
     FlowKitError
     ├── UsageError            the caller's mistake: arguments, configuration, a node file        (exit 2)
@@ -69,8 +70,14 @@ class BrokerUnreachable(Unreachable):
     """The broker cannot be reached, or refuses the login."""
 
     def __init__(self, url: str, why: str, *, final: bool = False) -> None:
-        self.url, self.why, self.final = url, why, final  # final: trying again cannot help (password, virtual host, no AMQP)
-        super().__init__(f"broker {url}: {why}. Check the address (--broker or FLOWKIT_BROKER_URL), then 'flowkit doctor'.")
+        self.url, self.why, self.final = (
+            url,
+            why,
+            final,
+        )  # final: trying again cannot help (password, virtual host, no AMQP)
+        super().__init__(
+            f"broker {url}: {why}. Check the address (--broker or FLOWKIT_BROKER_URL), then 'flowkit doctor'."
+        )
 
 
 class StoreUnreachable(Unreachable):
@@ -78,7 +85,9 @@ class StoreUnreachable(Unreachable):
 
     def __init__(self, url: str, why: str) -> None:
         self.url, self.why = url, why
-        super().__init__(f"store {url}: {why}. Check the address (--store or FLOWKIT_STORE_URL), then 'flowkit doctor'.")
+        super().__init__(
+            f"store {url}: {why}. Check the address (--store or FLOWKIT_STORE_URL), then 'flowkit doctor'."
+        )
 
 
 class NotFound(FlowKitError):

@@ -67,32 +67,34 @@ def encode_object(value: Any, where: str) -> bytes:
 
 def _check(value: Any, where: str, depth: int) -> None:
     kind = type(value)
+    if kind is dict or kind is list or kind is tuple:
+        if depth >= MAX_DEPTH:
+            raise InvalidPayload(where[:200], f"nested deeper than {MAX_DEPTH} levels")
+        if kind is not dict:
+            for index, inner in enumerate(value):
+                _check(inner, f"{where}[{index}]", depth + 1)
+            return
+        for key, inner in value.items():
+            if type(key) is not str:
+                raise InvalidPayload(where, f"key {key!r} is {type(key).__name__}, JSON keys are text")
+            _check_scalar(key, where)
+            _check(inner, f"{where}.{key}", depth + 1)
+    else:
+        _check_scalar(value, where)
+
+
+def _check_scalar(value: Any, where: str) -> None:
+    kind = type(value)
     if kind is str:
-        if not value.isascii():
-            try:
-                value.encode()
-            except UnicodeEncodeError:
-                raise InvalidPayload(where, "text with a lone surrogate cannot be UTF-8") from None
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            raise InvalidPayload(where, "text with a lone surrogate cannot be UTF-8")
     elif kind is int:
         if not _INT_MIN <= value <= _INT_MAX:
             raise InvalidPayload(where, "an integer over 64 bits does not fit JSON here; send it as text")
     elif kind is float:
         if not math.isfinite(value):
             raise InvalidPayload(where, f"{value} is no JSON number; leave it out or send null")
-    elif value is None or kind is bool:
-        pass
-    elif depth >= MAX_DEPTH:
-        raise InvalidPayload(where[:200], f"nested deeper than {MAX_DEPTH} levels")
-    elif kind is dict:
-        for key, inner in value.items():
-            if type(key) is not str:
-                raise InvalidPayload(where, f"key {key!r} is {type(key).__name__}, JSON keys are text")
-            _check(key, f"{where} key", 0)
-            _check(inner, f"{where}.{key}", depth + 1)
-    elif kind is list or kind is tuple:
-        for index, inner in enumerate(value):
-            _check(inner, f"{where}[{index}]", depth + 1)
-    else:
+    elif value is not None and kind is not bool:
         raise InvalidPayload(where, f"{kind.__name__} is no JSON type; convert it to text, a number, a list or a dict")
 
 

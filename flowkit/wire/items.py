@@ -40,7 +40,10 @@ class Send:
     inputs: dict[str, Any] | None = None
     delay: Seconds = dataclasses.field(default=0, kw_only=True)
 
-    _wire = model_validator(mode="before")(classmethod(_known_fields))
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_unknown(cls, data: Any) -> Any:
+        return _known_fields(cls, data)
 
 
 @dataclass(frozen=True, config=_strict)
@@ -64,7 +67,10 @@ class Gather:
     max_concurrency: Annotated[int, Field(ge=1)] | None = dataclasses.field(default=None, kw_only=True)
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = dataclasses.field(default=None, kw_only=True)
 
-    _wire = model_validator(mode="before")(classmethod(_known_fields))
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_unknown(cls, data: Any) -> Any:
+        return _known_fields(cls, data)
 
 
 @dataclass(frozen=True, config=_strict)
@@ -83,7 +89,10 @@ class Wait:
     timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = dataclasses.field(default=None, kw_only=True)
     on_timeout: NodeName | Send | None = dataclasses.field(default=None, kw_only=True)
 
-    _wire = model_validator(mode="before")(classmethod(_known_fields))
+    @model_validator(mode="before")
+    @classmethod
+    def _ignore_unknown(cls, data: Any) -> Any:
+        return _known_fields(cls, data)
 
 
 class _Item(BaseModel):

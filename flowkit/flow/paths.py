@@ -1,0 +1,52 @@
+"""Positions of tasks, and the ids that follow from them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from uuid import UUID
+
+ROOT = "0"
+
+
+def child(path: str, index: int) -> str:
+    """Path of the ``index``-th item that the task at ``path`` returned, or of a branch of the scope at ``path``."""
+    return f"{path}.{index}"
+
+
+def then(scope: str) -> str:
+    """Path of the continuation of a scope."""
+    return f"{scope}.then"
+
+
+def depth(path: str) -> int:
+    """How many segments."""
+    return path.count(".") + 1
+
+
+def branch(scope: str, path: str) -> int:
+    """Which branch of ``scope`` a path below it belongs to."""
+    return int(path[len(scope) + 1 :].partition(".")[0])
+
+
+def order(path: str) -> tuple[tuple[int, int], ...]:
+    """Sort key: segments compared as numbers, ``then`` behind all of them."""
+    return tuple((1, 0) if segment == "then" else (0, int(segment)) for segment in path.split("."))
+
+
+def task_id(secret: bytes, parent: str | UUID, path: str) -> UUID:
+    """The id of the task at ``path``: the same whenever the same result is applied, and not to be guessed.
+
+    HMAC-SHA256 of the parent's id, a NUL byte and the path, keyed by the store's secret; the first 16 bytes as a
+    UUID of version 8 (RFC 9562, section 5.8: contents of one's own).
+
+    Args:
+        secret: of the store.
+        parent: id of the task that returned it, or of the run for the root.
+        path: where it stands.
+    """
+    digest = hmac.digest(secret, f"{parent}\0{path}".encode(), hashlib.sha256)
+    number = int.from_bytes(digest[:16], "big")
+    number = number & ~(0xF << 76) | 8 << 76
+    number = number & ~(0x3 << 62) | 2 << 62
+    return UUID(int=number)
