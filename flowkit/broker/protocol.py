@@ -76,6 +76,13 @@ class Consumer(Protocol):
             FlowKitError: the queue cannot be consumed and trying again cannot help (403, 406).
         """
 
+    async def wait_connected(self) -> None:
+        """Return when ``connected``, or stopped: from then on nothing published to the queue's exchange is missed.
+
+        Raises:
+            FlowKitError: as ``receive``.
+        """
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Done with these. Those of a connection that has died since are dropped: they will be delivered again."""
 
@@ -116,13 +123,17 @@ class Broker(Protocol):
         """
 
     async def declare(self, parts: Iterable[Part]) -> list[Part]:
-        """Declare exchanges, queues and bindings, again after each reconnect is the caller's choice.
+        """Declare exchanges, queues and bindings; again after each reconnect is the caller's choice.
+
+        Waits through reconnects. Exclusive queues are not for here: ``consume`` declares them.
 
         Returns:
             the parts that permissions forbade (403): the caller goes on, somebody else may have declared them.
 
         Raises:
             Refused: a part stands there with other arguments (406); the message says which.
+            NotFound: a binding names an exchange that does not exist.
+            UsageError: an exclusive queue.
         """
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
@@ -132,17 +143,24 @@ class Broker(Protocol):
 
         Returns:
             for each message None when it was confirmed, else why this one cannot be: ``Unroutable``, ``TooLarge``,
-            ``NotSent``, or ``PublishError`` for 403.
+            ``NotSent`` (transient while the link is down; any once the broker is closed), ``PublishError`` for 403.
         """
 
-    def consume(self, queue: Queue, *, prefetch: int, offset: int | str | None = None) -> Consumer:
-        """Consume a queue from now on, through reconnects. An exclusive queue is declared on each connection first.
+    def consume(
+        self, queue: Queue, *, prefetch: int, offset: int | str | None = None, own_connection: bool = False
+    ) -> Consumer:
+        """Consume a queue from now on, through reconnects.
+
+        An exclusive queue is declared on each connection first, and deleted when its consumer closes. Where a
+        delivery limit counts, a consumer whose connection died begins again with a prefetch of 1, doubled by every
+        acknowledgement: what killed the connection shall not count against bystanders.
 
         Args:
-            queue: what to consume; a queue that is missing (404) is tried again at 0.1–1 s.
+            queue: what to consume; a queue that is missing (404) is tried again at 0.1-1 s.
             prefetch: how many unacknowledged deliveries may be out at a time.
             offset: of a stream: a number, ``first``, ``last`` or ``next``; after a reconnect it goes on behind the
-                last delivery it gave out.
+                last delivery that arrived.
+            own_connection: not on the connection that this broker's consumers share; a stream always has its own.
         """
 
     async def inspect(self, queue: str) -> QueueState | None:

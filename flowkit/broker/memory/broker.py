@@ -1,0 +1,202 @@
+"""The in-memory broker as one client sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import ClassVar
+from uuid import uuid4
+
+from flowkit.broker.memory.consumer import MemoryConsumer
+from flowkit.broker.memory.server import Later, MissingExchange, NotConnected, Server
+from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
+from flowkit.errors import BrokerUnreachable, NotFound, NotSent, PublishError, TooLarge, Unroutable, UsageError
+from flowkit.wire.topology import Exchange, Part, Queue
+
+
+class MemoryBroker:
+    """A connection to a broker in this process.
+
+    Args:
+        server: the broker; a new one of its own when left out.
+        name: what the address calls it.
+        max_message_bytes: the size limit of a body.
+    """
+
+    _named: ClassVar[dict[str, Server]] = {}
+
+    def __init__(
+        self, server: Server | None = None, *, name: str = "", max_message_bytes: int = MAX_MESSAGE_BYTES
+    ) -> None:
+        self._server = server or Server()
+        self._name, self._limit = name, max_message_bytes
+        self._consumers: list[MemoryConsumer] = []
+        self._up = True
+        self._closed = False
+        self._generation = 1
+        self._lose_confirms = False
+
+    @classmethod
+    def named(cls, name: str) -> MemoryBroker:
+        """A new connection to this process's broker of that name; the empty name is one too."""
+        return cls(cls._named.setdefault(name, Server()), name=name)
+
+    @property
+    def url(self) -> str:
+        """The address."""
+        return f"memory:{self._name}"
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing works now."""
+        return self._up and not self._server.blocked and not self._closed
+
+    @property
+    def generation(self) -> int:
+        """Rises with every new connection."""
+        return self._generation + self._server.wipes
+
+    async def connect(self, timeout: float) -> None:
+        """Make sure that it answers; it fails after ``timeout`` seconds only when a test holds it down."""
+        try:
+            async with asyncio.timeout(timeout):
+                while not self._up:
+                    await self._server.change()
+        except TimeoutError:
+            raise BrokerUnreachable(self.url, "it is held down") from None
+
+    async def wait_connected(self) -> None:
+        """Return when ``connected``."""
+        while not self.connected:
+            await self._server.change()
+
+    async def declare(self, parts: Iterable[Part]) -> list[Part]:
+        """Declare exchanges and queues; here nothing is ever forbidden."""
+        for part in parts:
+            if isinstance(part, Queue) and part.exclusive:
+                raise UsageError(f"queue {part.name!r} is exclusive: consume() declares it, on its own connection")
+            await self._once_up()
+            try:
+                self._server.declare(part)
+            except MissingExchange as missing:
+                raise NotFound("exchange", str(missing), f"Queue {part.name!r} is to be bound to it.") from None
+        return []
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
+        """Publish all; waits while the connection is down, an exchange is missing or a queue is full."""
+        await asyncio.sleep(0)  # as with any broker, others get a turn while one waits for the confirms
+        verdicts: dict[int, PublishError | None] = {}
+        while True:
+            for at, message in enumerate(messages):
+                if at not in verdicts:
+                    with suppress(Later):
+                        verdicts[at] = self._try(message)
+            if self._lose_confirms and self.connected:
+                self._lose_confirms = False
+                verdicts = {at: verdict for at, verdict in verdicts.items() if not messages[at].durable}
+                self.disconnect()
+            elif len(verdicts) == len(messages):
+                return [verdicts[at] for at in range(len(messages))]
+            else:
+                await self._server.change()
+
+    def consume(
+        self, queue: Queue, *, prefetch: int, offset: int | str | None = None, own_connection: bool = False
+    ) -> Consumer:
+        """Consume a queue from now on."""
+        connection = object() if own_connection or queue.stream else self
+        consumer = MemoryConsumer(self._server, connection, queue, prefetch, offset)
+        self._consumers = [one for one in self._consumers if one in self._server.consumers]
+        self._consumers.append(consumer)
+        if self._up:
+            consumer.restore()
+        return consumer
+
+    async def inspect(self, queue: str) -> QueueState | None:
+        """Look at a queue without changing it."""
+        await self._once_up()
+        found = self._server.queues.get(queue)
+        return None if found is None else QueueState(len(found), len(found.takers))
+
+    async def exists(self, exchange: Exchange) -> bool:
+        """Whether the exchange exists."""
+        await self._once_up()
+        return self._server.has_exchange(exchange.name)
+
+    async def delete(self, queue: str) -> None:
+        """Delete a queue with all that is in it."""
+        await self._once_up()
+        self._server.drop_queue(queue)
+
+    async def close(self) -> None:
+        """Close all consumers: what they hold goes back."""
+        self._closed = True
+        for consumer in self._consumers:
+            await consumer.close()
+        self._server.changed()
+
+    # Faults, for tests and simulations:
+
+    def disconnect(self) -> None:
+        """Cut every connection of this client, and make them again."""
+        self.go_down()
+        self.come_back()
+
+    def go_down(self) -> None:
+        """Cut every connection of this client until ``come_back``."""
+        self._up = False
+        for consumer in self._consumers:
+            consumer.cut()
+
+    def come_back(self) -> None:
+        """Connect again after ``go_down``."""
+        self._up = True
+        self._generation += 1
+        for consumer in self._consumers:
+            consumer.restore()
+        self._server.changed()
+
+    def lose_confirms(self) -> None:
+        """Let the next ``publish`` be stored, lose its confirms with the connection, and therefore publish it again."""
+        self._lose_confirms = True
+
+    def block(self) -> None:
+        """Raise an alarm on the broker: nobody can publish, everybody can acknowledge."""
+        self._server.blocked = True
+
+    def unblock(self) -> None:
+        """End the alarm."""
+        self._server.blocked = False
+        self._server.changed()
+
+    def wipe(self) -> None:
+        """Let the broker forget everything; every client loses its connections and makes them again."""
+        self._server.wipe()
+
+    async def _once_up(self) -> None:
+        while not self._up:
+            await self._server.change()
+
+    def _try(self, message: Outgoing) -> PublishError | None:
+        """Publish one message; a durable one that has to wait raises ``Later``."""
+        if len(message.body) > self._limit:
+            return TooLarge(len(message.body), self._limit)
+        if self._closed:
+            return NotSent("the broker was closed")
+        try:
+            routed = self._store(message)
+        except Later as reason:
+            if message.durable:
+                raise
+            return NotSent(f"{type(reason).__name__} {reason}".strip())
+        return (
+            Unroutable(message.exchange, message.key) if not routed and message.durable and message.mandatory else None
+        )
+
+    def _store(self, message: Outgoing) -> int:
+        if not self.connected:
+            raise NotConnected
+        headers, message_id = dict(message.headers), message.message_id or uuid4().hex
+        return self._server.route(replace(message, body=bytes(message.body), headers=headers, message_id=message_id))
