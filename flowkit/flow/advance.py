@@ -7,7 +7,7 @@ the state before the next event, writes them all in one transaction, and folds t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
 from flowkit.flow import paths, values
@@ -48,7 +48,7 @@ class Context:
 
     now: float  # Unix seconds
     secret: bytes  # of the store: ids of tasks follow from it
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
 
 
 def advance(state: State, event: Event, context: Context) -> list[Change | Event]:
@@ -131,7 +131,7 @@ def _reported(state: State, result: wire.Result, context: Context) -> Iterator[C
         yield Orphan(result.run_id)
         return
     task = state.tasks.get((result.run_id, result.task_id))
-    reason = _why_superseded(run, task, result)
+    reason = _why_superseded(state, run, task, result)
     if task is None or reason is not None:
         yield Supersede(
             run_id=run.id,
@@ -188,13 +188,15 @@ def _reported(state: State, result: wire.Result, context: Context) -> Iterator[C
             )
 
 
-def _why_superseded(run: Run, task: Task | None, result: wire.Result) -> str | None:
+def _why_superseded(state: State, run: Run, task: Task | None, result: wire.Result) -> str | None:
     if run.status.ended:
         return f"the run is {run.status}"
     if task is None:
         return "unknown task"
     if not task.status.outstanding:
         return f"the task is {task.status}"
+    if state.scopes[run.id, task.scope].status is not ScopeStatus.OPEN:
+        return "its Gather has failed"  # in this very batch: its tasks are about to be cancelled
     if task.status is TaskStatus.WAITING:
         return "the task waits for a signal"
     if result.attempt is not None and result.attempt != task.attempt:
@@ -239,7 +241,7 @@ def _children(task: Task, items: list[Send | Gather | Wait], context: Context) -
         path = paths.child(task.path, index)
         match item:
             case Send():
-                yield AddTask(_send(task.run_id, item, path, task.scope, task.id, context))
+                yield AddTask(_send(item, (task.run_id, task.id), path, task.scope, context))
             case Gather():
                 yield AddScope(
                     Scope(
@@ -255,14 +257,15 @@ def _children(task: Task, items: list[Send | Gather | Wait], context: Context) -
                 )
                 for number, send in enumerate(item.sends):
                     branch = paths.child(path, number)
-                    yield AddTask(_send(task.run_id, as_send(send), branch, path, task.id, context))
+                    yield AddTask(_send(as_send(send), (task.run_id, task.id), branch, path, context))
 
 
-def _send(run_id: str, send: Send, path: str, scope: str, parent: UUID, context: Context) -> Task:
+def _send(send: Send, parent: tuple[str, UUID], path: str, scope: str, context: Context) -> Task:
     """The task of a ``Send``; without inputs of its own it refers to its parent's outputs."""
+    run_id, parent_id = parent
     return Task(
         run_id=run_id,
-        id=paths.task_id(context.secret, parent, path),
+        id=paths.task_id(context.secret, parent_id, path),
         path=path,
         scope=scope,
         node=send.node,
@@ -270,7 +273,7 @@ def _send(run_id: str, send: Send, path: str, scope: str, parent: UUID, context:
         held_for="delay" if send.delay > 0 else None,
         due=context.now + send.delay if send.delay > 0 else None,
         inputs=None if send.inputs is None else codec.dumps(send.inputs),
-        inputs_from=parent if send.inputs is None else None,
+        inputs_from=parent_id if send.inputs is None else None,
         created_at=context.now,
     )
 
@@ -382,7 +385,7 @@ def _collected(state: State, event: Collected, context: Context) -> Iterator[Cha
         encoded = _encode_error(error, send.node, scope.opener)
         yield BranchFailed(run.id, scope.parent, scope.path, scope.opener, encoded)
         return
-    task = _send(run.id, send, paths.then(scope.path), scope.parent, scope.opener, context)
+    task = _send(send, (run.id, scope.opener), paths.then(scope.path), scope.parent, context)
     # The scope that ends and the task that goes on both count one in the parent scope: its counter stays.
     yield MoveScope(run_id=run.id, path=scope.path, outstanding=0, status=ScopeStatus.CLOSED)
     yield AddTask(replace(task, inputs=inputs, inputs_from=None))
