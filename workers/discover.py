@@ -1,0 +1,51 @@
+"""First step of the code census: find the Python files below a directory, and have each of them measured.
+
+    flowkit run discover
+    flowkit run discover -F directory=flowkit -F limit=20
+
+Without a directory it takes the standard library of the Python that runs it, without its site-packages: those are
+other people's code, and different on every machine.
+"""
+
+import asyncio
+import os
+import sysconfig
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from pydantic import BaseModel, Field
+
+from flowkit import Gather, Logger, Node, Send
+
+SKIPPED = {"site-packages", "dist-packages", "__pycache__", "node_modules"}
+MOST = 10_000  # the sends that one Gather takes
+
+node = Node("discover")
+logger = Logger(node)
+
+
+class Where(BaseModel):
+    directory: str | None = None
+    limit: int = Field(MOST, ge=1, le=MOST)
+
+
+def python_files(root: Path) -> Iterator[Path]:
+    """Every ``.py`` file below ``root`` in a steady order, hidden folders and SKIPPED ones left out."""
+    for folder, inner, files in os.walk(root):
+        inner[:] = sorted(name for name in inner if name not in SKIPPED and not name.startswith("."))
+        yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
+
+
+@node.main
+async def main(where: Where):
+    root = Path(where.directory or sysconfig.get_path("stdlib")).resolve()
+    if not root.is_dir():
+        raise NotADirectoryError(f"{root} is no directory; give the input 'directory' one that is")
+    found = await asyncio.to_thread(lambda: list(islice(python_files(root), where.limit)))
+    await logger.info(f"{len(found):,} Python files below {root}")
+    sends = [Send("measure", {"root": str(root), "file": str(path.relative_to(root))}) for path in found]
+    return [Gather(sends, then="summarize")], {"directory": str(root)}, f"found {len(found):,} files"
+
+
+node.run()
