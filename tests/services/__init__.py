@@ -1,0 +1,1 @@
+"""The real services that tests run against, found, installed or started privately; never skipped."""
