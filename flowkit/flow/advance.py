@@ -148,8 +148,8 @@ def _reported(state: State, result: wire.Result, context: Context) -> Iterator[C
         case wire.Status.FAILED:
             error = result.error or wire.Error(type="Failed", message=result.message)
             yield from _failed(state, task, result, error, context)
-        case wire.Status.RETRY if task.attempt >= context.limits.max_attempts:
-            limit = f"max_attempts: the task was tried {task.attempt} times"
+        case wire.Status.RETRY | wire.Status.RETURNED if task.attempt >= context.limits.max_attempts:
+            limit = f"max_attempts: the task was sent {task.attempt} times"
             yield from _failed(state, task, result, wire.Error(type="LimitExceeded", message=limit), context)
         case wire.Status.RETRY:
             yield MoveTask(
@@ -189,19 +189,20 @@ def _reported(state: State, result: wire.Result, context: Context) -> Iterator[C
 
 
 def _why_superseded(state: State, run: Run, task: Task | None, result: wire.Result) -> str | None:
+    why = None
     if run.status.ended:
-        return f"the run is {run.status}"
-    if task is None:
-        return "unknown task"
-    if not task.status.outstanding:
-        return f"the task is {task.status}"
-    if state.scopes[run.id, task.scope].status is not ScopeStatus.OPEN:
-        return "its Gather has failed"  # in this very batch: its tasks are about to be cancelled
-    if task.status is TaskStatus.WAITING:
-        return "the task waits for a signal"
-    if result.attempt is not None and result.attempt != task.attempt:
-        return f"attempt {result.attempt} is not the current one ({task.attempt})"
-    return None
+        why = f"the run is {run.status}"
+    elif task is None:
+        why = "unknown task"
+    elif not task.status.outstanding:
+        why = f"the task is {task.status}"
+    elif state.scopes[run.id, task.scope].status is not ScopeStatus.OPEN:
+        why = "its Gather has failed"  # in this very batch: its tasks are about to be cancelled
+    elif task.status is TaskStatus.WAITING:
+        why = "the task waits for a signal"
+    elif result.attempt is not None and result.attempt != task.attempt:
+        why = f"attempt {result.attempt} is not the current one ({task.attempt})"
+    return why
 
 
 def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context: Context) -> Iterator[Change | Event]:

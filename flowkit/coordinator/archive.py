@@ -1,0 +1,95 @@
+"""The history of logs: one archiver at a time reads the stream into the store.
+
+It commits the stream's offset with the lines, so that it neither loses nor doubles any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+
+from flowkit.broker.protocol import Broker, Consumer, Delivery
+from flowkit.coordinator.ledger import Ledger
+from flowkit.errors import Unreadable
+from flowkit.store.protocol import Transaction
+from flowkit.wire import messages as wire
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+BATCH = 500
+
+
+class Archive:
+    """Archives log lines while it holds the claim, which lasts ``lease`` seconds and is renewed with every batch."""
+
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, *, owner: str, lease: float) -> None:
+        self._broker, self._topology, self._ledger = broker, topology, ledger
+        self._owner, self._lease = owner, lease
+        self._consumer: Consumer | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until stopped: claim, read, and claim again when another one took over or the stream is a new one."""
+        while not self._stopping.is_set():
+            if await self._claim():
+                await self._read()
+            else:
+                await self._wait(self._lease)
+
+    async def restart(self) -> None:
+        """Read the offset again: the stream is a new one."""
+        if self._consumer is not None:
+            await self._consumer.stop()
+
+    async def stop(self) -> None:
+        """End after what has been read."""
+        self._stopping.set()
+        await self.restart()
+
+    async def _claim(self) -> bool:
+        def work(transaction: Transaction) -> bool:
+            return transaction.archive_claim(self._owner, transaction.now(), self._lease)
+
+        return await self._ledger.transact(work)
+
+    async def _read(self) -> None:
+        offset = await self._ledger.transact(lambda transaction: transaction.archive_offset())
+        start: int | str = "first" if offset is None else offset + 1
+        self._consumer = consumer = self._broker.consume(self._topology.logs, prefetch=2 * BATCH, offset=start)
+        try:
+            if self._stopping.is_set():
+                return
+            while deliveries := await consumer.receive(BATCH):
+                if not await self._keep(deliveries):
+                    return  # another one archives now
+                await consumer.ack(deliveries)
+        finally:
+            self._consumer = None
+            await consumer.close()
+
+    async def _keep(self, deliveries: Sequence[Delivery]) -> bool:
+        lines = [line for delivery in deliveries for line in _lines(delivery)]
+
+        def work(transaction: Transaction) -> bool:
+            if not transaction.archive_claim(self._owner, transaction.now(), self._lease):
+                return False
+            transaction.archive(lines, deliveries[-1].offset)
+            return True
+
+        return await self._ledger.transact(work)
+
+    async def _wait(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+def _lines(delivery: Delivery) -> list[wire.Log]:
+    try:
+        return wire.decode_many(wire.Log, delivery.body)
+    except Unreadable as error:
+        logger.warning(
+            "log message at offset %s cannot be read: %s", delivery.offset, error, extra={"action": "bad_log"}
+        )
+        return []

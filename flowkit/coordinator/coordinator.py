@@ -1,0 +1,165 @@
+"""The coordinator: turns starts and results into tasks, and keeps every run in the store."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from flowkit.coordinator.archive import Archive
+from flowkit.coordinator.dead import DeadLetters
+from flowkit.coordinator.identity import Identity
+from flowkit.coordinator.intake import Intake
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.outbox import Outbox, Summon
+from flowkit.coordinator.presence import Presence
+from flowkit.coordinator.reading import Reader
+from flowkit.coordinator.relay import Relay, Timers
+from flowkit.coordinator.sweeper import Sweeper
+from flowkit.flow.limits import Limits
+
+if TYPE_CHECKING:
+    from flowkit.broker.protocol import Broker
+    from flowkit.store.protocol import Store, Transaction
+    from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How often and how long, in seconds; how many in a batch."""
+
+    batch: int = 200
+    timers_every: float = 0.25
+    relay_every: float = 3
+    relay_after: float = 10
+    sent_marks_every: float = 1
+    sweep_every: float = 30
+    sweep_after: float = 60
+    worker_silence: float = 15
+    archive_lease: float = 10
+
+
+class Coordinator:
+    """One coordinator process. Several may run at once over one PostgreSQL.
+
+    Args:
+        broker: connected or not yet.
+        store: open; on SQLite with the coordinator's lock taken.
+        topology: names of exchanges and queues.
+        name: of this process, as others see it.
+        limits: guards of runs.
+        pace: intervals and sizes of batches.
+        alone: no other coordinator can be at work on this store, so what is found unsent at the start is stranded.
+        take_over: make this store the owner of a broker that belonged to another one.
+        summon: brings up workers where they live in the same process; a task for a node it cannot provide fails.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        store: Store,
+        topology: Topology,
+        *,
+        name: str,
+        limits: Limits | None = None,
+        pace: Pace | None = None,
+        alone: bool = False,
+        take_over: bool = False,
+        summon: Summon | None = None,
+    ) -> None:
+        self._broker, self._store, self._topology = broker, store, topology
+        self._name, self._limits, self._pace = name, limits or Limits(), pace or Pace()
+        self._alone, self._take_over, self._summon = alone, take_over, summon
+        self._stopping = asyncio.Event()
+        self._ready = asyncio.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is connected and takes messages."""
+        return self._ready.is_set() and not self._stopping.is_set() and self._broker.connected
+
+    async def wait_ready(self) -> None:
+        """Return when it takes messages."""
+        await self._ready.wait()
+
+    def stop(self) -> None:
+        """Take no more messages, bring those taken through, and end ``run``."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Coordinate until stopped.
+
+        Raises:
+            WrongBroker: the broker belongs to another store.
+            FlowKitError: broker or store say something that trying again cannot change.
+        """
+        pace = self._pace
+        store_id, secret = await self._store.transact(_identity)
+        ledger = Ledger(self._store, self._limits, secret)
+        outbox = Outbox(self._broker, self._topology, ledger, max_nodes=self._limits.max_nodes, summon=self._summon)
+        relay = Relay(self._broker, ledger, outbox, after=pace.relay_after, every=pace.relay_every)
+        archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=pace.archive_lease)
+        identity = Identity(
+            self._broker, self._topology, ledger, relay, archive, store_id=store_id, take_over=self._take_over
+        )
+        await identity.claim()
+        await relay.look(after=0 if self._alone else None)
+
+        reader = Reader(self._topology)
+        results, starts = (
+            Intake(
+                queue,
+                broker=self._broker,
+                topology=self._topology,
+                ledger=ledger,
+                outbox=outbox,
+                reader=reader,
+                batch=pace.batch,
+            )
+            for queue in (self._topology.results, self._topology.starts)
+        )
+        dead = DeadLetters(self._broker, self._topology, ledger, outbox, reader)
+        presence = Presence(self._broker, self._topology, ledger, outbox, silence=pace.worker_silence)
+        sweeper = Sweeper(
+            self._broker, self._topology, ledger, presence, every=pace.sweep_every, after=pace.sweep_after
+        )
+        timers = Timers(ledger, outbox, every=pace.timers_every)
+        consumers = (starts.consumer, results.consumer, dead.consumer, presence.consumer)
+        try:
+            async with asyncio.TaskGroup() as group:
+                background = [
+                    group.create_task(loop)
+                    for loop in (
+                        timers.run(),
+                        relay.run(),
+                        sweeper.run(),
+                        identity.watch(),
+                        ledger.flush(pace.sent_marks_every),
+                    )
+                ]
+                intakes = [group.create_task(loop.run()) for loop in (starts, results, dead, presence, archive)]
+                self._ready.set()
+                logger.info("coordinator %s is ready", self._name, extra={"action": "ready"})
+                await self._stopping.wait()
+                for consumer in consumers:
+                    await consumer.stop()
+                await archive.stop()
+                await asyncio.wait(intakes)
+                for task in background:
+                    task.cancel()
+            await ledger.flush_now()
+        finally:
+            self._ready.clear()
+            for consumer in consumers:
+                await consumer.close()
+        logger.info("coordinator %s has stopped", self._name, extra={"action": "stopped"})
+
+
+def _identity(transaction: Transaction) -> tuple[str, bytes]:
+    store_id, secret = transaction.meta("id"), transaction.meta("secret")
+    assert store_id is not None, "the store makes its id when it is created"
+    assert secret is not None, "the store makes its secret when it is created"
+    return store_id, bytes.fromhex(secret)

@@ -1,0 +1,131 @@
+"""Dead letters: messages that cannot be processed are published with the reason, and read into the store.
+
+What the coordinator (or a worker) dead-letters carries the header ``flowkit-reason``. Without it the broker put the
+message there: it was delivered too often, perhaps through no fault of its own, and is taken as newly arrived once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flowkit.broker.protocol import Broker, Delivery, Outgoing
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.reading import Reader
+from flowkit.errors import FlowKitError, Unreadable
+from flowkit.store.protocol import DeadLetter, Transaction
+from flowkit.wire import codec, names
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+REASON, DETAIL = "flowkit-reason", "flowkit-detail"
+MAX_DETAIL = 16 * 1024  # bytes of header: a traceback's worth
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A message to be dead-lettered."""
+
+    delivery: Delivery
+    reason: str
+    detail: str
+    body: bytes | None = None  # when only a part of the message is meant
+
+
+async def bury(broker: Broker, topology: Topology, rejected: Sequence[Rejected]) -> None:
+    """Publish dead letters and wait for their confirms; the caller then acknowledges the originals."""
+    if not rejected:
+        return
+    for one in rejected:
+        logger.warning("message from %s is dead-lettered, %s: %s", one.delivery.queue, one.reason, one.detail[:300],
+                       extra={"action": "dead_letter", "reason": one.reason, "queue": one.delivery.queue})  # fmt: skip
+    verdicts = await broker.publish([_letter(topology, one) for one in rejected])
+    for verdict in verdicts:
+        if verdict is not None:
+            raise verdict
+
+
+def _letter(topology: Topology, one: Rejected) -> Outgoing:
+    delivery = one.delivery
+    detail = one.detail.encode(errors="replace")[:MAX_DETAIL].decode(errors="ignore")
+    return Outgoing(
+        exchange=topology.name("dead"),
+        key=delivery.queue[:255],
+        body=delivery.body if one.body is None else one.body,
+        type=delivery.type or "unknown",
+        correlation_id=delivery.correlation_id,
+        app_id=delivery.app_id,
+        headers={REASON: one.reason, DETAIL: detail},
+    )
+
+
+class DeadLetters:
+    """Reads ``flowkit.dead`` into the store, one message at a time on a connection of its own.
+
+    A message that kills the connection of whoever reads it is then alone in dying: the queue gives it up after five
+    deliveries, to one that nobody decodes.
+    """
+
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, reader: Reader) -> None:
+        self._topology, self._ledger, self._outbox, self._reader = topology, ledger, outbox, reader
+        self.consumer = broker.consume(topology.dead, prefetch=1, own_connection=True)
+
+    async def run(self) -> None:
+        """For ever, until the consumer is stopped."""
+        while batch := await self.consumer.receive(1):
+            delivery = batch[0]
+            if REASON in delivery.headers:
+                await self._keep(delivery, str(delivery.headers[REASON]), str(delivery.headers.get(DETAIL, "")))
+            else:
+                await self._take_again(delivery)
+            await self.consumer.ack(batch)
+
+    async def _take_again(self, delivery: Delivery) -> None:
+        try:
+            events = self._reader.read_dead(delivery)
+            committed = await self._ledger.commit(events)
+        except Unreadable as error:
+            await self._keep(delivery, error.reason, error.detail)
+        except Exception as error:  # the border around a batch: this is a batch of one
+            logger.exception("dead letter cannot be applied", extra={"action": "dead_letter"})
+            await self._keep(delivery, "rejected", f"{type(error).__name__}: {error}")
+        else:
+            if committed.orphans:
+                await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
+            logger.warning("message given up by queue %s was taken again", delivery.key,
+                           extra={"action": "dead_letter_again", "queue": delivery.key})  # fmt: skip
+            await self._outbox.deliver(committed)
+
+    async def _keep(self, delivery: Delivery, reason: str, detail: str) -> None:
+        run_id = delivery.correlation_id
+        properties: dict[str, Any] = {
+            "type": delivery.type,
+            "message_id": delivery.message_id,
+            "correlation_id": run_id,
+            "app_id": delivery.app_id,
+            "user_id": delivery.user_id,
+        }
+
+        def work(transaction: Transaction) -> None:
+            letter = DeadLetter(
+                reason=reason,
+                detail=detail,
+                queue=delivery.key,
+                body=delivery.body,
+                properties=codec.dumps({name: value for name, value in properties.items() if value is not None}),
+                at=transaction.now(),
+                run_id=run_id if run_id is not None and names.is_run(run_id) else None,
+            )
+            transaction.add_dead([letter])
+
+        await self._ledger.transact(work)
+
+
+def why(error: BaseException) -> str:
+    """A short reason for a dead letter of an error."""
+    return (
+        error.reason if isinstance(error, Unreadable) else "refused" if isinstance(error, FlowKitError) else "rejected"
+    )

@@ -1,0 +1,87 @@
+"""Which broker belongs to which store. Recognised by markers (durable exchanges), never guessed.
+
+| marker of any store | marker of this store | what it means |
+| --- | --- | --- |
+| absent | absent | a new broker; or a wiped one, when this store has sent tasks to this address: refill |
+| present | absent | another store's broker: refuse |
+| any | present | ours |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from flowkit.broker.protocol import Broker
+from flowkit.coordinator.archive import Archive
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.relay import Relay
+from flowkit.errors import WrongBroker
+from flowkit.store.protocol import Transaction
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+
+class Identity:
+    """Claims the broker at the start, and looks again after every reconnect."""
+
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, relay: Relay, archive: Archive, *,
+                 store_id: str, take_over: bool) -> None:  # fmt: skip
+        self._broker, self._topology, self._ledger = broker, topology, ledger
+        self._relay, self._archive = relay, archive
+        self._store_id, self._take_over = store_id, take_over
+        self._address = f"{broker.url} namespace {topology.namespace}"
+
+    async def claim(self) -> None:
+        """Make the broker ours, refilling it when it was wiped.
+
+        Raises:
+            WrongBroker: it belongs to another store, or this store to another broker.
+        """
+        any_store, this_store = self._topology.marker(), self._topology.marker(self._store_id)
+        ours = await self._broker.exists(this_store)
+        if not ours and not self._take_over:
+            if await self._broker.exists(any_store):
+                raise WrongBroker(
+                    f"broker {self._address} belongs to another store than {self._store_id[:8]}. Use that store "
+                    "(--store), another --namespace, or 'flowkit coordinator --take-over' to make this one its owner."
+                )
+            await self._check_address()
+        await self._broker.declare(self._topology.standing)
+        if not ours:
+            await self._refill()
+            await self._broker.declare([any_store, this_store])
+        await self._ledger.transact(lambda transaction: transaction.set_meta("broker", self._address))
+
+    async def watch(self) -> None:
+        """For ever: after every reconnect declare the topology, recognise a wipe, and send what was stranded."""
+        generation = self._broker.generation
+        while True:
+            await asyncio.sleep(0.2)
+            await self._broker.wait_connected()
+            if self._broker.generation != generation:
+                generation = self._broker.generation
+                await self.claim()
+                await self._relay.look()
+
+    async def _check_address(self) -> None:
+        known = await self._ledger.transact(lambda transaction: transaction.meta("broker"))
+        if known is not None and known != self._address:
+            raise WrongBroker(
+                f"this store's runs live on broker {known}, not on {self._address}. "
+                "Correct --broker and --namespace, or use 'flowkit coordinator --take-over' to move the runs."
+            )
+
+    async def _refill(self) -> None:
+        """Everything outstanding is to be sent again; the history of logs begins anew."""
+
+        def work(transaction: Transaction) -> int:
+            transaction.archive([], None)
+            return transaction.unsend_all()
+
+        stranded = await self._ledger.transact(work)
+        await self._archive.restart()
+        if stranded:
+            logger.warning("the broker is empty: sending %d outstanding tasks again", stranded,
+                           extra={"action": "refill", "tasks": stranded})  # fmt: skip

@@ -1,0 +1,112 @@
+"""The loop of the commit protocol: receive a batch, commit what follows, publish it, acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flowkit.broker.protocol import Broker, Delivery
+from flowkit.coordinator.commit import Committed
+from flowkit.coordinator.dead import Rejected, bury, why
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.reading import Reader
+from flowkit.errors import Unreadable
+from flowkit.flow.changes import Event, Reported
+from flowkit.wire.topology import Queue, Topology
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A batch that is committed and waits to be published."""
+
+    deliveries: Sequence[Delivery]
+    committed: Sequence[Committed]
+    rejected: Sequence[Rejected]
+
+
+class Intake:
+    """Takes the messages of one queue through the commit protocol.
+
+    A batch is acknowledged when all that follows from it is durable and confirmed. The next batch may be in its
+    transaction meanwhile; never more than one.
+    """
+
+    def __init__(
+        self,
+        queue: Queue,
+        *,
+        broker: Broker,
+        topology: Topology,
+        ledger: Ledger,
+        outbox: Outbox,
+        reader: Reader,
+        batch: int,
+    ) -> None:
+        self._broker, self._topology = broker, topology
+        self._ledger, self._outbox, self._reader = ledger, outbox, reader
+        self._batch = batch
+        self.consumer = broker.consume(queue, prefetch=2 * batch)
+        self._committed: asyncio.Queue[_Step | None] = asyncio.Queue(maxsize=1)
+
+    async def run(self) -> None:
+        """Until the consumer is stopped and everything that it had taken is through."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._commit_batches())
+            group.create_task(self._publish_batches())
+
+    async def _commit_batches(self) -> None:
+        while deliveries := await self.consumer.receive(self._batch):
+            await self._committed.put(await self._commit(deliveries))
+        await self._committed.put(None)
+
+    async def _publish_batches(self) -> None:
+        while step := await self._committed.get():
+            for committed in step.committed:
+                await self._outbox.deliver(committed)
+            await bury(self._broker, self._topology, step.rejected)
+            await self.consumer.ack(step.deliveries)
+
+    async def _commit(self, deliveries: Sequence[Delivery]) -> _Step:
+        """Decode and commit a batch; what cannot be decoded or committed is rejected, the rest goes on."""
+        readable: list[tuple[Delivery, list[Event]]] = []
+        rejected: list[Rejected] = []
+        for delivery in deliveries:
+            try:
+                readable.append((delivery, self._reader.read(delivery)))
+            except Unreadable as error:
+                rejected.append(Rejected(delivery, error.reason, error.detail))
+        try:
+            committed = [await self._ledger.commit([event for _, events in readable for event in events])]
+        except Exception:  # the border around a batch: one message must not stop the others
+            logger.exception("batch of %d cannot be committed, trying one by one", len(readable),
+                             extra={"action": "batch_failed"})  # fmt: skip
+            committed, culprits = await self._commit_one_by_one(readable)
+            rejected += culprits
+        orphans = frozenset().union(*(one.orphans for one in committed))
+        return _Step(deliveries, committed, [*rejected, *_orphans(readable, orphans)])
+
+    async def _commit_one_by_one(
+        self, readable: Sequence[tuple[Delivery, list[Event]]]
+    ) -> tuple[list[Committed], list[Rejected]]:
+        committed, rejected = [], []
+        for delivery, events in readable:
+            try:
+                committed.append(await self._ledger.commit(events))
+            except Exception as error:  # noqa: BLE001 - the border around a batch of one
+                rejected.append(Rejected(delivery, why(error), "".join(traceback.format_exception(error))))
+        return committed, rejected
+
+
+def _orphans(readable: Sequence[tuple[Delivery, list[Event]]], runs: frozenset[str]) -> list[Rejected]:
+    return [
+        Rejected(delivery, "unknown-run", f"this store knows no run {event.run_id!r}", event.result.encode())
+        for delivery, events in readable
+        for event in events
+        if isinstance(event, Reported) and event.run_id in runs
+    ]

@@ -1,0 +1,80 @@
+"""The coordinator's hand on the store: commits that outlast a store that is locked, full or away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from flowkit.coordinator.commit import Committed, SentMark, commit
+from flowkit.errors import StoreUnreachable
+from flowkit.flow.changes import Event
+from flowkit.flow.limits import Limits
+from flowkit.store.protocol import Store, Transaction
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+BACKOFF = (0.1, 0.2, 0.5, 1, 2, 5)  # seconds between looks at a store that is away; the last one repeats
+
+
+class Ledger:
+    """Transactions that wait while the store is away: messages stay unacknowledged meanwhile, so nothing is lost.
+
+    It also keeps the marks of tasks that the broker confirmed, until a transaction takes them along.
+    """
+
+    def __init__(self, store: Store, limits: Limits, secret: bytes) -> None:
+        self._store, self._limits, self._secret = store, limits, secret
+        self._sent: list[SentMark] = []
+        self._some_sent = asyncio.Event()
+
+    async def transact(self, function: Callable[[Transaction], T]) -> T:
+        """Run ``function`` in one transaction, again and again while the store is away."""
+        for attempt in range(10**9):
+            try:
+                result = await self._store.transact(function)
+            except StoreUnreachable as error:
+                if attempt == 0:
+                    logger.warning("store is away, waiting: %s", error, extra={"action": "store_away"})
+                await asyncio.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)])
+            else:
+                if attempt:
+                    logger.warning("store is back", extra={"action": "store_back"})
+                return result
+        raise AssertionError("unreachable")
+
+    async def commit(self, events: Sequence[Event]) -> Committed:
+        """Fold events and write what follows."""
+        sent, self._sent = self._sent, []
+
+        def work(transaction: Transaction) -> Committed:
+            return commit(transaction, events, secret=self._secret, limits=self._limits, sent=sent)
+
+        try:
+            return await self.transact(work)
+        except BaseException:
+            self._sent = sent + self._sent
+            raise
+
+    def mark_sent(self, marks: Sequence[SentMark]) -> None:
+        """These were confirmed: the next transaction writes it."""
+        self._sent += marks
+        self._some_sent.set()
+
+    async def flush(self, every: float) -> None:
+        """For ever: write marks that no batch took along within ``every`` seconds."""
+        while True:
+            await self._some_sent.wait()
+            await asyncio.sleep(every)
+            self._some_sent.clear()
+            await self.flush_now()
+
+    async def flush_now(self) -> None:
+        """Write the marks in a transaction of their own."""
+        if self._sent:
+            await self.commit(())
+
+    def unwritten(self) -> set[SentMark]:
+        """Tasks that are sent although their rows do not say so yet."""
+        return set(self._sent)

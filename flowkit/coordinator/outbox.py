@@ -1,0 +1,182 @@
+"""What was committed goes out: tasks, ends of runs, conflicts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from flowkit.broker.protocol import Broker, Outgoing
+from flowkit.coordinator.commit import Committed, SentMark
+from flowkit.coordinator.ledger import Ledger
+from flowkit.errors import PublishError, TooLarge, Unroutable
+from flowkit.flow.changes import Event, Reported
+from flowkit.store.protocol import EndedRun, Sendable, TaskKey
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+Summon = Callable[[str], Awaitable[str | None]]
+"""Brings up a worker for a node before its first task; answers why it cannot, or None."""
+
+
+class Outbox:
+    """Publishes what follows from a batch, and knows what it has in its hands."""
+
+    def __init__(
+        self, broker: Broker, topology: Topology, ledger: Ledger, *, max_nodes: int, summon: Summon | None = None
+    ) -> None:
+        self._broker, self._topology, self._ledger = broker, topology, ledger
+        self._max_nodes, self._summon = max_nodes, summon
+        self._declared: set[str] = set()
+        self._generation = broker.generation
+        self._in_flight: set[TaskKey] = set()
+
+    def in_flight(self) -> set[TaskKey]:
+        """Tasks that are being sent, or were and their rows do not say so yet: the relay leaves them alone."""
+        return self._in_flight | {(run, task) for run, task, _ in self._ledger.unwritten()}
+
+    async def deliver(self, committed: Committed) -> None:
+        """Publish all that follows, and return when the broker has confirmed it."""
+        while True:
+            failures = await self.send(committed.tasks)
+            await self._announce(committed.ended, committed.conflicts)
+            if not failures:
+                return
+            committed = await self._ledger.commit(failures)
+
+    async def send(self, tasks: Sequence[Sendable]) -> list[Event]:
+        """Publish tasks.
+
+        Returns:
+            the failures of tasks whose messages can never be sent.
+        """
+        if not tasks:
+            return []
+        keys = {(task.run_id, task.task_id) for task in tasks}
+        self._in_flight |= keys
+        try:
+            nodes = {task.node for task in tasks}
+            await self.declare(nodes)
+            absent = await self._absent(nodes)
+            present = [task for task in tasks if task.node not in absent]
+            failures: list[Event] = [
+                _failure(task, "NodeNotFound", absent[task.node]) for task in tasks if task.node in absent
+            ]
+            verdicts = await self._broker.publish([self._message(task) for task in present])
+            marks: list[SentMark] = []
+            for task, verdict in zip(present, verdicts, strict=True):
+                if verdict is None:
+                    marks.append((task.run_id, task.task_id, task.attempt))
+                else:
+                    failures += self._refused(task, verdict)
+            self._ledger.mark_sent(marks)
+            return failures
+        finally:
+            self._in_flight -= keys
+
+    async def declare(self, nodes: set[str]) -> None:
+        """Make sure that these nodes have their queues."""
+        if self._generation != self._broker.generation:
+            self._generation = self._broker.generation
+            self._declared.clear()
+        missing = sorted(nodes - self._declared)
+        if not missing:
+            return
+        if len(self._declared) + len(missing) > self._max_nodes:
+            # Names of queues become atoms of the broker's runtime, which are never freed.
+            logger.error("over %d node names: no queues for %s (setting max_nodes)", self._max_nodes, missing,
+                         extra={"action": "max_nodes"})  # fmt: skip
+            return
+        await self._broker.declare([self._topology.tasks(node) for node in missing])
+        self._declared.update(missing)
+
+    async def _absent(self, nodes: set[str]) -> dict[str, str]:
+        """Nodes that nobody here can run, where it is us who bring up the workers."""
+        if self._summon is None:
+            return {}
+        answers = {node: await self._summon(node) for node in sorted(nodes)}
+        return {node: why for node, why in answers.items() if why is not None}
+
+    def _message(self, task: Sendable) -> Outgoing:
+        body: dict[str, object] = {
+            "v": wire.VERSION,
+            "task_id": task.task_id,
+            "run_id": task.run_id,
+            "node": task.node,
+            "inputs": codec.embed(task.inputs),
+            "attempt": task.attempt,
+            "tries": task.tries,
+        }
+        if task.first_started_at is not None:
+            body["first_started_at"] = wire.rfc3339(task.first_started_at)
+        return Outgoing(
+            exchange=self._topology.name("tasks"),
+            key=task.node,
+            body=codec.dumps(body),
+            type=wire.Task.TYPE,
+            correlation_id=task.run_id,
+            app_id="flowkit",
+        )
+
+    def _refused(self, task: Sendable, verdict: PublishError) -> list[Event]:
+        if isinstance(verdict, TooLarge):
+            return [_failure(task, "TooLarge", f"the task's inputs cannot be sent: {verdict}")]
+        if isinstance(verdict, Unroutable):
+            self._declared.discard(task.node)  # somebody deleted its queue: the relay declares and sends again
+        logger.error("task %s for node %s was not sent, trying again: %s", task.task_id, task.node, verdict,
+                     extra={"action": "not_sent", "run_id": task.run_id, "node": task.node})  # fmt: skip
+        return []
+
+    async def _announce(self, ended: Sequence[EndedRun], conflicts: Sequence[wire.Start]) -> None:
+        messages = [self._ended(run) for run in ended]
+        for start in conflicts:
+            told = wire.RunEnded(
+                run_id=start.run_id or "", node=start.node, status="conflict",
+                message="the run exists already with another node or other inputs",
+            )  # fmt: skip
+            messages.append(self._run_message(told, told.encode()))
+        if not messages:
+            return
+        for message, verdict in zip(messages, await self._broker.publish(messages), strict=True):
+            if verdict is not None:
+                logger.error("end of run %s was not announced: %s", message.correlation_id, verdict,
+                             extra={"action": "not_announced", "run_id": message.correlation_id})  # fmt: skip
+
+    def _ended(self, run: EndedRun) -> Outgoing:
+        body: dict[str, object] = {
+            "v": wire.VERSION,
+            "run_id": run.id,
+            "node": run.node,
+            "status": run.status,
+            "outputs": None if run.outputs is None else codec.embed(run.outputs),
+            "message": run.message,
+        }
+        if run.error is not None:
+            body["error"] = codec.embed(run.error)
+        return self._run_message(run, codec.dumps(body))
+
+    def _run_message(self, run: EndedRun | wire.RunEnded, body: bytes) -> Outgoing:
+        return Outgoing(
+            exchange=self._topology.name("runs"),
+            key=f"{run.status}.{run.node}",
+            body=body,
+            type=wire.RunEnded.TYPE,
+            mandatory=False,
+            correlation_id=run.id if isinstance(run, EndedRun) else run.run_id,
+            app_id="flowkit",
+        )
+
+
+def _failure(task: Sendable, kind: str, message: str) -> Reported:
+    """The coordinator answers for a task that no worker will see."""
+    return Reported(
+        wire.Result(
+            task_id=task.task_id,
+            run_id=task.run_id,
+            attempt=task.attempt,
+            status=wire.Status.FAILED,
+            error=wire.Error(type=kind, message=message),
+        )
+    )

@@ -1,0 +1,64 @@
+"""Which workers are there: reads their announcements, which are heartbeats too."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from flowkit.broker.protocol import Broker
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.outbox import Outbox
+from flowkit.errors import Unreadable
+from flowkit.store.protocol import TaskKey
+from flowkit.wire import messages as wire
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+
+class Presence:
+    """The workers that were heard of, in the store for everyone and here for the sweeper."""
+
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, *, silence: float) -> None:
+        self._ledger, self._outbox, self._silence = ledger, outbox, silence
+        self._heard: dict[str, tuple[float, wire.Worker]] = {}
+        self.consumer = broker.consume(topology.workers, prefetch=200)
+
+    async def run(self) -> None:
+        """For ever, until the consumer is stopped."""
+        while deliveries := await self.consumer.receive(200):
+            announcements: dict[str, wire.Worker] = {}
+            for delivery in deliveries:
+                try:
+                    told = wire.decode(wire.Worker, delivery.body)
+                except Unreadable as error:
+                    # Worth a line, not a dead letter: the next one comes in five seconds.
+                    logger.warning("announcement cannot be read: %s", error, extra={"action": "bad_announcement"})
+                else:
+                    announcements[told.worker] = told
+            await self._record(list(announcements.values()))
+            await self.consumer.ack(deliveries)
+
+    async def _record(self, announcements: list[wire.Worker]) -> None:
+        now = time.monotonic()
+        for told in announcements:
+            self._heard[told.worker] = (now, told)
+        if announcements:
+            await self._ledger.transact(
+                lambda transaction: transaction.record_workers(announcements, transaction.now())
+            )
+            await self._outbox.declare({node.name for told in announcements for node in told.nodes})
+
+    def alive(self) -> list[wire.Worker]:
+        """Workers heard of lately that are not stopping."""
+        since = time.monotonic() - self._silence
+        self._heard = {name: heard for name, heard in self._heard.items() if heard[0] >= since}
+        return [told for _, told in self._heard.values() if not told.stopping]
+
+    def workers_of(self, node: str) -> int:
+        """How many of them run ``node``."""
+        return sum(any(info.name == node for info in told.nodes) for told in self.alive())
+
+    def listed(self) -> set[TaskKey]:
+        """Ids of tasks that somebody says he has, with an empty run id: announcements carry none."""
+        return {("", task) for told in self.alive() for task, _, _ in told.running}

@@ -1,0 +1,92 @@
+"""From a delivery to events: the one place where the coordinator decodes messages."""
+
+from __future__ import annotations
+
+import hashlib
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from flowkit.broker.protocol import Delivery
+from flowkit.errors import Unreadable
+from flowkit.flow.changes import Event, Reported, Started
+from flowkit.wire import codec, names
+from flowkit.wire import messages as wire
+from flowkit.wire.topology import Topology
+
+
+class _Envelope(BaseModel):
+    """The least that names a task: enough to let it fail when the rest of a result is wrong."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: UUID
+    run_id: names.RunId
+
+
+class Reader:
+    """Reads what arrives in the queues of one topology."""
+
+    def __init__(self, topology: Topology) -> None:
+        self._starts = topology.starts.name
+        self._results = topology.results.name
+        self._tasks = topology.name("tasks", "")
+
+    def read(self, delivery: Delivery) -> list[Event]:
+        """The events of a start or results message.
+
+        Raises:
+            Unreadable: it cannot be decoded.
+        """
+        return self._read(delivery, delivery.queue)
+
+    def read_dead(self, delivery: Delivery) -> list[Event]:
+        """The events of a message that its queue gave up; the routing key is that queue. A task counts as returned."""
+        if delivery.key.startswith(self._tasks):
+            task = wire.decode(wire.Task, delivery.body)
+            returned = wire.Result(
+                task_id=task.task_id, run_id=task.run_id, attempt=task.attempt, status=wire.Status.RETURNED
+            )
+            return [Reported(returned)]
+        return self._read(delivery, delivery.key)
+
+    def _read(self, delivery: Delivery, queue: str) -> list[Event]:
+        if queue == self._starts:
+            start = wire.decode(wire.Start, delivery.body)
+            run_id = start.run_id or _run_id(delivery.message_id)
+            return [Started(run_id, start.model_copy(update={"run_id": run_id}))]
+        if queue == self._results:
+            return [Reported(result) for result in _results(delivery.body)]
+        raise Unreadable("unexpected-queue", f"nothing is known of messages of queue {queue!r}")
+
+
+def _run_id(message_id: str | None) -> str:
+    """A start without a run id that is delivered again keeps its message id, so that gives the same run."""
+    if message_id is None:
+        return uuid4().hex
+    return UUID(bytes=hashlib.sha256(message_id.encode()).digest()[:16]).hex
+
+
+def _results(body: bytes) -> list[wire.Result]:
+    try:
+        return wire.decode_many(wire.Result, body)
+    except Unreadable as error:
+        if error.reason != "invalid":
+            raise
+        value = codec.loads(body)
+        parts = value if isinstance(value, list) else [value]
+        return [_lenient(part) for part in parts]
+
+
+def _lenient(part: object) -> wire.Result:
+    """A result that does not fit the contract but names its task fails that task, and says why."""
+    raw = codec.dumps(part)
+    try:
+        return wire.decode(wire.Result, raw)
+    except Unreadable as error:
+        try:
+            envelope = _Envelope.model_validate(part)
+        except ValidationError:
+            raise error from None
+        problem = wire.Error(type="InvalidResult", message=f"the result does not fit the contract: {error.detail}")
+        return wire.Result(task_id=envelope.task_id, run_id=envelope.run_id, status=wire.Status.FAILED, error=problem)

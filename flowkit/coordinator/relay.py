@@ -1,0 +1,86 @@
+"""What time brings: held tasks are released when they are due, and what was committed but never sent is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from flowkit.broker.protocol import Broker
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.outbox import Outbox
+from flowkit.store.protocol import Sendable, Transaction
+
+logger = logging.getLogger(__name__)
+LIMIT = 500  # rows a look
+
+
+class Timers:
+    """Releases held tasks that are due and sends them."""
+
+    def __init__(self, ledger: Ledger, outbox: Outbox, *, every: float) -> None:
+        self._ledger, self._outbox, self._every = ledger, outbox, every
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            while await self.look() == LIMIT:
+                pass
+            await asyncio.sleep(self._every)
+
+    async def look(self) -> int:
+        """Release what is due now.
+
+        Returns:
+            how many tasks that were.
+        """
+
+        def work(transaction: Transaction) -> list[Sendable]:
+            return transaction.release_due(transaction.now(), LIMIT)
+
+        due = await self._ledger.transact(work)
+        await _send(self._ledger, self._outbox, due)
+        return len(due)
+
+
+class Relay:
+    """Sends released tasks that nobody sent: after a crash between commit and publish, or a lost broker.
+
+    Args:
+        after: seconds that a task must have been unsent, so that whoever committed it can send it.
+        every: seconds between looks.
+    """
+
+    def __init__(self, broker: Broker, ledger: Ledger, outbox: Outbox, *, after: float, every: float) -> None:
+        self._broker, self._ledger, self._outbox = broker, ledger, outbox
+        self._after, self._every = after, every
+
+    async def run(self) -> None:
+        """For ever; rests while the link is down or blocked."""
+        while True:
+            await asyncio.sleep(self._every)
+            await self._broker.wait_connected()
+            while await self.look() == LIMIT:
+                pass
+
+    async def look(self, *, after: float | None = None) -> int:
+        """Send what has been unsent for ``after`` seconds (the relay's own by default)."""
+        wait = self._after if after is None else after
+
+        def work(transaction: Transaction) -> list[Sendable]:
+            return transaction.unsent(before=transaction.now() - wait, limit=LIMIT)
+
+        unsent = await self._ledger.transact(work)
+        mine = self._outbox.in_flight()
+        stranded = [task for task in unsent if (task.run_id, task.task_id) not in mine]
+        if stranded:
+            logger.info("relaying %d tasks that were never sent", len(stranded), extra={"action": "relay"})
+        await _send(self._ledger, self._outbox, stranded)
+        return len(unsent)
+
+
+async def _send(ledger: Ledger, outbox: Outbox, tasks: list[Sendable]) -> None:
+    failures = await outbox.send(tasks)
+    if failures:
+        await outbox.deliver(await ledger.commit(failures))
+    # Released and sent rows must not be found again by the very next look.
+    await ledger.flush_now()

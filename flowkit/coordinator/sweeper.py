@@ -1,0 +1,94 @@
+"""Repairs what no message will: tasks whose messages vanished, counters that disagree with their rows.
+
+A task's message can vanish without a trace: somebody purged the queue, or the broker came back older than the store.
+A task is never sent again for its age alone: only when, at two looks, its queue is empty, no result waits to be read,
+and no worker lists it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+
+from flowkit.broker.protocol import Broker
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.presence import Presence
+from flowkit.store.protocol import SentTask, Transaction
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+LIMIT = 1_000  # oldest tasks a look
+
+
+class Sweeper:
+    """Looks every ``every`` seconds at tasks that were sent over ``after`` seconds ago."""
+
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, presence: Presence, *, every: float,
+                 after: float) -> None:  # fmt: skip
+        self._broker, self._topology, self._ledger, self._presence = broker, topology, ledger, presence
+        self._every, self._after = every, after
+        self._suspects: set[SentTask] = set()
+        self._reconnects = presence.consumer.reconnects
+        self._told: set[str] = set()
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self._every)
+            await self._broker.wait_connected()
+            await self.look()
+
+    async def look(self) -> int:
+        """One look.
+
+        Returns:
+            how many tasks are to be sent again, because the look before found them missing too.
+        """
+
+        def work(transaction: Transaction) -> list[SentTask]:
+            wrong = transaction.recount()
+            if wrong:
+                logger.error("%d counters of scopes were wrong and are corrected", wrong, extra={"action": "recount"})
+            return transaction.sent_before(transaction.now() - self._after, LIMIT)
+
+        waiting = await self._ledger.transact(work)
+        self._tell_of_missing_workers(waiting)
+        missing = await self._missing(waiting) if self._heard_throughout() else set()
+        lost, self._suspects = missing & self._suspects, missing - self._suspects
+        if lost:
+            keys = [(task.run_id, task.task_id) for task in lost]
+            await self._ledger.transact(lambda transaction: transaction.unsend(keys))
+            logger.warning("%d tasks vanished from their queues and are sent again", len(lost),
+                           extra={"action": "sweep", "tasks": len(lost)})  # fmt: skip
+        return len(lost)
+
+    def _heard_throughout(self) -> bool:
+        """Whether announcements were read without a gap since the look before."""
+        before, self._reconnects = self._reconnects, self._presence.consumer.reconnects
+        return self._presence.consumer.connected and before == self._reconnects
+
+    async def _missing(self, waiting: Iterable[SentTask]) -> set[SentTask]:
+        results = await self._broker.inspect(self._topology.results.name)
+        if results is None or results.ready:
+            return set()
+        listed = {task for _, task in self._presence.listed()}
+        by_node: dict[str, list[SentTask]] = defaultdict(list)
+        for task in waiting:
+            if task.task_id not in listed:
+                by_node[task.node].append(task)
+        missing: set[SentTask] = set()
+        for node, tasks in by_node.items():
+            queue = await self._broker.inspect(self._topology.tasks(node).name)
+            # More consumers than announced workers: a foreign one may hold the tasks, and says nothing.
+            if queue is None or (queue.ready == 0 and queue.consumers <= self._presence.workers_of(node)):
+                missing.update(tasks)
+        return missing
+
+    def _tell_of_missing_workers(self, waiting: Iterable[SentTask]) -> None:
+        lonely = {task.node for task in waiting if not self._presence.workers_of(task.node)}
+        for node in sorted(lonely - self._told):
+            logger.warning("node %s has no worker: its tasks wait for 'flowkit worker --node %s'", node, node,
+                           extra={"action": "no_worker", "node": node})  # fmt: skip
+        self._told = lonely
