@@ -37,15 +37,20 @@ def python_files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in sorted(files) if name.endswith(".py"))
 
 
-@node.main
-async def main(where: Where):
-    root = Path(where.directory or sysconfig.get_path("stdlib")).resolve()
+def find(directory: str | None, limit: int) -> tuple[str, list[str]]:
+    """The root that was meant, and the paths of its files as seen from there."""
+    root = Path(directory or sysconfig.get_path("stdlib")).resolve()
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is no directory; give the input 'directory' one that is")
-    found = await asyncio.to_thread(lambda: list(islice(python_files(root), where.limit)))
-    await logger.info(f"{len(found):,} Python files below {root}")
-    sends = [Send("measure", {"root": str(root), "file": str(path.relative_to(root))}) for path in found]
-    return [Gather(sends, then="summarize")], {"directory": str(root)}, f"found {len(found):,} files"
+    return str(root), [str(path.relative_to(root)) for path in islice(python_files(root), limit)]
+
+
+@node.main
+async def main(where: Where):
+    root, files = await asyncio.to_thread(find, where.directory, where.limit)
+    await logger.info(f"{len(files):,} Python files below {root}")
+    sends = [Send("measure", {"root": root, "file": file}) for file in files]
+    return [Gather(sends, then="summarize")], {"directory": root}, f"found {len(files):,} files"
 
 
 node.run()
