@@ -88,7 +88,10 @@ class Transaction(Protocol):
         """Note that these (run, task, attempt) were confirmed by the broker."""
 
     def unsent(self, *, before: float, limit: int) -> list[Sendable]:
-        """Queued tasks of running runs that are unsent since before ``before`` (created or released), ``skip locked``."""
+        """Queued tasks of running runs that are unsent since before ``before`` (created or released), ``skip locked``.
+
+        They count as unsent since now from here on, so that another coordinator does not take them too.
+        """
 
     def release_due(self, now: float, limit: int) -> list[Sendable]:
         """Held tasks whose time has come become queued (attempt as it is, sent_at None) and are returned."""

@@ -1,0 +1,109 @@
+"""The seam between FlowKit and its databases: how a batch is spoken. Each database has one small file behind it.
+
+Statements are shared and written with ``:name`` for their values. What differs, a batch of rows in one go, how rows are
+locked, what an error means, is here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, Protocol
+from uuid import UUID
+
+Row = tuple[Any, ...]
+Values = Mapping[str, Any]
+
+SCHEMA_LOCK = 0x666C6F776B6974  # PostgreSQL's advisory lock while tables are made or changed: "flowkit" in ASCII
+
+
+class Again(Enum):
+    """A transaction lost against another one, and is simply tried again."""
+
+    AGAIN = "again"
+
+
+class Database(Protocol):
+    """One connection, used by one thread."""
+
+    error: type[Exception]  # what its driver raises
+    skip_locked: str  # ends a SELECT: lock those rows of ``t`` that nobody else has locked; empty where one is alone
+
+    @property
+    def url(self) -> str:
+        """The address with the password masked."""
+
+    @property
+    def engine_url(self) -> str:
+        """The address as SQLAlchemy writes it, password and all: for migrations."""
+
+    def open(self) -> None:
+        """Connect, unless it is connected.
+
+        Raises:
+            StoreUnreachable: with a short reason.
+        """
+
+    def close(self) -> None:
+        """Disconnect. A transaction that is open is rolled back."""
+
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+
+    def begin_reading(self) -> None:
+        """Begin a transaction that only reads; nobody waits for it."""
+
+    def commit(self) -> None:
+        """Make it durable."""
+
+    def rollback(self) -> None:
+        """Forget it. Never raises: a connection that cannot is dropped."""
+
+    def now(self) -> float:
+        """Unix seconds, by the clock that decides; the same throughout a transaction where the database says it."""
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], *, new_only: bool = False) -> None:
+        """Add rows in one go. With ``new_only`` those are left out that break a unique index."""
+
+    def update(
+        self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row], *, only: str = "",
+        wait: bool = True,
+    ) -> None:  # fmt: skip
+        """Change rows in one go; each of ``rows`` has the values of the keys, then those of the columns.
+
+        ``only`` is one more condition, over the alias ``t``. Without ``wait``, rows that somebody else has locked are
+        left as they are.
+        """
+
+    def lookup(
+        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
+    ) -> list[Row]:
+        """Find rows by many keys, in any order.
+
+        ``select`` ends where its WHERE would begin and calls the table ``t``; ``only`` is one more condition. With
+        ``lock`` the rows are locked, in the order of their keys.
+        """
+
+    def select(self, statement: str, values: Values | None = None) -> list[Row]:
+        """Rows of one statement."""
+
+    def execute(self, statement: str, values: Values | None = None) -> int:
+        """Run one statement and return how many rows it changed."""
+
+    def id_in(self, value: UUID) -> Any:
+        """A UUID as its driver takes it."""
+
+    def id_out(self, value: Any) -> UUID:
+        """A UUID from what its driver gives."""
+
+    def verdict(self, error: Exception) -> Again | str | None:
+        """What an error of its driver means: try again, the store is down for this reason, or None: a bug of ours."""
+
+    def compile(self, statement: Any) -> tuple[str, Values]:
+        """A statement of SQLAlchemy Core as text for ``select`` and its values."""
+
+    def exists(self, table: str) -> bool:
+        """Whether there is such a table."""
+
+    def lock_schema(self) -> None:
+        """Keep other processes from changing the schema until the transaction ends."""

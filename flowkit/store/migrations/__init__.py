@@ -1,0 +1,29 @@
+"""How the tables of an older FlowKit become those of this one: alembic, from inside the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
+
+
+def config() -> Config:
+    """Alembic's configuration; there is no ini file."""
+    made = Config()
+    made.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    return made
+
+
+def upgrade(url: str, version: str) -> None:
+    """Bring the database at SQLAlchemy's ``url`` to a version, in one transaction."""
+    engine = create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            made = config()
+            made.attributes["connection"] = connection
+            command.upgrade(made, version)
+    finally:
+        engine.dispose()

@@ -1,0 +1,232 @@
+"""PostgreSQL: the store of several coordinators. A batch is one statement over arrays."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit, urlunsplit
+from uuid import UUID
+
+import psycopg
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from flowkit.errors import StoreUnreachable
+from flowkit.store.database import SCHEMA_LOCK, Again, Row, Values
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+CONNECT_TIMEOUT = 5  # seconds
+# Lost against another transaction. A key that is there already is one that another coordinator added a moment earlier.
+LOST = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
+DOWN = ("08", "53", "57", "58", "25006")  # connection, resources (disk full), operator, system errors; read only
+
+
+class PostgreSQL:
+    """A database behind one synchronous connection, which is opened again after it was lost."""
+
+    error: type[Exception] = psycopg.Error
+    skip_locked = "FOR UPDATE OF t SKIP LOCKED"
+
+    def __init__(self, url: str, *, clock: Callable[[], float] | None = None) -> None:
+        self._address = url
+        self._clock = clock
+        self._now: float | None = None  # of this transaction
+        self._connection: psycopg.Connection[Row] | None = None
+        self._types: dict[tuple[str, str], str] = {}  # (table, column) -> type
+
+    @property
+    def url(self) -> str:
+        """Its address with the password masked."""
+        return masked(self._address)
+
+    @property
+    def engine_url(self) -> str:
+        """Its address as SQLAlchemy writes it."""
+        return "postgresql+psycopg" + self._address[self._address.index("://") :]
+
+    def open(self) -> None:
+        """Connect, unless it is connected."""
+        if self._connection and not self._connection.closed:
+            return
+        try:
+            given = conninfo_to_dict(self._address)
+            address = make_conninfo(self._address, connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT))
+            self._connection = psycopg.connect(address, autocommit=True)
+        except psycopg.Error as error:
+            raise StoreUnreachable(self.url, _reason(error)) from None
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    def begin(self) -> None:
+        """Begin a transaction that writes."""
+        self._now = None
+        self.connection.execute("BEGIN")
+
+    def begin_reading(self) -> None:
+        """Begin with a snapshot."""
+        self._now = None
+        self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def commit(self) -> None:
+        """Make it durable."""
+        self.connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Forget it."""
+        if self._connection and not self._connection.closed:
+            with suppress(psycopg.Error):
+                self._connection.execute("ROLLBACK")
+                return
+            self._connection.close()
+
+    def now(self) -> float:
+        """Unix seconds when this transaction began, by the database's clock unless one was passed in."""
+        if self._clock:
+            return self._clock()
+        if self._now is None:
+            self._now = float(self.select("SELECT extract(epoch FROM now())::float8")[0][0])
+        return self._now
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], *, new_only: bool = False) -> None:
+        """Add rows in one statement."""
+        statement = (
+            f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {self._unnest(table, columns)}"
+            f"{' ON CONFLICT DO NOTHING' * new_only}"
+        )
+        self._run(statement, self._arrays(table, columns, rows))
+
+    def update(
+        self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row], *, only: str = "",
+        wait: bool = True,
+    ) -> None:  # fmt: skip
+        """Change rows in one statement."""
+        names = (*keys, *columns)
+        same = " AND ".join([*(f"t.{key} = v.{key}" for key in keys), *([only] if only else [])])
+        changed = f"{self._unnest(table, names)} AS v ({', '.join(names)})"
+        setting = ", ".join(f"{name} = v.{name}" for name in columns)
+        if wait:
+            statement = f"UPDATE {table} AS t SET {setting} FROM {changed} WHERE {same}"
+        else:
+            free = f"SELECT t.ctid AS place, v.* FROM {table} AS t JOIN {changed} ON {same} {self.skip_locked}"
+            statement = f"WITH v AS ({free}) UPDATE {table} AS t SET {setting} FROM v WHERE t.ctid = v.place"
+        self._run(statement, self._arrays(table, names, rows))
+
+    def lookup(
+        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
+    ) -> list[Row]:
+        """Find rows by many keys in one statement."""
+        mine = ", ".join(f"t.{key}" for key in keys)
+        where = f"({mine}) IN (SELECT * FROM {self._unnest(table, keys)})"
+        statement = f"{select} WHERE {where}{f' AND {only}' * bool(only)}{f' ORDER BY {mine} FOR UPDATE OF t' * lock}"
+        return self._run(statement, self._arrays(table, keys, rows)).fetchall()
+
+    def select(self, statement: str, values: Values | None = None) -> list[Row]:
+        """Rows of one statement."""
+        return self._run(_placeholders(statement), values).fetchall()
+
+    def execute(self, statement: str, values: Values | None = None) -> int:
+        """Run one statement and return how many rows it changed."""
+        return self._run(_placeholders(statement), values).rowcount
+
+    def id_in(self, value: UUID) -> UUID:
+        """The driver takes it as it is."""
+        return value
+
+    def id_out(self, value: UUID) -> UUID:
+        """The driver gives it as it is."""
+        return value
+
+    def verdict(self, error: Exception) -> Again | str | None:
+        """Lost races are tried again; a lost connection and a server in trouble are reasons to wait."""
+        if isinstance(error, LOST):
+            return Again.AGAIN
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith(DOWN) or self._connection is None or self._connection.closed:
+            return _reason(error)
+        return None
+
+    def compile(self, statement: Any) -> tuple[str, Values]:
+        """A statement of SQLAlchemy Core as text."""
+        compiled = statement.compile(dialect=dialect(), compile_kwargs={"render_postcompile": True})
+        return compiled.string, getattr(compiled, "params", None) or {}
+
+    def exists(self, table: str) -> bool:
+        """Whether there is such a table where names are looked for."""
+        return self.select("SELECT to_regclass(:table)", {"table": table})[0][0] is not None
+
+    def lock_schema(self) -> None:
+        """Keep other processes from changing the schema until the transaction ends."""
+        self.execute(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
+
+    @property
+    def connection(self) -> psycopg.Connection[Row]:
+        """The connection of the driver."""
+        if not self._connection:
+            raise StoreUnreachable(self.url, "it is closed")
+        return self._connection
+
+    def _run(self, statement: str, values: Any) -> psycopg.Cursor[Row]:
+        # binary: payloads come as they are, not as hexadecimal text
+        return self.connection.execute(statement, values or None, binary=True)
+
+    def _unnest(self, table: str, columns: Sequence[str]) -> str:
+        return f"unnest({', '.join(f'%b::{self._type(table, column)}[]' for column in columns)})"
+
+    def _arrays(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> list[list[Any]]:
+        arrays = [list(column) for column in zip(*rows, strict=True)]
+        for place, column in enumerate(columns):
+            if self._type(table, column) == "double precision":  # an array has one type: no integers among them
+                arrays[place] = [None if value is None else float(value) for value in arrays[place]]
+        return arrays
+
+    def _type(self, table: str, column: str) -> str:
+        if not self._types:
+            found = self.select(
+                "SELECT c.relname, a.attname, format_type(a.atttypid, NULL) FROM pg_attribute AS a "
+                "JOIN pg_class AS c ON c.oid = a.attrelid "
+                "WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind = 'r' AND pg_table_is_visible(c.oid) "
+                "AND c.relnamespace <> 'pg_catalog'::regnamespace"
+            )
+            self._types = {(name, attribute): kind for name, attribute, kind in found}
+        return self._types[table, column]
+
+
+@cache
+def dialect() -> Dialect:
+    """How SQLAlchemy writes for psycopg."""
+    from sqlalchemy.dialects.postgresql import psycopg as driver
+
+    return driver.dialect()  # type: ignore[no-untyped-call]
+
+
+@cache
+def _placeholders(statement: str) -> str:
+    """``:name`` as psycopg wants it; ``::type`` stays."""
+    return re.sub(r"(?<![:\w]):([a-z_]+)", r"%(\1)s", statement)
+
+
+def masked(url: str) -> str:
+    """The address without its password."""
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    query = re.sub(r"(?i)\b(password|sslpassword)=[^&]*", r"\1=***", parts.query)
+    return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{host}", query=query))
+
+
+def _reason(error: Exception) -> str:
+    """The part of libpq's words that says what is wrong, such as ``Connection refused``."""
+    text = str(error).strip() or type(error).__name__
+    first = next(iter(text.splitlines()))
+    first = re.sub(r"^connection failed: |^connection to server at .*? failed: |^connection is bad: ", "", first)
+    first = re.sub(r"^connection to server (at|on) .*? failed: ", "", first)
+    return first.removeprefix("FATAL:").strip()

@@ -1,0 +1,181 @@
+"""Between the core's values and rows of the tables: columns in one order, said once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID
+
+from flowkit.flow.changes import EndRun, MoveTask, SettleTask
+from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Task, TaskStatus
+from flowkit.store.database import Row
+from flowkit.store.protocol import EndedRun, Sendable
+
+OUTSTANDING = "status IN ('held', 'queued', 'running', 'waiting')"  # spelled as in the index: SQLite compares the text
+
+RUN = (
+    "id", "node", "status", "tags", "parent", "started_at", "deadline", "tasks", "root", "ended_at", "outputs",
+    "outputs_from", "message", "error",
+)  # fmt: skip
+SCOPE = (
+    "run_id", "path", "parent", "status", "outstanding", "branches", "opener", "continuation", "return_exceptions",
+)  # fmt: skip
+TASK_KEY = ("run_id", "id")
+NEW_TASK = (
+    *TASK_KEY, "path", "scope", "node", "status", "attempt", "tries", "held_for", "due", "inputs", "inputs_from",
+    "created_at", "unsent_since", "sent_at",
+)  # fmt: skip
+SETTLED = (
+    "status", "attempt", "outputs", "nodes", "leaf_of", "message", "error", "first_started_at", "started_at",
+    "finished_at", "worker", "due", "unsent_since",
+)  # fmt: skip
+MOVED = (
+    "status", "attempt", "tries", "held_for", "due", "error", "sent_at", "first_started_at", "started_at", "worker",
+    "unsent_since",
+)  # fmt: skip
+ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error")
+
+# What the core needs of a row: no payloads
+RUN_STATE = (
+    "SELECT t.id, t.node, t.status, t.tags, t.parent, t.started_at, t.deadline, t.tasks, t.ended_at, t.outputs_from, "
+    "t.message FROM runs AS t"
+)
+SCOPE_STATE = f"SELECT {', '.join(f't.{name}' for name in SCOPE)} FROM scopes AS t"
+TASK_STATE = (
+    "SELECT t.run_id, t.id, t.path, t.scope, t.node, t.status, t.attempt, t.tries, t.held_for, t.due, t.inputs_from, "
+    "t.leaf_of, t.created_at, t.sent_at, t.first_started_at, t.started_at, t.finished_at, t.worker FROM tasks AS t"
+)
+ROOT_INPUTS = "SELECT t.id, root.inputs FROM runs AS t JOIN tasks AS root ON root.run_id = t.id AND root.id = t.root"
+SENDABLE = (
+    "SELECT t.run_id, t.id, t.node, t.attempt, t.tries, coalesce(t.inputs, source.outputs), t.first_started_at "
+    "FROM tasks AS t LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
+)
+ENDED_RUN = (
+    "SELECT t.id, t.node, t.status, coalesce(t.outputs, source.outputs), t.message, t.error "
+    "FROM runs AS t LEFT JOIN tasks AS source ON source.run_id = t.id AND source.id = t.outputs_from"
+)
+
+IdIn = Callable[[UUID], Any]
+IdOut = Callable[[Any], UUID]
+
+
+def utf8(text: str) -> bytes:
+    """Text that others wrote, as it is kept. What UTF-8 cannot say (lone surrogates) is spelled out."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _maybe_utf8(text: str | None) -> bytes | None:
+    return None if text is None else utf8(text)
+
+
+def _maybe_text(kept: bytes | None) -> str | None:
+    return None if kept is None else kept.decode()
+
+
+def run_row(run: Run, root: UUID | None, id_in: IdIn) -> Row:
+    """A new run; ``root`` is its first task."""
+    return (
+        run.id, run.node, run.status.value, run.tags, run.parent, run.started_at, run.deadline, run.tasks,
+        root and id_in(root), run.ended_at, run.outputs, run.outputs_from and id_in(run.outputs_from),
+        utf8(run.message), run.error,
+    )  # fmt: skip
+
+
+def scope_row(scope: Scope, id_in: IdIn) -> Row:
+    """A new scope."""
+    return (
+        scope.run_id, scope.path, scope.parent, scope.status.value, scope.outstanding, scope.branches,
+        scope.opener and id_in(scope.opener), scope.then, scope.return_exceptions,
+    )  # fmt: skip
+
+
+def new_task_row(task: Task, id_in: IdIn) -> Row:
+    """A new task as long as nothing happened to it."""
+    unsent = task.created_at if task.status is TaskStatus.QUEUED and task.sent_at is None else None
+    return (
+        task.run_id, id_in(task.id), task.path, task.scope, task.node, task.status.value, task.attempt, task.tries,
+        task.held_for, task.due, task.inputs, task.inputs_from and id_in(task.inputs_from), task.created_at, unsent,
+        task.sent_at,
+    )  # fmt: skip
+
+
+def settlement(task: Task) -> SettleTask:
+    """What a new task has beyond a fresh one when it comes settled, as the first of a finished start does."""
+    return SettleTask(
+        run_id=task.run_id, task_id=task.id, status=task.status, attempt=task.attempt, outputs=task.outputs,
+        nodes=task.nodes, leaf_of=task.leaf_of, message=task.message, error=task.error,
+        first_started_at=task.first_started_at, started_at=task.started_at, finished_at=task.finished_at,
+        worker=task.worker,
+    )  # fmt: skip
+
+
+def settled_row(change: SettleTask, id_in: IdIn) -> Row:
+    """Keys and ``SETTLED``: nothing is due any more, nothing to be sent."""
+    return (
+        change.run_id, id_in(change.task_id), change.status.value, change.attempt, change.outputs, change.nodes,
+        change.leaf_of, utf8(change.message), change.error, change.first_started_at, change.started_at,
+        change.finished_at, _maybe_utf8(change.worker), None, None,
+    )  # fmt: skip
+
+
+def moved_row(change: MoveTask, now: float, id_in: IdIn) -> Row:
+    """Keys and ``MOVED``; a queued task that was not sent yet is so since ``now``."""
+    unsent = now if change.status is TaskStatus.QUEUED and change.sent_at is None else None
+    return (
+        change.run_id, id_in(change.task_id), change.status.value, change.attempt, change.tries, change.held_for,
+        change.due, change.error, change.sent_at, change.first_started_at, change.started_at,
+        _maybe_utf8(change.worker), unsent,
+    )  # fmt: skip
+
+
+def ended_row(change: EndRun, id_in: IdIn) -> Row:
+    """The key and ``ENDED``."""
+    return (
+        change.run_id, change.status.value, change.ended_at, change.outputs,
+        change.outputs_from and id_in(change.outputs_from), utf8(change.message), change.error,
+    )  # fmt: skip
+
+
+def read_run(row: Row, id_out: IdOut) -> Run:
+    """A row of ``RUN_STATE``."""
+    run_id, node, status, tags, parent, started_at, deadline, tasks, ended_at, outputs_from, message = row
+    return Run(
+        id=run_id, node=node, status=RunStatus(status), tags=tags, parent=parent, started_at=started_at,
+        deadline=deadline, tasks=tasks, ended_at=ended_at, outputs_from=outputs_from and id_out(outputs_from),
+        message=message.decode(),
+    )  # fmt: skip
+
+
+def read_scope(row: Row, id_out: IdOut) -> Scope:
+    """A row of ``SCOPE_STATE``."""
+    run_id, path, parent, status, outstanding, branches, opener, then, return_exceptions = row
+    return Scope(
+        run_id=run_id, path=path, parent=parent, status=ScopeStatus(status), outstanding=outstanding,
+        branches=branches, opener=opener and id_out(opener), then=then, return_exceptions=bool(return_exceptions),
+    )  # fmt: skip
+
+
+def read_task(row: Row, id_out: IdOut) -> Task:
+    """A row of ``TASK_STATE``."""
+    (
+        run_id, task_id, path, scope, node, status, attempt, tries, held_for, due, inputs_from, leaf_of, created_at,
+        sent_at, first_started_at, started_at, finished_at, worker,
+    ) = row  # fmt: skip
+    return Task(
+        run_id=run_id, id=id_out(task_id), path=path, scope=scope, node=node, status=TaskStatus(status),
+        attempt=attempt, tries=tries, held_for=held_for, due=due, inputs_from=inputs_from and id_out(inputs_from),
+        leaf_of=leaf_of, created_at=created_at, sent_at=sent_at, first_started_at=first_started_at,
+        started_at=started_at, finished_at=finished_at, worker=_maybe_text(worker),
+    )  # fmt: skip
+
+
+def read_sendable(row: Row, id_out: IdOut) -> Sendable:
+    """A row of ``SENDABLE``."""
+    run_id, task_id, node, attempt, tries, inputs, first_started_at = row
+    return Sendable(run_id, id_out(task_id), node, attempt, tries, inputs or b"{}", first_started_at)
+
+
+def read_ended(row: Row) -> EndedRun:
+    """A row of ``ENDED_RUN``."""
+    run_id, node, status, outputs, message, error = row
+    return EndedRun(run_id, node, status, outputs, message.decode(), error)

@@ -1,0 +1,195 @@
+"""SQLite: the default store. One writer at a time, durable at each commit (WAL, synchronous=FULL)."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from flowkit.errors import StoreUnreachable
+from flowkit.store.database import Again, Row, Values
+
+if TYPE_CHECKING:
+    from sqlalchemy import Dialect
+
+BUSY = 5.0  # seconds to wait for another process's transaction
+DOWN = {
+    sqlite3.SQLITE_BUSY: "the database is locked by another process",
+    sqlite3.SQLITE_LOCKED: "the database is locked",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_IOERR: "the disk fails (I/O error)",
+    sqlite3.SQLITE_READONLY: "the file may not be written",
+    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
+    sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged",
+    sqlite3.SQLITE_PERM: "the file may not be opened",
+    sqlite3.SQLITE_NOMEM: "out of memory",
+}
+
+
+class SQLite:
+    """A database in one file, or in memory when ``path`` is None."""
+
+    error: type[Exception] = sqlite3.Error
+    skip_locked = ""  # BEGIN IMMEDIATE: whoever writes is alone
+
+    def __init__(self, path: Path | None, *, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._connection: sqlite3.Connection | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"sqlite:///{self._path}" if self._path else "sqlite://"
+
+    @property
+    def engine_url(self) -> str:
+        """Its address as SQLAlchemy writes it, which is the same."""
+        return self.url
+
+    def open(self) -> None:
+        """Connect; the folder is made when it is missing."""
+        if self._connection:
+            return
+        try:
+            if self._path:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+            connection = sqlite3.connect(
+                self._path or ":memory:",
+                timeout=BUSY,
+                isolation_level=None,  # transactions begin and end where we say so
+                check_same_thread=False,  # close() may come from the last executor standing
+                cached_statements=256,
+            )
+        except OSError as error:
+            raise StoreUnreachable(self.url, f"{error.strerror}: {error.filename}") from None
+        except sqlite3.Error as error:
+            raise StoreUnreachable(self.url, _reason(error)) from None
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+        except sqlite3.Error as error:
+            connection.close()
+            raise StoreUnreachable(self.url, _reason(error)) from None
+        self._connection = connection
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    def begin(self) -> None:
+        """Take the write lock at once: a transaction that reads first and writes later could not be repeated."""
+        self.connection.execute("BEGIN IMMEDIATE")
+
+    def begin_reading(self) -> None:
+        """Begin with a snapshot; writers go on."""
+        self.connection.execute("BEGIN")
+
+    def commit(self) -> None:
+        """Make it durable."""
+        self.connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        """Forget it."""
+        if self._connection and self._connection.in_transaction:  # a full disk may have rolled it back already
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    def now(self) -> float:
+        """Unix seconds by this process's clock."""
+        return self._clock()
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], *, new_only: bool = False) -> None:
+        """Add rows in one go."""
+        self.connection.executemany(_insert(table, tuple(columns), new_only), rows)
+
+    def update(
+        self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row], *, only: str = "",
+        wait: bool = True,
+    ) -> None:  # fmt: skip
+        """Change rows in one go."""
+        del wait  # nobody else has locks
+        self.connection.executemany(_update(table, tuple(keys), tuple(columns), only), rows)
+
+    def lookup(
+        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
+    ) -> list[Row]:
+        """Find rows by many keys: a prepared statement for each costs 4 µs."""
+        del table, lock  # types are the values' own, and BEGIN IMMEDIATE has locked everything
+        statement = f"{select} WHERE {' AND '.join([*(f't.{key} = ?' for key in keys), *([only] if only else [])])}"
+        execute = self.connection.execute
+        return [found for row in rows for found in execute(statement, row)]
+
+    def select(self, statement: str, values: Values | None = None) -> list[Row]:
+        """Rows of one statement."""
+        return self.connection.execute(statement, values or {}).fetchall()
+
+    def execute(self, statement: str, values: Values | None = None) -> int:
+        """Run one statement and return how many rows it changed."""
+        return self.connection.execute(statement, values or {}).rowcount
+
+    def id_in(self, value: UUID) -> bytes:
+        """A UUID as its 16 bytes."""
+        return value.bytes
+
+    def id_out(self, value: bytes) -> UUID:
+        """A UUID from its 16 bytes."""
+        return UUID(bytes=value)
+
+    def verdict(self, error: Exception) -> Again | str | None:
+        """Locked, full and broken files are reasons to wait; all else is a bug."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code
+        return DOWN.get(code)
+
+    def compile(self, statement: Any) -> tuple[str, Values]:
+        """A statement of SQLAlchemy Core as text."""
+        compiled = statement.compile(dialect=dialect(), compile_kwargs={"render_postcompile": True})
+        return compiled.string, compiled.construct_params()
+
+    def exists(self, table: str) -> bool:
+        """Whether there is such a table."""
+        return bool(self.select("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :table", {"table": table}))
+
+    def lock_schema(self) -> None:
+        """The write lock does it."""
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection of the driver."""
+        if not self._connection:
+            raise StoreUnreachable(self.url, "it is closed")
+        return self._connection
+
+
+@cache
+def dialect() -> Dialect:
+    """How SQLAlchemy writes for SQLite, with ``:name`` for values."""
+    from sqlalchemy.dialects import sqlite
+
+    return sqlite.dialect(paramstyle="named")
+
+
+@cache
+def _insert(table: str, columns: tuple[str, ...], new_only: bool) -> str:  # noqa: FBT001
+    marks = ", ".join("?" * len(columns))
+    return f"INSERT {'OR IGNORE ' * new_only}INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+
+
+@cache
+def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], only: str) -> str:
+    numbers = {name: f"?{place}" for place, name in enumerate(keys + columns, 1)}
+    setting = ", ".join(f"{name} = {numbers[name]}" for name in columns)
+    where = " AND ".join([*(f"t.{name} = {numbers[name]}" for name in keys), *([only] if only else [])])
+    return f"UPDATE {table} AS t SET {setting} WHERE {where}"
+
+
+def _reason(error: sqlite3.Error) -> str:
+    return DOWN.get(getattr(error, "sqlite_errorcode", 0) & 0xFF) or str(error)

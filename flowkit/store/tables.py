@@ -1,0 +1,178 @@
+"""The tables, once for both databases.
+
+No text that others wrote stands in a text column: PostgreSQL refuses NUL there. It is kept as UTF-8 bytes, as payloads
+are. Every index costs on the path of each result, so each says which question it answers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    UUID,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeEngine
+
+from flowkit.store.rows import OUTSTANDING
+
+metadata = MetaData()
+
+_BYTES = LargeBinary()
+_TIME = Float(53)  # Unix seconds
+_TEXT: TypeEngine[str] = Text().with_variant(Text(collation="C"), "postgresql")  # ordered by bytes, as in SQLite
+_ID: TypeEngine[Any] = LargeBinary(16).with_variant(UUID(), "postgresql")
+_NUMBER: TypeEngine[int] = BigInteger().with_variant(Integer(), "sqlite")  # what SQLite needs to count by itself
+
+
+def _partial(name: str, *columns: str, where: str) -> Index:
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", _TEXT, primary_key=True),
+    Column("value", _TEXT, nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", _TEXT, primary_key=True),
+    Column("node", _TEXT, nullable=False),
+    Column("status", _TEXT, nullable=False),
+    Column("tags", _BYTES, nullable=False),
+    Column("parent", _TEXT),
+    Column("started_at", _TIME, nullable=False),
+    Column("deadline", _TIME),
+    Column("tasks", Integer, nullable=False),
+    Column("root", _ID),  # the first task
+    Column("ended_at", _TIME),
+    Column("outputs", _BYTES),
+    Column("outputs_from", _ID),
+    Column("message", _BYTES, nullable=False),
+    Column("error", _BYTES),
+    Index("runs_newest", "started_at", "id"),  # pages of `runs list`
+)
+
+scopes = Table(
+    "scopes",
+    metadata,
+    Column("run_id", _TEXT, nullable=False),
+    Column("path", _TEXT, nullable=False),
+    Column("parent", _TEXT),
+    Column("status", _TEXT, nullable=False),
+    Column("outstanding", Integer, nullable=False),
+    Column("branches", Integer, nullable=False),
+    Column("opener", _ID),
+    Column("continuation", _BYTES),
+    Column("return_exceptions", Boolean, nullable=False),
+    PrimaryKeyConstraint("run_id", "path"),
+    _partial("scopes_open", "run_id", "path", where="status = 'open'"),  # recount
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("run_id", _TEXT, nullable=False),
+    Column("id", _ID, nullable=False),
+    Column("path", _TEXT, nullable=False),
+    Column("scope", _TEXT, nullable=False),
+    Column("node", _TEXT, nullable=False),
+    Column("status", _TEXT, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("held_for", _TEXT),
+    Column("due", _TIME),
+    Column("inputs", _BYTES),
+    Column("inputs_from", _ID),
+    Column("outputs", _BYTES),
+    Column("nodes", _BYTES),
+    Column("leaf_of", _TEXT),
+    Column("message", _BYTES),
+    Column("error", _BYTES),
+    Column("worker", _BYTES),
+    Column("created_at", _TIME, nullable=False),
+    Column("unsent_since", _TIME),  # set exactly while it is queued and its message was not confirmed
+    Column("sent_at", _TIME),
+    Column("first_started_at", _TIME),
+    Column("started_at", _TIME),
+    Column("finished_at", _TIME),
+    PrimaryKeyConstraint("run_id", "id"),
+    _partial("tasks_outstanding", "run_id", "scope", where=OUTSTANDING),  # recount, cancel, sweeper, nodes
+    _partial("tasks_unsent", "unsent_since", where="unsent_since IS NOT NULL"),  # relay
+    _partial("tasks_due", "due", where="due IS NOT NULL"),  # timers
+    _partial("tasks_leaves", "run_id", "leaf_of", where="leaf_of IS NOT NULL"),  # collect
+)
+
+superseded = Table(
+    "superseded",
+    metadata,
+    Column("id", _NUMBER, primary_key=True),
+    Column("run_id", _TEXT, nullable=False),
+    Column("task_id", _ID, nullable=False),
+    Column("attempt", Integer),
+    Column("status", _BYTES, nullable=False),
+    Column("reason", _BYTES, nullable=False),
+    Column("at", _TIME, nullable=False),
+    Index("superseded_run", "run_id"),
+)
+
+dead = Table(
+    "dead",
+    metadata,
+    Column("id", _NUMBER, primary_key=True),
+    Column("reason", _BYTES, nullable=False),
+    Column("detail", _BYTES, nullable=False),
+    Column("queue", _BYTES, nullable=False),
+    Column("body", _BYTES, nullable=False),
+    Column("properties", _BYTES, nullable=False),
+    Column("at", _TIME, nullable=False),
+    Column("run_id", _BYTES),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("name", _BYTES, primary_key=True),
+    Column("version", _BYTES, nullable=False),
+    Column("seen_at", _TIME, nullable=False),
+    Column("stopping", Boolean, nullable=False),
+    Column("announcement", _BYTES, nullable=False),
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("id", _NUMBER, primary_key=True),
+    Column("ts", _TIME, nullable=False),
+    Column("run_id", _TEXT),
+    Column("node", _TEXT),
+    Column("worker", _BYTES),
+    Column("seq", BigInteger),
+    Column("line", _BYTES, nullable=False),  # JSON of wire Log
+    Index("logs_once", "worker", "seq", unique=True),
+    Index("logs_time", "ts"),
+    _partial("logs_run", "run_id", "ts", where="run_id IS NOT NULL"),
+)
+
+archive = Table(  # one row: who archives the log stream, and how far that is
+    "archive",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("owner", _TEXT),
+    Column("until", _TIME, nullable=False),
+    Column("position", BigInteger),
+)

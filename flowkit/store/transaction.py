@@ -1,0 +1,254 @@
+"""One transaction of the commit protocol, over any database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from uuid import UUID
+
+from flowkit.flow.changes import Change, Event
+from flowkit.flow.state import Keys, State
+from flowkit.store import rows
+from flowkit.store.database import Database, Row
+from flowkit.store.protocol import DeadLetter, EndedRun, Sendable, SentTask, TaskKey
+from flowkit.store.writing import write
+from flowkit.wire import messages as wire
+
+AT_ONCE = 0.0  # unsent since ever: the relay takes it at its next look
+MAX_SEQ = 2**63 - 1
+
+
+class SqlTransaction:
+    """What a function given to ``Store.transact`` works with. See ``flowkit.store.protocol.Transaction``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def now(self) -> float:
+        """Unix seconds, by the clock that decides."""
+        return self._database.now()
+
+    # Rounds of events
+
+    def load(self, keys: Keys) -> State:
+        """Lock the runs in the order of their ids and load what the keys name."""
+        database, id_in, id_out = self._database, self._database.id_in, self._database.id_out
+        state = State()
+        if keys.runs:
+            wanted: list[Row] = [(run_id,) for run_id in sorted(keys.runs)]
+            for row in database.lookup(rows.RUN_STATE, "runs", ("id",), wanted, lock=True):
+                state.runs[row[0]] = rows.read_run(row, id_out)
+        if keys.roots:
+            wanted = [(run_id,) for run_id in keys.roots]
+            state.inputs.update(database.lookup(rows.ROOT_INPUTS, "runs", ("id",), wanted))
+        scopes = set(keys.scopes)
+        if keys.tasks:
+            wanted = [(run_id, id_in(task_id)) for run_id, task_id in keys.tasks]
+            for row in database.lookup(rows.TASK_STATE, "tasks", rows.TASK_KEY, wanted):
+                task = rows.read_task(row, id_out)
+                state.tasks[task.run_id, task.id] = task
+                scopes.add((task.run_id, task.scope))
+        if scopes:
+            for row in database.lookup(rows.SCOPE_STATE, "scopes", ("run_id", "path"), list(scopes)):
+                scope = rows.read_scope(row, id_out)
+                state.scopes[scope.run_id, scope.path] = scope
+        return state
+
+    def write(self, changes: Sequence[Change]) -> list[Event]:
+        """Write all rows in bulk, then carry out the effects."""
+        return write(self._database, changes)
+
+    # Sending
+
+    def sendables(self, tasks: Iterable[TaskKey]) -> list[Sendable]:
+        """Those of the tasks that are queued, in the order they were asked for."""
+        database = self._database
+        wanted = list(dict.fromkeys(tasks))
+        keys = [(run_id, database.id_in(task_id)) for run_id, task_id in wanted]
+        if not keys:
+            return []
+        found = database.lookup(rows.SENDABLE, "tasks", rows.TASK_KEY, keys, only="t.status = 'queued'")
+        by_key = {(row[0], database.id_out(row[1])): row for row in found}
+        return [rows.read_sendable(by_key[key], database.id_out) for key in wanted if key in by_key]
+
+    def mark_sent(self, tasks: Sequence[tuple[str, UUID, int]], at: float) -> None:
+        """Note that these attempts were confirmed.
+
+        Rows that another coordinator has locked are left out: it is applying their result, and waiting for it while it
+        waits for a run of ours would be a deadlock.
+        """
+        if not tasks:
+            return
+        marks = [(run_id, self._database.id_in(task_id), attempt, at, None) for run_id, task_id, attempt in tasks]
+        only = "t.status IN ('queued', 'running')"
+        keys = (*rows.TASK_KEY, "attempt")
+        self._database.update("tasks", keys, ("sent_at", "unsent_since"), marks, only=only, wait=False)
+
+    def unsent(self, *, before: float, limit: int) -> list[Sendable]:
+        """Queued tasks of running runs that are unsent since before ``before``. They count as unsent since now."""
+        found = self._take("t.status = 'queued' AND t.unsent_since < :time", "t.unsent_since", before, limit)
+        now = self.now()
+        taken = [(row[0], row[1], now) for row in found]
+        if taken:
+            self._database.update("tasks", rows.TASK_KEY, ("unsent_since",), taken)
+        return [rows.read_sendable(row, self._database.id_out) for row in found]
+
+    def release_due(self, now: float, limit: int) -> list[Sendable]:
+        """Held tasks of running runs whose time has come become queued and are returned."""
+        found = self._take("t.status = 'held' AND t.due <= :time", "t.due", now, limit)
+        released = [(row[0], row[1], "queued", None, None, None, now) for row in found]
+        if released:
+            columns = ("status", "held_for", "due", "sent_at", "unsent_since")
+            self._database.update("tasks", rows.TASK_KEY, columns, released)
+        return [rows.read_sendable(row, self._database.id_out) for row in found]
+
+    def _take(self, condition: str, order: str, time: float, limit: int) -> list[Row]:
+        return self._database.select(
+            f"{rows.SENDABLE} JOIN runs AS r ON r.id = t.run_id WHERE {condition} AND r.status = 'running' "
+            f"ORDER BY {order}, t.run_id, t.id LIMIT :limit {self._database.skip_locked}",
+            {"time": time, "limit": limit},
+        )
+
+    def ended(self, runs: Iterable[str]) -> list[EndedRun]:
+        """Those of the runs that have ended, in the order they were asked for."""
+        wanted = list(dict.fromkeys(runs))
+        if not wanted:
+            return []
+        keys: list[Row] = [(run_id,) for run_id in wanted]
+        found = self._database.lookup(rows.ENDED_RUN, "runs", ("id",), keys, only="t.ended_at IS NOT NULL")
+        by_id = {row[0]: row for row in found}
+        return [rows.read_ended(by_id[run_id]) for run_id in wanted if run_id in by_id]
+
+    # Sweeping
+
+    def sent_before(self, before: float, limit: int) -> list[SentTask]:
+        """Tasks queued or running that were sent before ``before``, oldest first."""
+        found = self._database.select(
+            f"SELECT t.run_id, t.id, t.node, t.attempt FROM tasks AS t WHERE t.{rows.OUTSTANDING} "
+            "AND t.status IN ('queued', 'running') AND t.sent_at < :before "
+            "ORDER BY t.sent_at, t.run_id, t.id LIMIT :limit",
+            {"before": before, "limit": limit},
+        )
+        return [
+            SentTask(run_id, self._database.id_out(task_id), node, attempt) for run_id, task_id, node, attempt in found
+        ]
+
+    def unsend(self, tasks: Sequence[TaskKey]) -> int:
+        """These are to be sent again, if they are still queued or running."""
+        return sum(
+            self._database.execute(
+                f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {AT_ONCE} "
+                "WHERE run_id = :run_id AND id = :id AND status IN ('queued', 'running')",
+                {"run_id": run_id, "id": self._database.id_in(task_id)},
+            )
+            for run_id, task_id in sorted(tasks)
+        )
+
+    def unsend_all(self) -> int:
+        """Everything outstanding that was sent is to be sent again."""
+        return self._database.execute(
+            f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {AT_ONCE} "
+            f"WHERE {rows.OUTSTANDING} AND status IN ('queued', 'running') AND sent_at IS NOT NULL"
+        )
+
+    def recount(self) -> int:
+        """Compare every open scope's counter with its tasks, correct it, and return how many were wrong.
+
+        What looks wrong is looked at again under the lock of its run: a counter may be newer than its count.
+        """
+        counted = (
+            "SELECT s.run_id, s.path, n.found FROM scopes AS s JOIN ("
+            "SELECT o.run_id, o.path, "
+            f"(SELECT count(*) FROM tasks WHERE run_id = o.run_id AND scope = o.path AND {rows.OUTSTANDING}) + "
+            "(SELECT count(*) FROM scopes AS c WHERE c.run_id = o.run_id AND c.parent = o.path AND c.status = 'open') "
+            "AS found FROM scopes AS o WHERE o.status = 'open'"
+            ") AS n ON n.run_id = s.run_id AND n.path = s.path WHERE s.outstanding <> n.found"
+        )
+        suspects = sorted({row[0] for row in self._database.select(counted)})
+        if not suspects:
+            return 0
+        locked: list[Row] = [(run_id,) for run_id in suspects]
+        self._database.lookup(rows.RUN_STATE, "runs", ("id",), locked, lock=True)
+        wrong = [row for row in self._database.select(counted) if row[0] in suspects]
+        if wrong:
+            self._database.update("scopes", ("run_id", "path"), ("outstanding",), wrong)
+        return len(wrong)
+
+    # Workers, dead letters, logs
+
+    def record_workers(self, announcements: Sequence[wire.Worker], at: float) -> None:
+        """The newest announcement of each worker."""
+        newest = {rows.utf8(announcement.worker): announcement for announcement in announcements}
+        for name in sorted(newest):  # one order for everybody: no deadlocks
+            announcement = newest[name]
+            self._database.execute(
+                "INSERT INTO workers (name, version, seen_at, stopping, announcement) "
+                "VALUES (:name, :version, :at, :stopping, :announcement) ON CONFLICT (name) DO UPDATE SET "
+                "version = excluded.version, seen_at = excluded.seen_at, stopping = excluded.stopping, "
+                "announcement = excluded.announcement",
+                {
+                    "name": name,
+                    "version": rows.utf8(announcement.version),
+                    "at": at,
+                    "stopping": announcement.stopping,
+                    "announcement": announcement.encode(),
+                },
+            )
+
+    def add_dead(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep dead letters."""
+        columns = ("reason", "detail", "queue", "body", "properties", "at", "run_id")
+        added: list[Row] = [
+            (
+                rows.utf8(letter.reason),
+                rows.utf8(letter.detail),
+                rows.utf8(letter.queue),
+                letter.body,
+                letter.properties,
+                letter.at,
+                None if letter.run_id is None else rows.utf8(letter.run_id),
+            )
+            for letter in letters
+        ]
+        if added:
+            self._database.insert("dead", columns, added)
+
+    def archive_claim(self, owner: str, now: float, lease: float) -> bool:
+        """Be the one archiver, for ``lease`` seconds from now."""
+        claimed = self._database.execute(
+            "UPDATE archive SET owner = :owner, until = :until WHERE id = 1 AND (owner = :owner OR until <= :now)",
+            {"owner": owner, "until": now + lease, "now": now},
+        )
+        return claimed == 1
+
+    def archive_offset(self) -> int | None:
+        """The offset of the last log message that was archived."""
+        position: int | None = self._database.select("SELECT position FROM archive WHERE id = 1")[0][0]
+        return position
+
+    def archive(self, lines: Sequence[wire.Log], offset: int | None) -> None:
+        """Add log lines and commit the offset with them."""
+        columns = ("ts", "run_id", "node", "worker", "seq", "line")
+        if lines:
+            self._database.insert("logs", columns, [_log_row(line) for line in lines], new_only=True)
+        self._database.execute("UPDATE archive SET position = :offset WHERE id = 1", {"offset": offset})
+
+    # Facts about the store
+
+    def meta(self, key: str) -> str | None:
+        """A fact about the store itself."""
+        found = self._database.select("SELECT value FROM meta WHERE key = :key", {"key": key})
+        return found[0][0] if found else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Write such a fact."""
+        self._database.execute(
+            "INSERT INTO meta (key, value) VALUES (:key, :value) "
+            "ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            {"key": key, "value": value},
+        )
+
+
+def _log_row(line: wire.Log) -> Row:
+    worker = None if line.worker is None else rows.utf8(line.worker)
+    seq = line.seq if line.seq is not None and abs(line.seq) <= MAX_SEQ else None  # no column holds a larger one
+    return (line.ts, line.run_id, line.node, worker, seq, line.encode())
