@@ -9,8 +9,24 @@ from uuid import UUID
 from flowkit.flow import paths
 from flowkit.flow.advance import Context
 from flowkit.flow.changes import (
-    AddRun, AddScope, AddTask, CancelBelow, Cancelled, Change, Collect, Collected, CountTasks, EndRun, Event, MarkLeaf,
-    MoveScope, MoveTask, Reported, SettleTask, Started, Supersede,
+    AddRun,
+    AddScope,
+    AddTask,
+    CancelBelow,
+    Cancelled,
+    Change,
+    Collect,
+    Collected,
+    CountTasks,
+    EndRun,
+    Event,
+    MarkLeaf,
+    MoveScope,
+    MoveTask,
+    Reported,
+    SettleTask,
+    Started,
+    Supersede,
 )  # fmt: skip
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits

@@ -68,15 +68,15 @@ def final(rows: Rows):
 @settings(max_examples=150, deadline=None)
 @given(plans(failures=False), st.data())
 def test_any_order_and_duplication_gives_the_same_run(plan, data):
-    first = run(plan, lambda strategy: data.draw(strategy), batches=False, duplicates=False)
-    again = run(plan, lambda strategy: data.draw(strategy), batches=True, duplicates=True)
+    first = run(plan, data.draw, batches=False, duplicates=False)
+    again = run(plan, data.draw, batches=True, duplicates=True)
     assert final(first) == final(again)
 
 
 @settings(max_examples=150, deadline=None)
 @given(plans(failures=True), st.data())
 def test_with_failures_every_run_ends_with_nothing_outstanding(plan, data):
-    rows = run(plan, lambda strategy: data.draw(strategy), batches=True, duplicates=True)
+    rows = run(plan, data.draw, batches=True, duplicates=True)
     assert rows.runs["r"].status.ended
     assert rows.outstanding() == []
     then = [task.path for task in rows.tasks.values() if task.path.endswith("then")]
