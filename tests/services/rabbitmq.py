@@ -75,7 +75,9 @@ class RabbitMQ:
     def ctl(self, *args: str, timeout: float = 60) -> str:
         """Run ``rabbitmqctl`` with these arguments and return what it prints."""
         command = [str(BIN / "rabbitmqctl"), "--quiet", "-n", self.node, *args]
-        done = subprocess.run(command, env=self._environment(), capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            command, check=False, env=self._environment(), capture_output=True, text=True, timeout=timeout
+        )
         if done.returncode:
             raise RuntimeError(f"rabbitmqctl {' '.join(args)} failed: {done.stdout}{done.stderr}")
         return done.stdout
@@ -176,7 +178,9 @@ def engine_answers() -> bool:
     if docker is None:
         return False
     try:
-        done = subprocess.run([docker, "version", "--format", "{{.Server.Version}}"], capture_output=True, timeout=15)
+        done = subprocess.run(
+            [docker, "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False, timeout=15
+        )
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0

@@ -63,14 +63,14 @@ class MemoryBroker:
         try:
             async with asyncio.timeout(timeout):
                 while not self._up:
-                    await self._server.change()
+                    await self._server.change.wait()
         except TimeoutError:
             raise BrokerUnreachable(self.url, "it is held down") from None
 
     async def wait_connected(self) -> None:
         """Return when ``connected``."""
         while not self.connected:
-            await self._server.change()
+            await self._server.change.wait()
 
     async def declare(self, parts: Iterable[Part]) -> list[Part]:
         """Declare exchanges and queues; here nothing is ever forbidden."""
@@ -100,7 +100,7 @@ class MemoryBroker:
             elif len(verdicts) == len(messages):
                 return [verdicts[at] for at in range(len(messages))]
             else:
-                await self._server.change()
+                await self._server.change.wait()
 
     def consume(
         self, queue: Queue, *, prefetch: int, offset: int | str | None = None, own_connection: bool = False
@@ -135,7 +135,7 @@ class MemoryBroker:
         self._closed = True
         for consumer in self._consumers:
             await consumer.close()
-        self._server.changed()
+        self._server.change.notify()
 
     # Faults, for tests and simulations:
 
@@ -156,7 +156,7 @@ class MemoryBroker:
         self._generation += 1
         for consumer in self._consumers:
             consumer.restore()
-        self._server.changed()
+        self._server.change.notify()
 
     def lose_confirms(self) -> None:
         """Let the next ``publish`` be stored, lose its confirms with the connection, and therefore publish it again."""
@@ -169,7 +169,7 @@ class MemoryBroker:
     def unblock(self) -> None:
         """End the alarm."""
         self._server.blocked = False
-        self._server.changed()
+        self._server.change.notify()
 
     def wipe(self) -> None:
         """Let the broker forget everything; every client loses its connections and makes them again."""
@@ -177,7 +177,7 @@ class MemoryBroker:
 
     async def _once_up(self) -> None:
         while not self._up:
-            await self._server.change()
+            await self._server.change.wait()
 
     def _try(self, message: Outgoing) -> PublishError | None:
         """Publish one message; a durable one that has to wait raises ``Later``."""

@@ -52,7 +52,7 @@ class MemoryConsumer:
     async def wait_connected(self) -> None:
         """Return when ``connected``, or stopped."""
         while not (self.connected or self._stopped):
-            await self._server.change()
+            await self._server.change.wait()
 
     async def receive(self, limit: int) -> list[Delivery]:
         """What is there, at least one, at most ``limit``."""
@@ -69,7 +69,7 @@ class MemoryConsumer:
         self._allowed = min(self._prefetch, self._allowed << min(len(finished), 20))
         if self._queue is not None:
             self._queue.dispatch()
-        self._server.changed()
+        self._server.change.notify()
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         """Give these back to the queue."""
@@ -81,7 +81,7 @@ class MemoryConsumer:
         if self._queue is not None:
             self._queue.detach(self)
         self._wake.set()
-        self._server.changed()
+        self._server.change.notify()
 
     async def close(self) -> None:
         """Stop and give back what was not acknowledged."""
@@ -109,7 +109,7 @@ class MemoryConsumer:
             return
         self._queue = queue
         queue.attach(self, self._offset)
-        self._server.changed()
+        self._server.change.notify()
 
     def restore(self) -> None:
         """The connection is there (again)."""
@@ -170,4 +170,4 @@ class MemoryConsumer:
         held = [one for tag in sorted(tags) if (one := self._held.pop(tag, None))]
         if self._queue is not None:
             self._queue.give_back(held)
-        self._server.changed()
+        self._server.change.notify()

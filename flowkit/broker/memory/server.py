@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from flowkit.broker.change import Change
 from flowkit.broker.memory.queue import Held, MemoryQueue, MemoryStream, Taker
 from flowkit.broker.memory.topics import matches
 from flowkit.broker.protocol import Outgoing
@@ -47,22 +47,7 @@ class Server:
         self.blocked = False
         self.wipes = 0
         self._exchanges: dict[str, _Standing] = {}
-        self._waiting: set[asyncio.Future[None]] = set()
-
-    async def change(self) -> None:
-        """Wait for a declaration, an acknowledgement, or the end of an alarm: whatever may help one who waits."""
-        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiting)
-        try:
-            await waiting
-        finally:
-            self._waiting.discard(waiting)
-
-    def changed(self) -> None:
-        """Wake all who wait for a change."""
-        for waiting in self._waiting:
-            if not waiting.done():
-                waiting.set_result(None)
+        self.change = Change()  # a declaration, an acknowledgement, the end of an alarm: whatever may help who waits
 
     def declare(self, part: Part) -> None:
         """Make an exchange or a queue with its bindings, or see that it stands there already.
@@ -136,7 +121,7 @@ class Server:
         """Something changed: let consumers begin whose queue is there now."""
         for taker in tuple(self.consumers):
             taker.attach()
-        self.changed()
+        self.change.notify()
 
     def _declare_queue(self, part: Queue, owner: object | None) -> None:
         for binding in part.bindings:

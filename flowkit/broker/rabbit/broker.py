@@ -1,0 +1,142 @@
+"""RabbitMQ as one client sees it: a link for what must arrive, one for what may be lost, and links for consuming."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+from urllib.parse import unquote, urlsplit
+
+import aiormq
+
+from flowkit.broker.address import check, mask
+from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
+from flowkit.broker.rabbit import declare
+from flowkit.broker.rabbit.consumer import RabbitConsumer
+from flowkit.broker.rabbit.faults import LinkLost
+from flowkit.broker.rabbit.link import Link, close_channel, open_channel, pauses
+from flowkit.broker.rabbit.publisher import Publisher
+from flowkit.errors import PublishError, UsageError
+from flowkit.wire.topology import Exchange, Part, Queue
+
+Answer = TypeVar("Answer")
+
+
+class RabbitBroker:
+    """A RabbitMQ.
+
+    Publishing and consuming have connections of their own: under a memory or disk alarm the broker stops reading from
+    those that publish, and acknowledgements sent on one of them would never arrive.
+
+    Args:
+        url: ``amqp://user:password@host:port/virtual-host``, or ``amqps://``.
+        heartbeat: seconds between heartbeats.
+        max_message_bytes: the size limit of a body.
+    """
+
+    def __init__(self, url: str, *, heartbeat: float = 15, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+        check(url)
+        self._address, self._heartbeat = url, heartbeat
+        self._durable, self._transient, self._shared = (self._link(what) for what in ("publish", "signal", "consume"))
+        user = unquote(urlsplit(url).username or "") or None
+        self._publisher = Publisher(self._durable, user=user, limit=max_message_bytes)
+        self._signals = Publisher(self._transient, user=user, limit=max_message_bytes)
+        self._consumers: list[RabbitConsumer] = []
+
+    @property
+    def url(self) -> str:
+        """The address with the password masked."""
+        return mask(self._address)
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing works now: the link is up, and not blocked by an alarm of the broker."""
+        return self._durable.up
+
+    @property
+    def generation(self) -> int:
+        """Rises with every new connection for publishing."""
+        return self._durable.generation
+
+    async def connect(self, timeout: float) -> None:
+        """Make sure that it answers within ``timeout`` seconds."""
+        await self._durable.attempt(timeout)
+
+    async def wait_connected(self) -> None:
+        """Return when ``connected``."""
+        await self._durable.unblocked()
+
+    async def declare(self, parts: Iterable[Part]) -> list[Part]:
+        """Declare exchanges, queues and bindings; what permissions forbade is returned."""
+        left = list(parts)
+        for part in left:
+            if isinstance(part, Queue) and part.exclusive:
+                raise UsageError(f"queue {part.name!r} is exclusive: consume() declares it, on its own connection")
+        forbidden: list[Part] = []
+        waits = pauses(most=1.0)
+        while left:
+            try:
+                await declare.declare_all(self._durable, left, forbidden)
+            except LinkLost:
+                await asyncio.sleep(next(waits))
+        return forbidden
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
+        """Publish all, pipelined, with one wait for their confirms."""
+        durable = [at for at, message in enumerate(messages) if message.durable]
+        if len(durable) == len(messages):
+            return await self._publisher.publish(messages)
+        if not durable:
+            return await self._signals.drop_or_publish(messages)
+        kept = set(durable)
+        signals = [at for at in range(len(messages)) if at not in kept]
+        lasting, passing = await asyncio.gather(
+            self._publisher.publish([messages[at] for at in durable]),
+            self._signals.drop_or_publish([messages[at] for at in signals]),
+        )
+        verdicts = dict(zip(durable, lasting, strict=True)) | dict(zip(signals, passing, strict=True))
+        return [verdicts[at] for at in range(len(messages))]
+
+    def consume(
+        self, queue: Queue, *, prefetch: int, offset: int | str | None = None, own_connection: bool = False
+    ) -> Consumer:
+        """Consume a queue from now on, through reconnects."""
+        owns = own_connection or queue.stream
+        link = self._link(f"consume {queue.name}") if owns else self._shared
+        consumer = RabbitConsumer(link, queue, prefetch=prefetch, offset=offset, owns_link=owns)
+        self._consumers = [one for one in self._consumers if not one.closed]
+        self._consumers.append(consumer)
+        return consumer
+
+    async def inspect(self, queue: str) -> QueueState | None:
+        """Look at a queue without changing it; None when it does not exist."""
+        return await self._ask(lambda channel: declare.inspect(channel, queue))
+
+    async def exists(self, exchange: Exchange) -> bool:
+        """Whether the exchange exists."""
+        return await self._ask(lambda channel: declare.exists(channel, exchange))
+
+    async def delete(self, queue: str) -> None:
+        """Delete a queue with all that is in it; a missing one is no error."""
+        await self._ask(lambda channel: declare.delete(channel, queue))
+
+    async def close(self) -> None:
+        """Close all links within 3 s or abandon them."""
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers))
+        await asyncio.gather(*(link.close() for link in (self._durable, self._transient, self._shared)))
+
+    def _link(self, what: str) -> Link:
+        return Link(self._address, name=f"flowkit {what}", heartbeat=self._heartbeat)
+
+    async def _ask(self, question: Callable[[aiormq.Channel], Awaitable[Answer]]) -> Answer:
+        """Ask on a channel of its own, again after a lost connection."""
+        waits = pauses(most=1.0)
+        while True:
+            try:
+                channel = await open_channel(await self._durable.connection(), confirms=False)
+                try:
+                    return await question(channel)
+                finally:
+                    await close_channel(channel)
+            except LinkLost:
+                await asyncio.sleep(next(waits))

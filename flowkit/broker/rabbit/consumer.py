@@ -1,0 +1,310 @@
+"""Consuming one queue: a channel on a link, opened again after every loss."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import aiormq
+from aiormq.abc import DeliveredMessage
+
+from flowkit.broker.change import Change
+from flowkit.broker.protocol import Delivery
+from flowkit.broker.rabbit.declare import declare
+from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard
+from flowkit.broker.rabbit.link import CLOSE, Link, close_channel, open_channel, pauses
+from flowkit.errors import AccessRefused, FlowKitError, Refused
+from flowkit.wire.topology import Queue
+
+SESSION = 1 << 40  # a tag is session * SESSION + AMQP's delivery tag: those of dead channels are recognised by it
+logger = logging.getLogger(__name__)
+
+
+class RabbitConsumer:
+    """Deliveries of one queue.
+
+    Args:
+        link: the connection, which closes with this consumer when it is its own.
+        queue: what to consume.
+        prefetch: how many unacknowledged deliveries may be out at a time.
+        offset: where to begin in a stream.
+        owns_link: whether nobody else uses the link.
+    """
+
+    def __init__(self, link: Link, queue: Queue, *, prefetch: int, offset: int | str | None, owns_link: bool) -> None:
+        self._link, self._queue, self._owns_link = link, queue, owns_link
+        self._prefetch, self._allowed = prefetch, prefetch
+        self._slow_start = "x-delivery-limit" in dict(queue.arguments)
+        self._offset, self._stuck_at = offset, offset
+        self._channel: aiormq.Channel | None = None  # while deliveries can arrive or be acknowledged
+        self._consumer_tag: str | None = None
+        self._session = 0
+        self._arrived: deque[Delivery] = deque()
+        self._open: dict[int, None] = {}  # AMQP delivery tags of this session, unacknowledged, rising
+        self._wake = asyncio.Event()
+        self._change = Change()
+        self._look = asyncio.Event()  # the loop shall look again: the queue was cancelled, or more is allowed
+        self._cancelled = self._stopped = self._was_lost = False
+        self._error: FlowKitError | None = None
+        self.reconnects = 0
+        self._task = asyncio.create_task(self._run(), name=f"flowkit consume {queue.name}")
+        self._task.add_done_callback(lambda _: self._tell())
+
+    @property
+    def connected(self) -> bool:
+        """Whether deliveries can arrive now."""
+        return self._consumer_tag is not None and not self._stopped
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended, and holds nothing."""
+        return self._task.done()
+
+    async def wait_connected(self) -> None:
+        """Return when ``connected``, or stopped."""
+        while not (self.connected or self._stopped):
+            self._fail_if_ended()
+            await self._change.wait()
+
+    async def receive(self, limit: int) -> list[Delivery]:
+        """What is there, at least one, at most ``limit``."""
+        while not self._arrived:
+            if self._stopped:
+                return []
+            self._fail_if_ended()
+            self._wake.clear()
+            await self._wake.wait()
+        return [self._arrived.popleft() for _ in range(min(limit, len(self._arrived)))]
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these: up to the first gap with one frame, the others one by one."""
+        tags = self._take(deliveries)
+        channel = self._channel
+        if channel is None or not tags:
+            return
+        done = set(tags)
+        oldest = next(iter(self._open), None)
+        together = [tag for tag in tags if oldest is None or tag < oldest]
+        try:
+            with guard():
+                if together:
+                    await channel.basic_ack(together[-1], multiple=True, wait=False)
+                for tag in sorted(done.difference(together)):
+                    await channel.basic_ack(tag, wait=False)
+        except (LinkLost, aiormq.ChannelClosed):
+            return  # they will be delivered again
+        if self._allowed < self._prefetch:
+            self._allowed = min(self._prefetch, self._allowed << min(len(tags), 20))
+            self._look.set()
+
+    async def requeue(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these back; a stream takes nothing back."""
+        if self._queue.stream:
+            await self.ack(deliveries)
+            return
+        tags, channel = self._take(deliveries), self._channel
+        if channel is None:
+            return
+        try:
+            with guard():
+                for tag in tags:
+                    await channel.basic_nack(tag, requeue=True, wait=False)
+        except (LinkLost, aiormq.ChannelClosed):
+            return
+
+    async def stop(self) -> None:
+        """Take no more deliveries; those taken can still be acknowledged."""
+        if not self._stopped:
+            channel, tag = self._channel, self._consumer_tag
+            self._stopped = True
+            if channel is not None and tag is not None:
+                try:
+                    with guard():
+                        async with asyncio.timeout(CLOSE):
+                            await channel.basic_cancel(tag)
+                except (LinkLost, aiormq.ChannelClosed, TimeoutError):
+                    pass
+            self._consumer_tag = None
+            self._look.set()
+        self._tell()
+
+    async def close(self) -> None:
+        """Stop and let go: what was not acknowledged goes back to the queue."""
+        await self.stop()
+        self._arrived.clear()
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        if self._owns_link:
+            await self._link.close()
+
+    def _tell(self) -> None:
+        self._wake.set()
+        self._change.notify()
+
+    def _fail_if_ended(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._task.done() and not self._task.cancelled():
+            self._task.result()
+
+    def _take(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """The AMQP tags of those that are still ours to answer, rising; they are not any more after this."""
+        tags = [tag for delivery in deliveries if (tag := self._tag(delivery)) in self._open]
+        for tag in tags:
+            self._open.pop(tag, None)
+        return sorted(set(tags))
+
+    def _tag(self, delivery: Delivery) -> int:
+        session, tag = divmod(delivery.tag, SESSION)
+        return tag if session == self._session else 0
+
+    async def _run(self) -> None:
+        waits = pauses(most=1.0)
+        while not self._stopped:
+            try:
+                connection = await self._link.connection()
+                channel = await open_channel(connection, confirms=False)
+            except LinkClosed:
+                await self.stop()
+                return
+            except LinkLost:
+                await asyncio.sleep(next(waits))
+                continue
+            try:
+                await self._serve(channel)
+            except (AccessRefused, Refused) as error:
+                self._error = error
+                self._tell()
+                return
+            except (LinkLost, aiormq.ChannelClosed) as error:
+                if self.connected:
+                    self._lost(error)
+                    waits = pauses(most=1.0)
+                else:
+                    logger.debug("queue %s: %s", self._queue.name, error)
+            finally:
+                self._end_session()
+                await self._let_go(channel)
+            await asyncio.sleep(next(waits))
+
+    async def _serve(self, channel: aiormq.Channel) -> NoReturn:
+        """Consume, and when stopped stay for acknowledgements; raise when the channel or the queue is gone."""
+        self._session += 1
+        self._channel, self._cancelled = channel, False
+        channel.on_consumer_cancel_callbacks.add(self._on_cancel)
+        closing = channel.closing
+        try:
+            try:
+                if self._queue.exclusive:
+                    await declare(channel, self._queue)
+                granted = await self._consume(channel)
+            except aiormq.ChannelAccessRefused as error:
+                raise AccessRefused(f"queue {self._queue.name!r} may not be consumed: {error}") from None
+            except aiormq.ChannelPreconditionFailed as error:
+                raise Refused(f"queue {self._queue.name!r} cannot be consumed: {error}") from None
+            if self._was_lost:
+                self.reconnects += 1
+            self._was_lost = False
+            self._change.notify()
+            while True:
+                looking = asyncio.ensure_future(self._look.wait())
+                try:
+                    await asyncio.wait((looking, closing), return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    looking.cancel()
+                self._look.clear()
+                if closing.done():
+                    with guard():
+                        closing.result()
+                    raise LinkLost("the channel was closed")
+                if self._cancelled:
+                    raise LinkLost("the queue was deleted")
+                if not self._stopped and granted < self._allowed and self._consumer_tag is not None:
+                    with guard():
+                        await channel.basic_cancel(self._consumer_tag)
+                    granted = await self._consume(channel)
+        finally:
+            closing.cancel()
+
+    async def _consume(self, channel: aiormq.Channel) -> int:
+        """Consume with the prefetch allowed now, which is returned: a consumer keeps the one it was made with."""
+        granted = self._allowed
+        arguments: dict[str, Any] = {"x-stream-offset": self._offset if self._offset is not None else "next"}
+        with guard():
+            await channel.basic_qos(prefetch_count=granted)
+            begun = await channel.basic_consume(
+                self._queue.name, self._on_message, arguments=arguments if self._queue.stream else None
+            )
+        self._consumer_tag = begun.consumer_tag
+        return granted
+
+    def _on_cancel(self, _: object) -> None:
+        """The broker ended the consumer: the queue was deleted, or its leader is gone."""
+        self._cancelled = True
+        self._look.set()
+
+    async def _on_message(self, message: DeliveredMessage) -> None:
+        """Only enqueue: when the channel dies, whatever runs in here is cancelled."""
+        tag = message.delivery_tag or 0
+        headers: dict[str, Any] = dict(message.header.properties.headers or {})
+        offset = headers.pop("x-stream-offset", None)
+        if isinstance(offset, int):
+            self._offset = offset + 1
+        self._open[tag] = None
+        properties = message.header.properties
+        self._arrived.append(
+            Delivery(
+                queue=self._queue.name,
+                body=message.body,
+                tag=self._session * SESSION + tag,
+                redelivered=bool(message.redelivered),
+                delivery_count=headers.pop("x-delivery-count", 0),
+                exchange=message.exchange or "",
+                key=message.routing_key or "",
+                type=properties.message_type,
+                message_id=properties.message_id,
+                correlation_id=properties.correlation_id,
+                app_id=properties.app_id,
+                user_id=properties.user_id,
+                headers=headers,
+                offset=offset,
+            )
+        )
+        self._wake.set()
+
+    def _lost(self, error: Exception) -> None:
+        """A consumer that worked has died: begin again carefully, and in a stream behind a message that kills."""
+        self._was_lost = True
+        name = self._queue.name
+        logger.warning("queue %s: %s", name, error, extra={"action": "consumer_lost", "queue": name})
+        if self._slow_start:
+            self._allowed = 1
+        if self._queue.stream and self._link.poisoned and isinstance(self._offset, int):
+            if self._stuck_at == self._offset:
+                logger.error(
+                    "stream %s: the message at offset %d cannot be read, and is skipped", name, self._offset,
+                    extra={"action": "offset_skipped", "queue": name, "offset": self._offset},
+                )  # fmt: skip
+                self._offset += 1
+            self._stuck_at = self._offset
+
+    def _end_session(self) -> None:
+        self._channel = self._consumer_tag = None
+        self._open.clear()
+        if not self._queue.stream:  # what a stream has delivered stays: it goes on behind it
+            self._arrived.clear()
+        self._change.notify()
+
+    async def _let_go(self, channel: aiormq.Channel) -> None:
+        """Give back what is unacknowledged by closing the channel, and end an exclusive queue."""
+        if self._queue.exclusive and not channel.is_closed:
+            try:
+                with guard():
+                    async with asyncio.timeout(CLOSE):
+                        await channel.queue_delete(self._queue.name)
+            except (LinkLost, TimeoutError, aiormq.ChannelClosed):
+                pass
+        await close_channel(channel)

@@ -1,0 +1,97 @@
+"""Declaring exchanges, queues and bindings, and looking at them."""
+
+from __future__ import annotations
+
+import aiormq
+
+from flowkit.broker.protocol import QueueState
+from flowkit.broker.rabbit.faults import guard, refused
+from flowkit.broker.rabbit.link import Link, close_channel, open_channel
+from flowkit.errors import AccessRefused, NotFound
+from flowkit.wire.topology import Exchange, Part
+
+
+async def declare(channel: aiormq.Channel, part: Part) -> None:
+    """Declare one part; after any error the broker has closed the channel.
+
+    Raises:
+        LinkLost
+        aiormq.ChannelAccessRefused, aiormq.ChannelNotFoundEntity, aiormq.ChannelLockedResource
+        Refused: it stands there with other arguments.
+    """
+    try:
+        with guard():
+            if isinstance(part, Exchange):
+                await channel.exchange_declare(part.name, exchange_type=part.kind, durable=True)
+                return
+            await channel.queue_declare(
+                part.name, durable=not part.exclusive, exclusive=part.exclusive, arguments=dict(part.arguments)
+            )
+            for binding in part.bindings:
+                await channel.queue_bind(part.name, binding.exchange, binding.key)
+    except aiormq.ChannelPreconditionFailed as error:
+        raise refused(part, error) from None
+
+
+async def declare_all(link: Link, parts: list[Part], forbidden: list[Part]) -> None:
+    """Declare all that permissions allow, and note the rest.
+
+    Args:
+        link: the connection.
+        parts: what to declare; emptied as far as it got, so that a new connection goes on from there.
+        forbidden: where to note what was refused by permissions.
+
+    Raises:
+        LinkLost
+        Refused
+        NotFound: a binding names an exchange that is not there.
+    """
+    channel = await open_channel(await link.connection(), confirms=False)
+    try:
+        while parts:
+            if channel.is_closed:
+                channel = await open_channel(await link.connection(), confirms=False)
+            try:
+                await declare(channel, parts[0])
+            except aiormq.ChannelAccessRefused:
+                forbidden.append(parts[0])
+            except aiormq.ChannelNotFoundEntity as error:
+                raise NotFound("exchange", str(error), f"Queue {parts[0].name!r} is to be bound to it.") from None
+            parts.pop(0)
+    finally:
+        await close_channel(channel)
+
+
+async def inspect(channel: aiormq.Channel, queue: str) -> QueueState | None:
+    """Look at a queue without changing it; None when it does not exist."""
+    try:
+        with guard():
+            found = await channel.queue_declare(queue, passive=True)
+    except aiormq.ChannelNotFoundEntity:
+        return None
+    except aiormq.ChannelAccessRefused as error:
+        raise AccessRefused(str(error)) from None
+    return QueueState(found.message_count or 0, found.consumer_count or 0)
+
+
+async def exists(channel: aiormq.Channel, exchange: Exchange) -> bool:
+    """Whether an exchange exists."""
+    try:
+        with guard():
+            await channel.exchange_declare(exchange.name, exchange_type=exchange.kind, passive=True)
+    except aiormq.ChannelNotFoundEntity:
+        return False
+    except aiormq.ChannelAccessRefused as error:
+        raise AccessRefused(str(error)) from None
+    return True
+
+
+async def delete(channel: aiormq.Channel, queue: str) -> None:
+    """Delete a queue with all that is in it."""
+    try:
+        with guard():
+            await channel.queue_delete(queue)
+    except aiormq.ChannelNotFoundEntity:
+        pass
+    except aiormq.ChannelAccessRefused as error:
+        raise AccessRefused(str(error)) from None

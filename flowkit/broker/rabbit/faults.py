@@ -1,0 +1,102 @@
+"""What can go wrong between here and RabbitMQ, sorted: lost, refused, or our own mistake."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import aiormq
+from aiormq.exceptions import ChannelClosed
+
+from flowkit.broker.refusal import mismatch
+from flowkit.errors import BrokerUnreachable, FlowKitError, Refused
+from flowkit.wire.topology import Part
+
+
+class LinkLost(Exception):
+    """The connection or the channel is gone; what was under way may or may not have happened."""
+
+
+class LinkClosed(FlowKitError):
+    """The broker object was closed by its owner."""
+
+
+@contextmanager
+def guard() -> Iterator[None]:
+    """Turn what aiormq raises when a connection dies into ``LinkLost``; answers of the broker pass as they are.
+
+    A dying connection fails its callers with whatever killed it: an error of decoding, a bare ``Exception``, even a
+    ``CancelledError`` that nobody sent, which is told from a real one by the count of cancel requests.
+    """
+    try:
+        yield
+    except (ChannelClosed, aiormq.DeliveryError, LinkLost, FlowKitError):
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise LinkLost("the connection died") from error
+    except Exception as error:
+        raise LinkLost(str(error) or type(error).__name__) from error
+
+
+def poisonous(error: BaseException | None) -> bool:
+    """Whether a connection died of a frame that cannot be decoded, and not of anything between here and the broker."""
+    return error is not None and not isinstance(error, aiormq.AMQPError | OSError | EOFError | asyncio.CancelledError)
+
+
+def unreachable(url: str, error: BaseException) -> BrokerUnreachable:
+    """Why a connection could not be made, in a few words, and whether it can help to try again.
+
+    Args:
+        url: the address, masked.
+        error: what connecting raised.
+    """
+    why, final = _why(error)
+    return BrokerUnreachable(url, why, final=final)
+
+
+def _why(error: BaseException) -> tuple[str, bool]:
+    text, cause = str(error), error.__cause__ or error
+    vhost = re.search(r"vhost '?([^'\s]+)'? not found", text)
+    forbidden = re.search(r"access to vhost '(.+?)' refused", text)
+    match error:
+        case _ if vhost:
+            answer = f"virtual host {vhost[1]!r} not found", True
+        case _ if forbidden:
+            answer = f"virtual host {forbidden[1]!r} refused to this user", True
+        case TimeoutError():
+            answer = "no answer", False
+        case aiormq.ProbableAuthenticationError() | aiormq.AuthenticationError():
+            answer = "login refused", True
+        case _ if isinstance(cause, ssl.SSLCertVerificationError):
+            answer = f"its certificate cannot be verified ({cause.verify_message})", True
+        case _ if isinstance(cause, ssl.SSLError):
+            answer = "it does not speak TLS (amqps://) there", True
+        case aiormq.IncompatibleProtocolError() | ConnectionResetError() | EOFError():
+            answer = "the connection was closed before a word of AMQP", False
+        case aiormq.ConnectionClosed():
+            answer = text, False
+        case OSError():  # refused, a name that does not resolve, a route that does not exist
+            answer = (cause.strerror if isinstance(cause, OSError) else None) or text, False
+        case _:
+            answer = "something else than AMQP answers there", True
+    return answer
+
+
+_INEQUIVALENT = re.compile(r"inequivalent arg '([^']*)' for .* received (.+) but current is (.+)")
+_VALUE = re.compile(r"'([^']*)'")
+
+
+def refused(part: Part, error: aiormq.ChannelPreconditionFailed) -> Refused:
+    """The error for a declaration that the broker answered with 406: which argument differs, and how."""
+    text = str(error)
+    found = _INEQUIVALENT.search(text)
+    if found is None:
+        return Refused(f"{part.name!r} cannot be declared: {text}")
+    wanted, standing = (value[1] if (value := _VALUE.search(side)) else None for side in found.groups()[1:])
+    return mismatch(part, found[1], wanted, standing)
