@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from flowkit.errors import WrongBroker
 from flowkit.flow.limits import Limits
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
+from tests.coordinator.house import FAST
 
 
 async def test_a_start_becomes_a_task_and_a_result_the_next_one(house):
@@ -181,11 +183,15 @@ async def test_what_was_committed_and_never_published_is_sent_by_the_next_coordi
     async def crash(self, committed):
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(ExceptionGroup) as caught:
-        patch.setattr(Outbox, "deliver", crash)
+    async def until_killed():
         async with house.coordinator():
             await house.start("a", "r1")
             await house.until(lambda queries: queries.run("r1"), "the run")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Outbox, "deliver", crash)
+        with pytest.raises(ExceptionGroup) as caught:
+            await until_killed()
     assert caught.group_contains(Killed)
     async with house.coordinator(alone=True):
         (task,) = await house.tasks("a")
@@ -262,6 +268,49 @@ async def test_workers_are_recorded_and_their_queues_declared(house):
         assert worker.name == "w1"
         async with asyncio.timeout(5):
             while await house.broker.inspect(house.topology.tasks("fresh").name) is None:
+                await asyncio.sleep(0)
+
+
+SWEEPING = replace(FAST, sweep_every=0.02)
+
+
+async def test_a_task_that_vanished_from_its_queue_is_sent_again(house):
+    async with house.coordinator(pace=SWEEPING):
+        await house.start("a", "r1")
+        await house.until(lambda queries: [row for row in queries.tasks("r1") if row.sent_at], "the mark of being sent")
+        await house.broker.delete(house.topology.tasks("a").name)
+        (task,) = await house.tasks("a")
+        assert task.run_id == "r1"
+
+
+async def test_a_task_that_a_worker_lists_or_a_foreigner_may_hold_is_left_alone(house):
+    from flowkit.coordinator.sweeper import Sweeper
+
+    looks: asyncio.Queue[int] = asyncio.Queue()
+    real = Sweeper.look
+
+    async def look(self):
+        found = await real(self)
+        looks.put_nowait(found)
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sweeper, "look", look)
+        async with house.coordinator(pace=SWEEPING):
+            await house.start("a", "r1")
+            (task,) = await house.tasks("a")  # this consumer is the foreigner
+            assert [await looks.get() for _ in range(4)] == [0] * 4
+            told = {"worker": "w1", "nodes": [{"name": "a"}], "running": [[str(task.task_id), 1, None]]}
+            await house.publish("workers", "", told, durable=False)
+            await house.until(lambda queries: queries.workers(seen_since=0), "the worker")
+            assert [await looks.get() for _ in range(4)] == [0] * 4
+
+
+async def test_a_node_without_a_worker_is_said(house, caplog):
+    async with house.coordinator(pace=SWEEPING):
+        await house.start("lonely", "r1")
+        async with asyncio.timeout(5):
+            while "node lonely has no worker" not in caplog.text:
                 await asyncio.sleep(0)
 
 
