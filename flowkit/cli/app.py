@@ -1,0 +1,122 @@
+"""The ``flowkit`` command: its verbs, and the one place where errors become exit codes.
+
+Exit codes: 0 ok · 1 the run or operation failed · 2 usage or configuration · 3 broker or store unreachable ·
+4 not found · 5 timed out waiting · 6 refused or conflict · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flowkit import errors
+from flowkit.cli import (
+    completion,
+    config,
+    coordinator,
+    db,
+    doctor,
+    health,
+    logs,
+    new,
+    nodes,
+    run,
+    runs,
+    start,
+    version,
+    worker,
+)
+from flowkit.cli.output import say
+
+EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
+    (errors.UsageError, 2),
+    (errors.Unreachable, 3),
+    (errors.NotFound, 4),
+    (errors.TimedOut, 5),
+    (errors.Refused, 6),
+    (errors.FlowKitError, 1),
+)
+
+app = typer.Typer(
+    name="flowkit",
+    help="Durable workflows of plain async functions on RabbitMQ.",
+    epilog="First steps: 'flowkit new hello', then 'flowkit run hello'. Something is wrong: 'flowkit doctor'.",
+    no_args_is_help=True,
+    add_completion=False,  # as options of every call they would crowd the help: 'flowkit completion' is the verb
+    rich_markup_mode=None,  # with rich the help takes longer to import than to read
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for verb in (run, worker, coordinator, start, logs):
+    verb.register(app)
+app.add_typer(runs.app, name="runs")
+nodes.register(app)
+app.add_typer(db.app, name="db")
+for verb in (config, doctor, health, new, completion, version):
+    verb.register(app)
+
+
+@app.callback()
+def flowkit(
+    show_version: Annotated[
+        bool, typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=version.show)
+    ] = False,
+) -> None:
+    """Options of every verb stand behind the verb."""
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: list[str]) -> int:
+    """Run one command line and return its exit code; whatever went wrong has been said on stderr in one line."""
+    try:
+        code = app(arguments, prog_name="flowkit", standalone_mode=False)
+        sys.stdout.flush()
+    except BaseExceptionGroup as group:
+        return _explain(_cause(group))
+    except BaseException as error:  # noqa: BLE001 - nothing of it is swallowed: it becomes a code, or goes on
+        return _explain(error)
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: BaseException) -> int:
+    match error:
+        case errors.FlowKitError():
+            say(f"flowkit: {error}")
+            return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+        case typer.Exit():
+            return error.exit_code
+        case KeyboardInterrupt() | typer.Abort():
+            say("flowkit: interrupted")
+            return 130
+        case BrokenPipeError():
+            # Whoever read our output has gone, and needs no message; nor may the interpreter try to flush it again.
+            sys.stdout = None
+            return 1
+        case typer.TyperException():
+            say(f"flowkit: {error.format_message()} See 'flowkit --help'.")
+            return 2
+        case _:
+            raise error
+
+
+def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Of errors that came together from one task group, the one to tell about: ours before any others."""
+    leaves: list[BaseException] = []
+    waiting: list[BaseException] = [group]
+    while waiting:
+        one = waiting.pop(0)
+        if isinstance(one, BaseExceptionGroup):
+            waiting.extend(one.exceptions)
+        else:
+            leaves.append(one)
+    ours = [one for one in leaves if isinstance(one, errors.FlowKitError)]
+    if ours and len(ours) == len(leaves):
+        return ours[0]
+    others = [one for one in leaves if not isinstance(one, errors.FlowKitError)]
+    return others[0] if len(others) == 1 else group

@@ -1,0 +1,184 @@
+"""``flowkit doctor``: what is wrong here, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from flowkit.cli import options
+from flowkit.errors import FlowKitError
+
+if TYPE_CHECKING:
+    from flowkit.broker import Broker
+    from flowkit.settings import Settings
+    from flowkit.store.protocol import Store, WorkerRow
+
+HELP = options.page(
+    "Look at Python, broker, store, clock and workers; each ✖ comes with its fix. Exit 1 when there is one.",
+    "flowkit doctor",
+    "flowkit doctor --json | jq '.checks[] | select(.ok | not)'",
+)
+LIBRARIES = ("aio-pika", "aiormq", "orjson", "pydantic", "sqlalchemy", "typer", "psycopg", "uvloop")
+STALE = 15  # seconds: three announcements missed
+RECENT = 24 * 3600  # seconds: workers silent for longer are history
+SKEW = 5  # seconds that two clocks may differ: timers and leases are rough anyway
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One finding."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("doctor", help=HELP)(doctor)
+
+
+def doctor(
+    *,
+    broker: options.Broker = None,
+    store: options.Store = None,
+    namespace: options.Namespace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Look, print."""
+    settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
+    checks = asyncio.run(_all(settings, quiet=as_json))
+    if as_json:
+        from flowkit.cli.output import data_json
+
+        data_json({"v": 1, "ok": all(check.ok for check in checks), "checks": [asdict(check) for check in checks]})
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+async def _all(settings: Settings, *, quiet: bool) -> list[Check]:
+    from flowkit.cli.output import data, paint
+
+    checks = []
+    for group in (_python(), _nodes(settings), _broker(settings), _store(settings)):
+        async for check in group:
+            checks.append(check)
+            if not quiet:
+                data(f"{paint('✔', 'green', sys.stdout) if check.ok else paint('✖', 'red', sys.stdout)} "
+                     f"{check.name}: {check.found}" + (f"\n    → {check.fix}" if check.fix else ""))  # fmt: skip
+    return checks
+
+
+async def _python() -> AsyncIterator[Check]:
+    from importlib import metadata
+
+    from flowkit.cli.version import current
+
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check(
+        "Python", sys.version_info >= (3, 11), version, "" if sys.version_info >= (3, 11) else "use 3.11 or newer"
+    )
+    found = []
+    for name in LIBRARIES:
+        try:
+            found.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            found.append(f"no {name}")
+    yield Check("libraries", ok=True, found=f"flowkit {current()}, {', '.join(found)}")
+
+
+async def _nodes(settings: Settings) -> AsyncIterator[Check]:
+    from flowkit import loading
+
+    if not settings.nodes_dir.is_dir():
+        # No mistake on a machine that runs coordinators only.
+        yield Check("nodes", ok=True, found=f"no folder {settings.nodes_dir}")
+        return
+    present = sorted(loading.find(settings.nodes_dir))
+    yield Check("nodes", ok=True, found=f"{len(present)} in {settings.nodes_dir}: {', '.join(present)}")
+
+
+async def _broker(settings: Settings) -> AsyncIterator[Check]:
+    from flowkit.cli.parts import broker_of
+    from flowkit.wire.topology import Topology
+
+    try:
+        async with broker_of(settings) as broker:
+            yield Check("broker", ok=True, found=f"{broker.url} answers{_product(broker)}")
+            for check in _traps(broker):
+                yield check
+            topology = Topology(settings.namespace)
+            waiting = {}
+            for queue in (topology.starts, topology.results, topology.dead, topology.unreadable):
+                waiting[queue.name] = await broker.inspect(queue.name)
+            if absent := [name for name, state in waiting.items() if state is None]:
+                yield Check("topology", ok=False, found=f"missing: {', '.join(absent)}",
+                            fix="start a coordinator, which declares them: flowkit coordinator")  # fmt: skip
+                return
+            yield Check("topology", ok=True, found=f"namespace {settings.namespace} is declared")
+            deaf = [name for name, state in waiting.items() if state and not state.consumers and state.ready
+                    and name != topology.unreadable.name]  # fmt: skip
+            found = f"messages wait in {', '.join(deaf)}" if deaf else "nothing waits for one"
+            yield Check("coordinator", not deaf, found, "start one: flowkit coordinator" if deaf else "")
+    except FlowKitError as error:
+        yield Check("broker", ok=False, found=str(error).partition(". ")[0],
+                    fix="check FLOWKIT_BROKER_URL, that RabbitMQ runs, and the login's permissions")  # fmt: skip
+
+
+def _product(broker: Broker) -> str:
+    version = getattr(broker, "server_version", None)
+    return f", RabbitMQ {version}" if version else ""
+
+
+def _traps(broker: Broker) -> list[Check]:
+    """What is known to go wrong with the version that answers."""
+    version = getattr(broker, "server_version", None)
+    if not version:
+        return []
+    parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if parts < (3, 10):
+        return [Check("broker version", ok=False, found=version, fix="use RabbitMQ 3.10 or newer: streams and at-least-once dead-lettering")]  # fmt: skip  # noqa: E501
+    return []
+
+
+async def _store(settings: Settings) -> AsyncIterator[Check]:
+    from flowkit.cli.parts import exists, store_of
+
+    if not exists(settings.store_url):
+        yield Check("store", ok=True, found=f"{settings.store_url} is not there yet; a coordinator makes it")
+        return
+    try:
+        async with store_of(settings) as store:
+            yield Check("store", ok=True, found=f"{store.url} answers, its tables are current")
+            yield await _clock(store)
+            now = time.time()
+            workers = await store.query(lambda query: query.workers(seen_since=now - RECENT))
+            yield _workers(workers, now)
+    except FlowKitError as error:
+        yield Check("store", ok=False, found=str(error).partition(". ")[0],
+                    fix="check FLOWKIT_STORE_URL, that the database runs, and 'flowkit db status'")  # fmt: skip
+
+
+async def _clock(store: Store) -> Check:
+    before = time.time()
+    theirs = await store.transact(lambda transaction: transaction.now())
+    skew = max(before - theirs, theirs - time.time(), 0)
+    found = f"this machine and the store differ by {skew:.1f} s" if skew else "agrees with the store's"
+    return Check("clock", skew <= SKEW, found, "" if skew <= SKEW else "synchronise both with NTP: chronyc tracking")
+
+
+def _workers(workers: list[WorkerRow], now: float) -> Check:
+    alive = [worker for worker in workers if now - worker.seen_at <= STALE and not worker.stopping]
+    silent = [worker for worker in workers if now - worker.seen_at > STALE and not worker.stopping]
+    if not silent:
+        return Check("workers", ok=True, found=f"{len(alive)} alive")
+    names = ", ".join(f"{worker.name} (for {now - worker.seen_at:.0f} s)" for worker in silent[:5])
+    return Check("workers", ok=False, found=f"{len(alive)} alive; silent without a farewell: {names}",
+                 fix="they died or lost the broker: look at their process and its log")  # fmt: skip

@@ -1,0 +1,80 @@
+"""Inputs from the command line: ``--input JSON|@file|-`` and ``-F key=value``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from flowkit.errors import UsageError
+
+
+def inputs_of(text: str | None, fields: Sequence[str] | None) -> dict[str, Any]:
+    """The inputs of a run. Fields are laid over what ``--input`` gave.
+
+    Args:
+        text: JSON, ``@`` and a file's name, or ``-`` for stdin.
+        fields: ``key=value``; the value is JSON where it parses, else text.
+
+    Raises:
+        UsageError: it is no JSON object, or cannot be read.
+    """
+    return _object(text) | dict(_pair(field) for field in fields or ())
+
+
+def tags_of(tags: Sequence[str] | None) -> dict[str, str]:
+    """``key=value`` as tags: text always."""
+    return dict(_split(tag, "--tag") for tag in tags or ())
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    if text is None:
+        return {}
+    where = "--input"
+    try:
+        if text == "-":
+            where, text = "--input - (stdin)", sys.stdin.read()
+        elif text.startswith("@"):
+            where, text = f"--input {text}", Path(text[1:]).read_text("utf-8")
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UsageError(
+            f"{where}: no JSON ({error.msg} at {place}). Expected an object such as '{{\"a\": 1}}', @file.json or -"
+        ) from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{where}: not UTF-8 text, so no JSON") from None
+    except OSError as error:
+        raise UsageError(f"{where}: cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise UsageError(f"{where}: nested too deeply") from None
+    if not isinstance(value, dict):
+        raise UsageError(f"{where}: expected a JSON object such as '{{\"a\": 1}}', got {_kind(value)}")
+    return value
+
+
+def _pair(field: str) -> tuple[str, Any]:
+    key, value = _split(field, "-F")
+    try:
+        return key, json.loads(value, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return key, value
+
+
+def _split(pair: str, option: str) -> tuple[str, str]:
+    key, equals, value = pair.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{option} {pair!r}: expected KEY=VALUE")
+    return key, value
+
+
+def _no_constant(name: str) -> Any:
+    """``NaN`` and ``Infinity`` are Python's, not JSON's: text."""
+    raise ValueError(name)
+
+
+def _kind(value: Any) -> str:
+    kinds = {list: "an array", str: "text", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")

@@ -1,0 +1,221 @@
+"""``flowkit logs``: what the nodes log, of everything or of one run, as history and live."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowkit.cli import options
+from flowkit.errors import StoreUnreachable, Unreadable, UsageError
+
+if TYPE_CHECKING:
+    from flowkit.broker import Broker
+    from flowkit.settings import Settings
+    from flowkit.wire.messages import Log
+    from flowkit.wire.topology import Topology
+
+QUIET = 1.0  # seconds without a message: the end of a stream, which has no mark for it
+CONNECT = 5.0  # seconds for the stream to answer
+
+HELP = options.page(
+    "Print what nodes log: without RUN the log stream, with RUN the archive and then the stream.",
+    "flowkit logs -f",
+    "flowkit logs 5f1c… -f",
+    "flowkit logs --since 10m --node resize --level WARNING",
+    "flowkit logs --grep 'timed? out' --json | jq .message",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("logs", help=HELP)(logs)
+
+
+def logs(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)] = None,
+    *,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
+    number: Annotated[int | None, typer.Option("-n", min=0, help="The last lines only (100 without RUN).")] = None,
+    since: Annotated[str | None, typer.Option(metavar="10m", help="Not older than this.")] = None,
+    node: Annotated[str | None, typer.Option(metavar="NAME", help="Of this node.")] = None,
+    level: Annotated[str | None, typer.Option(metavar="LEVEL", help="Of this level and above.")] = None,
+    grep: Annotated[str | None, typer.Option(metavar="RE", help="Whose message this regular expression finds.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one log message a line, as on the wire.")] = False,
+    broker: options.Broker = None,
+    store: options.Store = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Parse, read, print."""
+    from flowkit.cli import lines
+
+    if level is not None and level.upper() not in lines.LEVELS:
+        raise UsageError(f"--level {level!r}: expected one of {', '.join(lines.LEVELS)}")
+    try:
+        pattern = re.compile(grep) if grep is not None else None
+    except re.error as error:
+        raise UsageError(f"--grep {grep!r}: no regular expression: {error}") from None
+    oldest = time.time() - options.seconds(since, "--since") if since else None
+    wanted = Wanted(run, node, lines.rank(level) if level else 0, pattern, oldest)
+    settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
+    asyncio.run(_print(settings, wanted, _last(number, wanted), follow=follow, as_json=as_json))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which lines."""
+
+    run: str | None = None
+    node: str | None = None
+    rank: int = 0
+    pattern: re.Pattern[str] | None = None
+    since: float | None = None
+
+    def __contains__(self, log: Log) -> bool:
+        from flowkit.cli.lines import rank
+
+        return (
+            (self.run is None or log.run_id == self.run)
+            and (self.node is None or log.node == self.node)
+            and rank(log.level) >= self.rank
+            and (self.since is None or log.ts >= self.since)
+            and (self.pattern is None or self.pattern.search(log.message) is not None)
+        )
+
+    @property
+    def everything(self) -> bool:
+        """Whether no line is left out."""
+        return self == Wanted()
+
+
+@dataclass(slots=True)
+class Reached:
+    """How far a stream was read."""
+
+    offset: int | None = None
+
+
+def _last(number: int | None, wanted: Wanted) -> int | None:
+    """How many lines of history: a run's are all of interest, a whole system's are not."""
+    return number if number is not None else None if wanted.run or wanted.since else 100
+
+
+async def _print(settings: Settings, wanted: Wanted, last: int | None, *, follow: bool, as_json: bool) -> None:
+    from flowkit.cli import lines
+    from flowkit.cli.output import say
+    from flowkit.cli.parts import broker_of
+    from flowkit.wire.topology import Topology
+
+    def show(log: Log) -> None:
+        text = log.encode().decode() if as_json else lines.show(log, sys.stdout, run=wanted.run is None)
+        print(text, flush=follow)  # noqa: T201 - the command line prints
+
+    topology = Topology(settings.namespace)
+    offset: int | str = "first"
+    shown: set[tuple[str | None, int | None]] = set()
+    archived = False
+    if wanted.run is not None:
+        try:
+            history, offset = await _archive(settings, wanted)
+        except StoreUnreachable as error:
+            say(f"flowkit: {error} Reading the log stream only.")
+        else:
+            archived = True
+            for log in history if last is None else history[len(history) - min(last, len(history)) :]:
+                show(log)
+            shown = {(log.worker, log.seq) for log in history if log.seq is not None}
+    if archived and not follow:
+        return
+    async with broker_of(settings) as broker:
+        if not archived:
+            offset = await _print_history(broker, topology, wanted, last, show)
+        if follow:
+            async for log in _stream(broker, topology, offset, quiet=None):
+                if log in wanted and (log.worker, log.seq) not in shown:
+                    show(log)
+
+
+async def _archive(settings: Settings, wanted: Wanted) -> tuple[list[Log], int | str]:
+    """Archived lines, and the offset where the stream goes on: read first, so that nothing lies between."""
+    from flowkit.cli.parts import store_of
+
+    async with store_of(settings) as store:
+        position = await store.transact(lambda transaction: transaction.archive_offset())
+        found = await store.query(
+            lambda query: query.logs(run_id=wanted.run, node=wanted.node, since=wanted.since, limit=None)
+        )
+    return [log for log in found if log in wanted], "first" if position is None else position + 1
+
+
+async def _print_history(
+    broker: Broker, topology: Topology, wanted: Wanted, last: int | None, show: Callable[[Log], None]
+) -> int | str:
+    """The stream up to now; returns the offset of what comes next."""
+    begin: int | str = "first"
+    if last is not None and wanted.everything:
+        # Each message has one line at least, so the last n lines are in the last n messages.
+        newest = await _newest(broker, topology)
+        begin = "first" if newest is None else max(0, newest - last + 1)
+    reached = Reached()
+    kept: deque[Log] = deque(maxlen=last)
+    async for log in _stream(broker, topology, begin, quiet=QUIET, reached=reached):
+        if log in wanted:
+            kept.append(log)
+    for log in kept:
+        show(log)
+    return "first" if reached.offset is None else reached.offset + 1
+
+
+async def _newest(broker: Broker, topology: Topology) -> int | None:
+    """The offset of the newest message, None when there is none."""
+    reached = Reached()
+    async for _ in _stream(broker, topology, "last", quiet=QUIET, reached=reached):
+        pass
+    return reached.offset
+
+
+async def _stream(
+    broker: Broker, topology: Topology, offset: int | str, *, quiet: float | None, reached: Reached | None = None
+) -> AsyncIterator[Log]:
+    """Lines of the stream from an offset; with ``quiet`` it ends at what is newer than now, or after that silence."""
+    from flowkit.cli.output import say
+    from flowkit.wire import messages as wire
+
+    consumer = broker.consume(topology.logs, prefetch=1_000, offset=offset)
+    begun = time.time()
+    try:
+        try:
+            async with asyncio.timeout(CONNECT):
+                await consumer.wait_connected()
+        except TimeoutError:
+            say(f"flowkit: {broker.url} has no log stream {topology.logs.name!r} yet: start a coordinator or a worker")
+            if quiet is not None:
+                return
+        while True:
+            try:
+                async with asyncio.timeout(quiet):
+                    deliveries = await consumer.receive(1_000)
+            except TimeoutError:
+                return
+            for delivery in deliveries:
+                try:
+                    found = wire.decode_many(wire.Log, delivery.body)
+                except Unreadable as error:
+                    say(f"flowkit: a log message at offset {delivery.offset} cannot be read: {error}")
+                    continue
+                if quiet is not None and found and found[0].ts > begun:
+                    return
+                if reached is not None:
+                    reached.offset = delivery.offset
+                for log in found:
+                    yield log
+            await consumer.ack(deliveries)
+    finally:
+        await consumer.close()

@@ -1,0 +1,131 @@
+"""What is printed: data on stdout, messages on stderr; no colour and no animation without a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+# C0 and C1 control characters but tab and newline, and the marks that turn the direction of writing.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_COLOURS = {"red": "31", "green": "32", "yellow": "33", "grey": "90", "bold": "1"}
+
+
+def data(text: str) -> None:
+    """Print a line of data."""
+    print(clean(text, sys.stdout), flush=True)  # noqa: T201 - the command line prints
+
+
+def data_json(value: Any) -> None:
+    """Print a value as JSON: on one line, for a terminal indented."""
+    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)  # noqa: T201
+
+
+def say(text: str) -> None:
+    """Print a message on stderr."""
+    print(clean(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+
+
+def clean(text: str, stream: TextIO) -> str:
+    """Without control characters where they could reach a terminal: logs and outputs are other people's text."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if stream.isatty() else text
+
+
+def paint(text: str, colour: str, stream: TextIO) -> str:
+    """In colour, on a terminal whose user did not decline (``NO_COLOR``)."""
+    if not stream.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return text
+    return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m"
+
+
+def moment(seconds: float | None) -> str | None:
+    """Unix seconds as RFC 3339 text in UTC, for JSON."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def clock(seconds: float | None) -> str:
+    """Unix seconds as local date and time, for people."""
+    return "" if seconds is None else datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006
+
+
+def duration(seconds: float | None) -> str:
+    """``0.35 s``, ``12.3 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Columns as wide as they need; numbers to the right. Each cell on one line."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
+    right = [
+        bool(cells) and all(_is_number(row[at]) for row in cells) and any(row[at] for row in cells)
+        for at in range(len(head))
+    ]
+    lines = []
+    for row in (list(head), *cells):
+        shown = (text.rjust(width) if to_right else text.ljust(width)
+                 for text, width, to_right in zip(row, widths, right, strict=True))  # fmt: skip
+        lines.append("  ".join(shown).rstrip())
+    return "\n".join(lines)
+
+
+def outputs(value: dict[str, Any]) -> str:
+    """A run's outputs for people: plain values first, one a line, then tables, then whatever is left as JSON."""
+    plain, tables = [], []
+    width = max((len(key) for key in value), default=0)
+    for key, inner in value.items():
+        if isinstance(inner, dict) and inner and all(map(_is_plain, inner.values())) and len(inner) > 2:
+            tables.append(f"{key}\n" + _indent(table(list(inner), [list(inner.values())])))
+        elif _rows(inner):
+            head = list(dict.fromkeys(column for row in inner for column in row))
+            tables.append(f"{key}\n" + _indent(table(head, [[row.get(column) for column in head] for row in inner])))
+        else:
+            plain.append(f"{key.ljust(width)}  {_cell(inner)}")
+    return "\n\n".join(["\n".join(plain), *tables] if plain else tables)
+
+
+def _indent(text: str) -> str:
+    return "\n".join("  " + line for line in text.splitlines())
+
+
+def _rows(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(row, dict) and row and all(map(_is_plain, row.values())) for row in value)
+    )
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _is_number(text: str) -> bool:
+    return not text or re.fullmatch(r"-?[\d,]+(\.\d+)?", text) is not None
+
+
+def _cell(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case str():
+            return " ".join(value.split()) if "\n" in value else value
+        case bool():
+            return "yes" if value else "no"
+        case int():
+            return f"{value:,}"
+        case float():
+            return f"{value:,g}"
+        case _:
+            return json.dumps(value, ensure_ascii=False)

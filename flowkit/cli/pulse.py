@@ -1,0 +1,99 @@
+"""Signs of life: a small file for each worker or coordinator, written by its event loop, read by ``flowkit health``.
+
+A file needs no port and no broker. When the event loop hangs, the file grows old; when the process is gone, nobody
+writes it. It lies in ``$XDG_RUNTIME_DIR/flowkit``, or in ``.flowkit/run`` where there is no such folder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+EVERY = 2  # seconds between two beats
+TOO_OLD = 30  # seconds without a beat: the event loop hangs. Well over any hiccup, well under what a task may block
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What a process last said of itself; ``age`` in seconds."""
+
+    pid: int
+    kind: str
+    name: str
+    ready: bool
+    age: float
+
+    @property
+    def live(self) -> bool:
+        """Whether its event loop turns."""
+        return self.age < TOO_OLD
+
+
+class Pulse:
+    """Writes the file.
+
+    Args:
+        kind: ``worker`` or ``coordinator``.
+        name: of the process.
+        ready: whether it is connected and consuming.
+    """
+
+    def __init__(self, kind: str, name: str, ready: Callable[[], bool]) -> None:
+        self._kind, self._name, self._ready = kind, name, ready
+        self._path = folder() / f"{os.getpid()}.json"
+
+    async def run(self) -> None:
+        """Beat until cancelled, then remove the file."""
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            while True:
+                self._beat()
+                await asyncio.sleep(EVERY)
+        except OSError as error:  # a read-only file system: the service works, only 'flowkit health' cannot
+            logger.warning("no sign of life in %s: %s", self._path, error.strerror, extra={"action": "no_pulse"})
+        finally:
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        words = {"kind": self._kind, "name": self._name, "ready": self._ready()}
+        fresh = self._path.with_suffix(".new")
+        fresh.write_text(json.dumps(words), "utf-8")
+        fresh.replace(self._path)
+
+
+def signs() -> list[Sign]:
+    """The signs of life of all processes that are there."""
+    found = []
+    for path in sorted(folder().glob("*.json")):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # just removed, or not ours
+            words, age = json.loads(path.read_text("utf-8")), time.time() - path.stat().st_mtime
+            pid = int(path.stem)
+            if _exists(pid):
+                found.append(Sign(pid, words["kind"], words["name"], bool(words["ready"]), age))
+    return found
+
+
+def folder() -> Path:
+    """Where the files lie."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    return Path(runtime) / "flowkit" if runtime and os.access(runtime, os.W_OK) else Path(".flowkit/run")
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's, but there
+        return True
+    return True

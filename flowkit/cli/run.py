@@ -1,0 +1,107 @@
+"""``flowkit run``: a whole workflow in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowkit.cli import options
+from flowkit.cli.inputs import inputs_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from flowkit.broker import Consumer
+    from flowkit.cli.progress import Progress
+    from flowkit.embedded import Embedded
+
+HELP = options.page(
+    "Run a workflow here: coordinator and workers in this process, outputs on stdout, logs on stderr.",
+    "flowkit run add -F a=1 -F b=2",
+    """flowkit run add --input '{"a": 1, "b": 2}'""",
+    "flowkit run discover -F directory=src --json | jq .files",
+    after="It uses a broker in memory and a temporary store (FLOWKIT_BROKER_URL and FLOWKIT_STORE_URL do not count).",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("run", help=HELP)(run)
+
+
+def run(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="Name of the first node: a file in the nodes folder.")],
+    *,
+    input: options.Input = None,  # noqa: A002 - the flag's name
+    fields: options.Fields = None,
+    nodes: options.Nodes = None,
+    store: Annotated[str | None, typer.Option("--store", metavar="URL", help="Keep the run in this store.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks of one node at a time.")] = None,
+    as_json: options.Json = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more: node files present, debug logs.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No logs of nodes below WARNING.")] = False,
+) -> None:
+    """Parse, run, print."""
+    from flowkit.cli import output
+
+    inputs = inputs_of(input, fields)
+    settings = options.settings_of(nodes_dir=nodes)
+    threshold = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
+    place = {"store_url": store, "concurrency": concurrency or 20, "limits": settings.limits}
+    outputs = asyncio.run(_run(node, inputs, settings.nodes_dir, place, threshold))
+    if sys.stdout.isatty() and not as_json:
+        output.data(output.outputs(outputs))
+    else:
+        output.data_json(outputs)
+
+
+async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, Any], threshold: str) -> dict[str, Any]:
+    from flowkit import loading
+    from flowkit.cli.progress import Progress
+    from flowkit.embedded import embedded
+    from flowkit.errors import UsageError
+
+    progress = Progress(node)
+    async with embedded(nodes, **place) as (house, client):
+        if threshold == "DEBUG":
+            progress.above(f"nodes in {nodes}: {', '.join(sorted(loading.find(nodes)))}")
+        if reason := await house.summon(node):  # the first node's mistakes are the caller's, not the run's
+            raise UsageError(reason)
+        logs = house.broker.consume(house.topology.logs, prefetch=10_000, offset="first")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_print_logs(logs, progress, threshold))
+            drawing = group.create_task(_draw(house, progress))
+            try:
+                started = await client.start(node, inputs)
+                await started.end()
+            finally:
+                drawing.cancel()
+                await logs.stop()  # what has arrived is still printed
+        progress.end()
+        return await started.outputs()
+
+
+async def _print_logs(logs: Consumer, progress: Progress, threshold: str) -> None:
+    from flowkit.cli import lines
+    from flowkit.wire import messages as wire
+
+    while deliveries := await logs.receive(1_000):
+        for delivery in deliveries:
+            for log in wire.decode_many(wire.Log, delivery.body):
+                if lines.rank(log.level) >= lines.rank(threshold):
+                    progress.above(lines.show(log))
+        await logs.ack(deliveries)
+
+
+async def _draw(house: Embedded, progress: Progress) -> None:
+    while progress.shown:
+        await asyncio.sleep(0.2)
+        counts = await house.store.query(lambda query: query.nodes())
+        waiting = sum(count.held + count.queued for count in counts)
+        running = ", ".join(count.node for count in counts if count.running or count.queued)
+        progress.update(
+            f"{running}: {waiting + sum(count.running for count in counts):,} tasks to do" if counts else ""
+        )

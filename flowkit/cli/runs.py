@@ -1,0 +1,211 @@
+"""``flowkit runs list|show|tree``: what ran, what runs, and why it failed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowkit.cli import options
+from flowkit.errors import NotFound
+
+if TYPE_CHECKING:
+    from flowkit.store.protocol import RunRow, TaskRow
+
+app = typer.Typer(help="What ran, what runs, and why it failed.", no_args_is_help=True, rich_markup_mode=None)
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
+STATUSES = ("running", "paused", "succeeded", "failed", "cancelled")
+MARKS = {"succeeded": "✔", "failed": "✖", "cancelled": "⊘", "running": "▶", "queued": "…", "held": "⏸", "waiting": "⏸"}
+_COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "grey", "running": "yellow"}
+
+
+@app.command(
+    "list",
+    help=options.page(
+        "List runs, newest first.",
+        "flowkit runs list",
+        "flowkit runs list --status failed --since 1h",
+        "flowkit runs list --json --limit 1000 | jq -r '.runs[].id'",
+    ),
+)
+def list_runs(
+    *,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="How many at most.")] = 20,
+    status: Annotated[str | None, typer.Option(metavar="STATUS", help=f"One of {', '.join(STATUSES)}.")] = None,
+    node: Annotated[str | None, typer.Option(metavar="NAME", help="Begun at this node.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="1h", help="Started within this time.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on from 'next' of the page before.")] = None,
+    store: options.Store = None,
+    as_json: options.Json = False,
+) -> None:
+    """Parse, ask, print."""
+    import time
+
+    from flowkit.cli.output import clock, data, data_json, duration, moment, say, table
+    from flowkit.errors import UsageError
+
+    if status is not None and status not in STATUSES:
+        raise UsageError(f"--status {status!r}: expected one of {', '.join(STATUSES)}")
+    oldest = time.time() - options.seconds(since, "--since") if since else None
+    runs, following = asyncio.run(
+        _ask(store, lambda query: query.runs(limit=limit, after=after, status=status, node=node, since=oldest))
+    )
+    if as_json:
+        listed = [
+            {"id": run.id, "node": run.node, "status": run.status, "started_at": moment(run.started_at),
+             "ended_at": moment(run.ended_at), "error": _json(run.error)}
+            for run in runs
+        ]  # fmt: skip
+        data_json({"v": 1, "runs": listed, "next": following})
+        return
+    rows = [
+        (run.id, run.node, run.status, clock(run.started_at), duration(_took(run)), str(run.tasks), _why(run)[:80])
+        for run in runs
+    ]
+    data(table(("run", "node", "status", "started", "took", "tasks", "message"), rows))
+    if following:
+        say(f"There are more: flowkit runs list --after {following}")
+
+
+@app.command(
+    help=options.page(
+        "Show one run: inputs, outputs, tasks.",
+        "flowkit runs show 5f1c…",
+        "flowkit runs show 5f1c… --json | jq .outputs",
+    )
+)
+def show(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
+    """Ask, print."""
+    from flowkit.cli.output import clock, data, data_json, duration, table
+
+    row, tasks = asyncio.run(_run_and_tasks(store, run))
+    if as_json:
+        data_json(_run_json(row, tasks))
+        return
+    facts = {
+        "run": row.id,
+        "node": row.node,
+        "status": row.status,
+        "started": clock(row.started_at),
+        "took": duration(_took(row)),
+        "tags": _text(row.tags) if row.tags not in (b"{}", b"") else "",
+        "inputs": _text(row.inputs),
+        "outputs": _text(row.outputs),
+        "message": _why(row),
+    }
+    data("\n".join(f"{key:<8} {value}" for key, value in facts.items() if value))
+    data("")
+    head = ("path", "node", "status", "attempt", "took", "worker", "message")
+    data(table(head, [_task_cells(task) for task in tasks]))
+
+
+@app.command(
+    help=options.page("Show the tasks of a run as a tree.", "flowkit runs tree 5f1c…", "flowkit runs tree 5f1c… --json")
+)
+def tree(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
+    """Ask, print."""
+    from flowkit.cli.output import clean, data_json, duration, paint
+
+    row, tasks = asyncio.run(_run_and_tasks(store, run))
+    if as_json:
+        data_json(_run_json(row, tasks))
+        return
+    for task in tasks:
+        mark = paint(MARKS.get(task.status, "?"), _COLOURS.get(task.status, "grey"), sys.stdout)
+        words = [task.node, _state(task), duration(_task_took(task)), _why(task)[:100]]
+        line = clean("  ".join(word for word in words if word), sys.stdout)
+        print("  " * (len(task.path.split(".")) - 1) + f"{mark} {line}", flush=True)  # noqa: T201 - the command line prints
+
+
+async def _ask(store_url: str | None, question: Any) -> Any:
+    from flowkit.cli.parts import store_of
+
+    async with store_of(options.settings_of(store_url=store_url)) as store:
+        return await store.query(question)
+
+
+async def _run_and_tasks(store_url: str | None, run_id: str) -> tuple[RunRow, list[TaskRow]]:
+    found: tuple[RunRow | None, list[TaskRow]] = await _ask(
+        store_url, lambda query: (query.run(run_id), query.tasks(run_id))
+    )
+    row, tasks = found
+    if row is None:
+        raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
+    return row, tasks
+
+
+def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
+    from flowkit.cli.output import moment
+
+    return {
+        "v": 1,
+        "id": run.id,
+        "node": run.node,
+        "status": run.status,
+        "inputs": _json(run.inputs),
+        "outputs": _json(run.outputs),
+        "message": run.message,
+        "error": _json(run.error),
+        "tags": _json(run.tags),
+        "parent": run.parent,
+        "started_at": moment(run.started_at),
+        "ended_at": moment(run.ended_at),
+        "tasks": [
+            {
+                "id": str(task.id),
+                "node": task.node,
+                "status": task.status,
+                "attempt": task.attempt,
+                "tries": task.tries,
+                "path": task.path,
+                "held_for": task.held_for,
+                "due": moment(task.due),
+                "message": task.message,
+                "error": _json(task.error),
+                "worker": task.worker,
+                "created_at": moment(task.created_at),
+                "sent_at": moment(task.sent_at),
+                "started_at": moment(task.started_at),
+                "finished_at": moment(task.finished_at),
+            }
+            for task in tasks
+        ],
+    }
+
+
+def _task_cells(task: TaskRow) -> tuple[str, ...]:
+    from flowkit.cli.output import duration
+
+    took = duration(_task_took(task))
+    return task.path, task.node, _state(task), str(task.attempt), took, task.worker or "", _why(task)[:80]
+
+
+def _json(raw: bytes | None) -> Any:
+    return None if raw is None else json.loads(raw)
+
+
+def _text(raw: bytes | None, most: int = 2_000) -> str:
+    text = "" if raw is None else raw.decode()
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters: --json has all)"
+
+
+def _why(row: RunRow | TaskRow) -> str:
+    error = _json(row.error)
+    text = f"{error.get('type', 'error')}: {error.get('message', '')}" if isinstance(error, dict) else row.message
+    return " ".join(text.split())
+
+
+def _state(task: TaskRow) -> str:
+    return f"held ({task.held_for})" if task.status == "held" and task.held_for else task.status
+
+
+def _took(run: RunRow) -> float | None:
+    return None if run.ended_at is None else run.ended_at - run.started_at
+
+
+def _task_took(task: TaskRow) -> float | None:
+    return None if task.finished_at is None or task.started_at is None else task.finished_at - task.started_at

@@ -1,0 +1,143 @@
+"""How a worker or a coordinator lives as a process: signals, first connect, a sign of life, its own log."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from flowkit.cli.pulse import Pulse
+from flowkit.cli.service_log import configure
+
+if TYPE_CHECKING:
+    from flowkit.broker import Broker
+    from flowkit.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+FIRST_CONNECT = 60  # seconds: a broker that starts together with this process is no error
+
+
+def serve(settings: Settings, work: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
+    """Run a service in an event loop until it ends by itself or by signals; returns the exit code."""
+    configure(settings.log_level, settings.log_format)
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # an extra
+        new_event_loop = None  # type: ignore[assignment]
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(_with_signals(work))
+
+
+async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
+    signals = Signals()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.received, number)
+    return await work(signals)
+
+
+class Signals:
+    """SIGTERM and SIGINT: the first one asks to finish, the second one to stop now."""
+
+    def __init__(self) -> None:
+        self.first, self.second = asyncio.Event(), asyncio.Event()
+
+    def received(self, number: signal.Signals) -> None:
+        """Note one."""
+        if self.first.is_set():
+            logger.warning("%s again: stopping now", number.name, extra={"action": "force"})
+            self.second.set()
+        else:
+            logger.info("%s: finishing what has started; once more stops now", number.name, extra={"action": "drain"})
+            self.first.set()
+
+
+async def until_stopped(
+    service: Coroutine[Any, Any, object],
+    signals: Signals,
+    *,
+    drain: Callable[[], Awaitable[bool]],
+    force: Callable[[], object] | None = None,
+) -> int:
+    """Run a service; drain it at the first signal and force it at the second.
+
+    Args:
+        service: its ``run``.
+        signals: of this process.
+        drain: ends it in good order; answers whether started work had to be abandoned.
+        force: ends it now; without it the service is cancelled.
+
+    Returns:
+        the exit code: 0, or 1 when work was abandoned or the service ended unasked.
+    """
+    running = asyncio.create_task(service)
+    asked = asyncio.create_task(signals.first.wait())
+    finishing: asyncio.Task[bool] | None = None
+    again = asyncio.create_task(signals.second.wait())
+
+    async def finish() -> bool:
+        abandoned = await drain()
+        await asyncio.wait((running,))
+        return abandoned
+
+    try:
+        await asyncio.wait((running, asked), return_when=asyncio.FIRST_COMPLETED)
+        if running.done():
+            running.result()  # nobody asked: it says why, or has ended for good
+            return 1
+        finishing = asyncio.create_task(finish())
+        await asyncio.wait((finishing, again), return_when=asyncio.FIRST_COMPLETED)
+        if not finishing.done():
+            (force or running.cancel)()
+        abandoned = await finishing
+        if running.cancelled():
+            return 1
+        running.result()
+        return 1 if abandoned else 0
+    finally:
+        tasks = [task for task in (running, asked, again, finishing) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: Settings, signals: Signals) -> AsyncIterator[Broker | None]:
+    """The broker, connected; None when a signal came first.
+
+    Raises:
+        BrokerUnreachable: it did not answer for a minute, or refuses the login.
+    """
+    from flowkit.broker import open_broker
+
+    broker = open_broker(settings.broker_url, heartbeat=settings.heartbeat)
+    try:
+        logger.info("connecting to %s", broker.url, extra={"action": "connecting"})
+        connecting = asyncio.create_task(broker.connect(FIRST_CONNECT))
+        asked = asyncio.create_task(signals.first.wait())
+        try:
+            await asyncio.wait((connecting, asked), return_when=asyncio.FIRST_COMPLETED)
+            if connecting.done():
+                await connecting
+        finally:
+            asked.cancel()
+            connecting.cancel()
+        yield None if signals.first.is_set() else broker
+    finally:
+        await broker.close()
+
+
+@contextlib.asynccontextmanager
+async def alive(kind: str, name: str, ready: Callable[[], bool]) -> AsyncIterator[None]:
+    """Show signs of life to ``flowkit health`` while the block runs."""
+    pulse = Pulse(kind, name, ready)
+    async with asyncio.TaskGroup() as group:
+        beating = group.create_task(pulse.run())
+        try:
+            yield
+        finally:
+            beating.cancel()

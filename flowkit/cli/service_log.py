@@ -1,0 +1,44 @@
+"""FlowKit's own log: stdlib logging on stderr, as text or as one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+from flowkit.cli.output import moment
+
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, logger, message, and the fields given as ``extra``."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        words = {
+            "ts": moment(record.created),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{key: value for key, value in vars(record).items() if key not in _STANDARD},
+        }
+        if record.exc_info:
+            words["exception"] = self.formatException(record.exc_info)
+        return json.dumps(words, ensure_ascii=False, default=str)
+
+
+def configure(level: str, style: str) -> None:
+    """Send FlowKit's own log to stderr.
+
+    Args:
+        level: from which level on.
+        style: ``text`` or ``json``.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if style == "json" else text)
+    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
+    logging.getLogger("flowkit").setLevel(level)
+    for loud in ("aio_pika", "aiormq"):  # every reconnect with a traceback: FlowKit says it in one line
+        logging.getLogger(loud).setLevel("CRITICAL")

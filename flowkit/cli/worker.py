@@ -1,0 +1,85 @@
+"""``flowkit worker``: a long-lived worker on the broker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flowkit.cli import options
+
+if TYPE_CHECKING:
+    from flowkit.cli.service import Signals
+    from flowkit.settings import Settings
+    from flowkit.worker.definition import Definition
+
+HELP = options.page(
+    "Work for the nodes named, until SIGTERM or Ctrl-C: then finish what has started.",
+    "flowkit worker --node add",
+    "flowkit worker --node resize --node store --concurrency 20",
+    "flowkit worker --node ./jobs/resize.py --broker amqp://worker@rabbitmq/",
+    after="The first connect is tried for 60 s. Exit 0, or 1 when started work had to be abandoned.",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command("worker", help=HELP)(worker)
+
+
+def worker(
+    *,
+    node: Annotated[
+        list[str],
+        typer.Option(
+            "--node", metavar="NAME", help="A file in the nodes folder, a path ending in .py, or package:attribute."
+        ),
+    ],
+    nodes: options.Nodes = None,
+    broker: options.Broker = None,
+    namespace: options.Namespace = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks of one node at a time.")] = None,
+    drain_timeout: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="How long started work may take after SIGTERM (25).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of this worker; made up when left out.")] = None,
+    log_level: options.LogLevel = None,
+    log_format: options.LogFormat = None,
+) -> None:
+    """Parse, serve."""
+    from flowkit import loading
+    from flowkit.cli.service import serve
+
+    settings = options.settings_of(
+        nodes_dir=nodes,
+        broker_url=broker,
+        namespace=namespace,
+        concurrency=concurrency,
+        drain_timeout=drain_timeout,
+        log_level=log_level and log_level.upper(),
+        log_format=log_format,
+    )
+    # A node that cannot be loaded is said before anything is connected.
+    definitions = [definition for one in dict.fromkeys(node) for definition in loading.load(one, settings.nodes_dir)]
+    raise typer.Exit(serve(settings, lambda signals: _work(settings, definitions, name, signals)))
+
+
+async def _work(settings: Settings, definitions: list[Definition], name: str | None, signals: Signals) -> int:
+    from flowkit.cli.service import alive, connected, until_stopped
+    from flowkit.wire.topology import Topology
+    from flowkit.worker.worker import Worker
+
+    async with connected(settings, signals) as broker:
+        if broker is None:
+            return 0
+        working = Worker(
+            broker,
+            Topology(settings.namespace),
+            definitions,
+            name=name,
+            concurrency=settings.concurrency,
+            drain_timeout=settings.drain_timeout,
+            limits=settings.limits,
+        )
+        async with alive("worker", working.name, lambda: working.connected):
+            return await until_stopped(working.run(), signals, drain=working.stop, force=working.force)

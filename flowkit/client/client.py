@@ -1,0 +1,233 @@
+"""``Client``: begin runs on a broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+from flowkit.broker import Broker, Outgoing, open_broker
+from flowkit.client.ear import Ear
+from flowkit.client.run import Run
+from flowkit.errors import AccessRefused, BrokerUnreachable, PublishError, TimedOut, TooLarge, Unroutable, UsageError
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+from flowkit.wire.topology import Topology
+
+if TYPE_CHECKING:
+    from flowkit.client.sync import SyncClient
+
+ROUTE_RETRY = 0.2  # seconds between attempts while no queue is bound for starts
+
+
+class Client:
+    """Begins runs, waits for them, signals and cancels them.
+
+    ::
+
+        async with Client("amqp://localhost/") as client:
+            run = await client.start("add", {"a": 1, "b": 2})
+            print(await run.outputs(timeout=30))
+
+    Args:
+        url: address of the broker.
+        namespace: prefix of exchanges and queues.
+        broker: a connected broker to use instead of an address; it is not closed with the client.
+        listen: hear the ends of runs. Without it nothing can be waited for, and fewer permissions are needed.
+        patience: seconds to wait for the broker, and for somebody to declare what may not be declared here.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        namespace: str = "flowkit",
+        broker: Broker | None = None,
+        listen: bool = True,
+        patience: float = 10,
+    ) -> None:
+        if (url is None) == (broker is None):
+            raise UsageError("Client takes an address or a broker: Client('amqp://user@host/') or Client(broker=…)")
+        self._url, self._given = url, broker
+        self._topology = Topology(namespace)
+        self._listen, self._patience = listen, patience
+        self._broker: Broker | None = broker
+        self._ear: Ear | None = None
+        self._declared: set[str] = set()
+
+    @classmethod
+    def sync(cls, url: str, *, namespace: str = "flowkit", listen: bool = True, patience: float = 10) -> SyncClient:
+        """The same for code that is not async: ``with Client.sync(url) as client: …``."""
+        from flowkit.client.sync import SyncClient
+
+        return SyncClient(lambda: cls(url, namespace=namespace, listen=listen, patience=patience))
+
+    async def __aenter__(self) -> Self:
+        if self._given is None:
+            assert self._url is not None
+            self._broker = open_broker(self._url)
+            try:
+                await self._broker.connect(self._patience)
+            except BaseException:
+                await self._broker.close()
+                raise
+        if self._listen:
+            assert self._broker is not None
+            self._ear = Ear(self._broker, self._topology, self._resend)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._ear is not None:
+                await self._ear.close()
+        finally:
+            if self._given is None and self._broker is not None:
+                await self._broker.close()
+
+    async def start(
+        self,
+        node: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,  # noqa: A002 - the word of the command line
+        tags: Mapping[str, str] | None = None,
+        delay: float = 0,
+        deadline: float | None = None,
+    ) -> Run:
+        """Begin a run.
+
+        Args:
+            node: name of its first node.
+            inputs: a JSON object.
+            id: the run's id. The same id with the same node and inputs is the same run, however often it is started.
+            tags: words to find it by.
+            delay: seconds before its first task is sent.
+            deadline: seconds after which it fails when it has not ended.
+
+        Raises:
+            UsageError: a name, the inputs or a number cannot be; the message says which.
+            TimedOut: nobody declared the queue for starts within ``patience``.
+            Refused: the broker does not allow it.
+        """
+        start = _start(node, inputs, run_id=id, tags=tags, delay=delay, deadline=deadline)
+        return (await self._begin([start]))[0]
+
+    async def start_many(
+        self, node: str, inputs: Iterable[Mapping[str, Any]], *, tags: Mapping[str, str] | None = None
+    ) -> list[Run]:
+        """Begin one run for each of ``inputs``, published together.
+
+        Raises:
+            UsageError, TimedOut, Refused: as ``start``; some of the runs may have begun.
+        """
+        return await self._begin([_start(node, one, tags=tags) for one in inputs])
+
+    async def _begin(self, starts: Sequence[wire.Start]) -> list[Run]:
+        awaited = None
+        if self._ear is not None:
+            await self._within(self._open_ear(self._ear), self._topology.name("runs"))
+            awaited = [self._ear.expect(start) for start in starts]
+        await self._within(self._publish("starts", self._outgoing(starts)), self._topology.name("starts"))
+        return [
+            Run(start.run_id or "", awaited[at] if awaited else None, self._command) for at, start in enumerate(starts)
+        ]
+
+    async def _open_ear(self, ear: Ear) -> None:
+        await self._declare("runs")
+        await ear.open()
+
+    async def _resend(self, starts: Sequence[wire.Start]) -> None:
+        """After a reconnect. The broker may have forgotten everything; there is no hurry, the runs are under way."""
+        self._declared.clear()
+        await self._publish("starts", self._outgoing(starts))
+
+    def _outgoing(self, starts: Sequence[wire.Start]) -> list[Outgoing]:
+        exchange = self._topology.name("starts")
+        return [
+            Outgoing(exchange, start.node, start.encode(), start.TYPE, correlation_id=start.run_id, app_id=start.node)
+            for start in starts
+        ]
+
+    async def _command(self, command: wire.Command) -> None:
+        exchange = self._topology.name("commands")
+        message = Outgoing(exchange, command.kind, command.encode(), command.TYPE, correlation_id=command.run_id)
+        await self._within(self._publish("commands", [message]), exchange)
+
+    async def _publish(self, short: str, messages: Sequence[Outgoing]) -> None:
+        """Publish until all are taken; while no queue is bound, somebody may still declare it."""
+        await self._declare(short)
+        while messages:
+            verdicts = await self._connected.publish(messages)
+            for verdict in verdicts:
+                if verdict is not None and not isinstance(verdict, Unroutable):
+                    raise _refusal(verdict)
+            messages = [one for one, verdict in zip(messages, verdicts, strict=True) if verdict is not None]
+            if messages:
+                await asyncio.sleep(ROUTE_RETRY)
+
+    async def _declare(self, short: str) -> None:
+        """Declare an exchange, and the queue that keeps what is sent there, as far as permissions go."""
+        if short in self._declared:
+            return
+        name = self._topology.name(short)
+        queues = {"starts": (self._topology.starts,), "commands": (self._topology.commands,)}
+        dead_letters = (self._topology.unreadable, self._topology.dead) if short in queues else ()
+        exchanges = {exchange.name: exchange for exchange in self._topology.exchanges}
+        needed = [exchanges[name], *([exchanges[self._topology.name("dead")]] if dead_letters else [])]
+        await self._connected.declare([*needed, *dead_letters, *queues.get(short, ())])
+        self._declared.add(short)
+
+    async def _within(self, work: Coroutine[Any, Any, None], missing: str) -> None:
+        """Do this within ``patience``, or say what is missing."""
+        try:
+            async with asyncio.timeout(self._patience):
+                await work
+        except TimeoutError:
+            broker = self._connected
+            if not broker.connected:
+                raise BrokerUnreachable(broker.url, f"no connection for {self._patience:g} s") from None
+            raise TimedOut(
+                f"broker {broker.url}: nobody has declared {missing!r} within {self._patience:g} s, "
+                "and this login may not. Start a coordinator ('flowkit coordinator')."
+            ) from None
+
+    @property
+    def _connected(self) -> Broker:
+        if self._broker is None:
+            raise UsageError("a Client is used inside 'async with Client(url) as client:'")
+        return self._broker
+
+
+def _start(
+    node: str,
+    inputs: Mapping[str, Any] | None,
+    *,
+    run_id: str | None = None,
+    tags: Mapping[str, str] | None = None,
+    delay: float = 0,
+    deadline: float | None = None,
+) -> wire.Start:
+    values: dict[str, Any] = {"node": node, "inputs": dict(inputs or {}), "run_id": run_id or uuid4().hex}
+    codec.check(values["inputs"], "inputs")
+    if tags:
+        values["tags"] = dict(tags)
+    if delay:
+        values["delay"] = delay
+    if deadline is not None:
+        values["deadline"] = deadline
+    try:
+        return wire.Start(**values)
+    except ValidationError as error:
+        raise UsageError(f"this run cannot be started: {wire.explain(error)}") from None
+
+
+def _refusal(verdict: PublishError) -> Exception:
+    if isinstance(verdict, TooLarge):
+        return UsageError(f"the inputs are too large: {verdict}. Put the data elsewhere and pass its address.")
+    return AccessRefused(f"the broker did not take it: {verdict}")

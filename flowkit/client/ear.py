@@ -1,0 +1,143 @@
+"""Hears the ends of runs and tells those who wait.
+
+It listens from before the first start is published, on an exclusive queue of its own. Such a queue is gone with its
+connection, and with it what was announced meanwhile; so after every reconnect the starts of all runs that are still
+waited for are sent again: the coordinator answers the start of an ended run by announcing its end once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from uuid import uuid4
+from weakref import WeakValueDictionary
+
+from flowkit.broker import Broker, Consumer
+from flowkit.errors import Conflict, FlowKitError, Unreadable
+from flowkit.wire import messages as wire
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+
+RECONNECT_LOOK = 0.5  # seconds between two looks whether the connection was made anew
+
+
+@dataclass(eq=False)
+class Awaited:
+    """A run whose end is waited for. Forgotten by the ear when nobody holds it any more."""
+
+    start: wire.Start
+    end: asyncio.Future[wire.RunEnded | FlowKitError] = field(default_factory=asyncio.Future)
+
+    @property
+    def run_id(self) -> str:
+        """The run."""
+        assert self.start.run_id is not None, "a client always says the run's id"
+        return self.start.run_id
+
+    def settle(self, how: wire.RunEnded | FlowKitError) -> None:
+        """It ended; the first word counts."""
+        if not self.end.done():
+            self.end.set_result(how)
+
+
+class Ear:
+    """One client's ear.
+
+    Args:
+        broker: connected.
+        topology: names of exchanges and queues.
+        resend: publishes these starts again.
+    """
+
+    def __init__(
+        self, broker: Broker, topology: Topology, resend: Callable[[Sequence[wire.Start]], Awaitable[None]]
+    ) -> None:
+        self._broker, self._topology, self._resend = broker, topology, resend
+        self._awaited: WeakValueDictionary[str, Awaited] = WeakValueDictionary()
+        self._failure: FlowKitError | None = None
+        self._opening = asyncio.Lock()
+        self._consumer: Consumer | None = None
+        self._listening: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        """Listen, if it does not yet; returns when nothing published from now on can be missed."""
+        async with self._opening:
+            if self._consumer is None:
+                # One message at a time would be a round trip for each of many runs.
+                self._consumer = self._broker.consume(self._topology.runs(uuid4().hex), prefetch=500)
+                self._listening = asyncio.create_task(self._run(self._consumer), name="flowkit client ear")
+        await self._consumer.wait_connected()
+
+    def expect(self, start: wire.Start) -> Awaited:
+        """Wait for the end of the run that this start begins; call it before the start is published.
+
+        Raises:
+            Conflict: this client waits for a run of that id with another node or other inputs.
+        """
+        awaited = Awaited(start)
+        there = self._awaited.setdefault(awaited.run_id, awaited)
+        if (there.start.node, there.start.inputs) != (start.node, start.inputs):
+            raise Conflict(there.run_id)
+        if self._failure is not None:
+            there.settle(self._failure)
+        return there
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with suppress(asyncio.CancelledError, FlowKitError):  # those who waited were told
+                await self._listening
+        if self._consumer is not None:
+            await self._consumer.close()
+
+    async def _run(self, consumer: Consumer) -> None:
+        listen = asyncio.create_task(self._listen(consumer))
+        watch = asyncio.create_task(self._watch(consumer))
+        try:
+            await asyncio.wait((listen, watch), return_when=asyncio.FIRST_COMPLETED)
+            for task in (listen, watch):
+                if task.done():
+                    task.result()
+        except FlowKitError as error:
+            self._fail(error)
+            raise
+        except BaseException:
+            self._fail(FlowKitError("this client has stopped listening for the ends of runs"))
+            raise
+        finally:
+            listen.cancel()
+            watch.cancel()
+            await asyncio.gather(listen, watch, return_exceptions=True)
+
+    async def _listen(self, consumer: Consumer) -> None:
+        while deliveries := await consumer.receive(500):
+            for delivery in deliveries:
+                try:
+                    self._tell(wire.decode(wire.RunEnded, delivery.body))
+                except Unreadable as error:
+                    logger.warning("a run message that cannot be read: %s", error, extra={"action": "unreadable"})
+            await consumer.ack(deliveries)
+
+    def _tell(self, ended: wire.RunEnded) -> None:
+        awaited = self._awaited.get(ended.run_id)
+        if awaited is None or ended.node != awaited.start.node:
+            return  # somebody else's run, or somebody else's conflict with ours
+        awaited.settle(Conflict(ended.run_id) if ended.status == "conflict" else ended)
+
+    async def _watch(self, consumer: Consumer) -> None:
+        seen = consumer.reconnects
+        while True:
+            await asyncio.sleep(RECONNECT_LOOK)
+            if consumer.reconnects != seen and consumer.connected:
+                seen = consumer.reconnects
+                await self._resend([one.start for one in list(self._awaited.values()) if not one.end.done()])
+
+    def _fail(self, error: FlowKitError) -> None:
+        self._failure = error
+        for awaited in list(self._awaited.values()):
+            awaited.settle(error)

@@ -1,0 +1,94 @@
+"""A run, as the one who started it holds it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from uuid import uuid4
+
+from flowkit.client.ear import Awaited
+from flowkit.errors import FlowKitError, RunFailed, TimedOut, UsageError
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+
+
+class Run:
+    """A run that was started. ``id`` names it everywhere: ``flowkit runs show``, ``flowkit logs``.
+
+    Args:
+        run_id: its id.
+        awaited: its end; None when the client does not listen.
+        command: publishes a command to the coordinator.
+    """
+
+    def __init__(
+        self, run_id: str, awaited: Awaited | None, command: Callable[[wire.Command], Awaitable[None]]
+    ) -> None:
+        self.id = run_id
+        self._awaited, self._command = awaited, command
+
+    def __repr__(self) -> str:
+        return f"<Run {self.id}>"
+
+    @property
+    def ended(self) -> bool:
+        """Whether its end has been heard of."""
+        return self._awaited is not None and self._awaited.end.done()
+
+    async def end(self, *, timeout: float | None = None) -> wire.RunEnded:
+        """Wait for its end, however it ends.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            TimedOut: the run goes on.
+            Conflict: its id belongs to a run of another node or with other inputs.
+        """
+        if self._awaited is None:
+            raise UsageError(f"run {self.id!r} cannot be waited for: its client was made with listen=False")
+        try:
+            async with asyncio.timeout(timeout):
+                how = await asyncio.shield(self._awaited.end)  # others may wait for the same end
+        except TimeoutError:
+            raise TimedOut(
+                f"run {self.id} has not ended within {timeout:g} s; it goes on. See 'flowkit runs show {self.id}'."
+            ) from None
+        if isinstance(how, FlowKitError):
+            raise how
+        return how
+
+    async def outputs(self, *, timeout: float | None = None) -> dict[str, Any]:
+        """Wait for its outputs.
+
+        Args:
+            timeout: seconds to wait at most; None waits as long as it takes.
+
+        Raises:
+            RunFailed: it failed or was cancelled.
+            TimedOut: the run goes on.
+            Conflict: its id belongs to a run of another node or with other inputs.
+        """
+        ended = await self.end(timeout=timeout)
+        if ended.status != "succeeded":
+            why = f"{ended.error.type}: {ended.error.message}" if ended.error is not None else ended.message
+            raise RunFailed(self.id, ended.status, why)
+        return ended.outputs or {}
+
+    async def signal(self, name: str, input: Mapping[str, Any] | None = None) -> None:  # noqa: A002 - the field's name
+        """Send the run a signal, which ends one ``Wait`` of that name, now or when there is one.
+
+        Args:
+            name: of the signal.
+            input: a JSON object that the continuation gets as ``signal``.
+        """
+        body = dict(input or {})
+        codec.check(body, "input")
+        await self._command(
+            wire.Command(id=uuid4(), kind=wire.CommandKind.SIGNAL, run_id=self.id, name=name, input=body)
+        )
+
+    async def cancel(self) -> None:
+        """Ask for the run to be cancelled."""
+        await self._command(wire.Command(id=uuid4(), kind=wire.CommandKind.CANCEL, run_id=self.id))

@@ -1,0 +1,186 @@
+"""What can be configured, and where each value came from.
+
+Sources, first one wins: flags > environment (``FLOWKIT_*``) > ``flowkit.toml``, or ``[tool.flowkit]`` in
+``pyproject.toml`` when there is no such file > defaults. Only the command line, the composition root and a one-shot
+script read this; everything else takes plain values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+
+from flowkit.errors import UsageError
+from flowkit.flow.limits import Limits
+from flowkit.wire import names
+
+FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes"}  # the others: --drain-timeout, …
+PASSWORD_FILES = {"broker_url": "FLOWKIT_BROKER_PASSWORD_FILE", "store_url": "FLOWKIT_STORE_PASSWORD_FILE"}
+_LIMITS = Limits()
+
+
+def _namespace(value: str) -> str:
+    if not names.is_namespace(value):
+        raise ValueError(f"expected a word without dots, {names.NAMESPACE}")
+    return value
+
+
+Positive = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Settings(BaseModel):
+    """Every setting with its default. ``origins`` says of each where its value came from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    broker_url: str = Field("amqp://guest:guest@localhost:5672/", description="amqp:// or amqps:// address of RabbitMQ")
+    store_url: str = Field("sqlite:///.flowkit/flowkit.db", description="sqlite:///path or postgresql://…")
+    namespace: Annotated[str, AfterValidator(_namespace)] = Field(
+        "flowkit", description="prefix of every exchange and queue"
+    )
+    nodes_dir: Path = Field(Path("workers"), description="the folder with the node files")
+    concurrency: Positive = Field(
+        100, description="tasks of one node that a worker process runs at a time, where the node does not say"
+    )
+    drain_timeout: Seconds = Field(25, description="seconds that started work may take after SIGTERM")
+    heartbeat: Annotated[float, Field(ge=1, le=60)] = Field(
+        15, description="seconds between heartbeats of an AMQP connection; two missed ones end it"
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="of FlowKit's own log on stderr"
+    )
+    log_format: Literal["text", "json"] = Field("text", description="of FlowKit's own log on stderr")
+    max_tasks: Positive = Field(_LIMITS.max_tasks, description="tasks in one run")
+    max_depth: Positive = Field(_LIMITS.max_depth, description="segments of a task's path")
+    max_gather: Positive = Field(_LIMITS.max_gather, description="sends in one Gather")
+    max_nodes: Positive = Field(_LIMITS.max_nodes, description="distinct node names a coordinator declares queues for")
+    max_attempts: Positive = Field(_LIMITS.max_attempts, description="attempts of one task")
+    max_message_bytes: Positive = Field(_LIMITS.max_message_bytes, description="size of one message")
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def limits(self) -> Limits:
+        """The guards, as the coordinator takes them."""
+        return Limits(
+            max_tasks=self.max_tasks,
+            max_depth=self.max_depth,
+            max_gather=self.max_gather,
+            max_nodes=self.max_nodes,
+            max_attempts=self.max_attempts,
+            max_message_bytes=self.max_message_bytes,
+        )
+
+    def origin(self, name: str) -> str:
+        """Where the value of ``name`` came from, such as ``environment FLOWKIT_BROKER_URL`` or ``default``."""
+        return self._origins.get(name, "default")
+
+
+def read(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+) -> Settings:
+    """All settings from all sources.
+
+    Args:
+        flags: values from the command line by the name of their setting; None means not given.
+        environ: the environment, ``os.environ`` when left out.
+        directory: where ``flowkit.toml`` or ``pyproject.toml`` is looked for; the current one when left out.
+
+    Raises:
+        UsageError: an unknown key in the file, or a value that does not fit; one line that names its origin.
+    """
+    environ = os.environ if environ is None else environ
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    file, table = _file(directory or Path())
+    for name in Settings.model_fields:
+        variable = f"FLOWKIT_{name.upper()}"
+        if (flag := (flags or {}).get(name)) is not None:
+            values[name], origins[name] = flag, f"flag {FLAGS.get(name, '--' + name.replace('_', '-'))}"
+        elif environ.get(variable):  # an empty variable is an unset one, as in compose files
+            values[name], origins[name] = environ[variable], f"environment {variable}"
+        elif name in table:
+            values[name], origins[name] = table[name], file
+    try:
+        settings = Settings(**values)
+    except ValidationError as error:
+        raise UsageError(_explain(error, origins)) from None
+    changes = {}
+    for name, variable in PASSWORD_FILES.items():
+        if path := environ.get(variable):
+            changes[name] = _with_password(getattr(settings, name), path, variable)
+            origins[name] = f"{origins.get(name, 'default')}, password from {path}"
+    settings = settings.model_copy(update=changes)
+    settings._origins = origins  # noqa: SLF001 - pydantic's way to keep something beside the fields
+    return settings
+
+
+def mask(url: str) -> str:
+    """An address with its password hidden. Rather too much than too little: up to the last ``@``."""
+    hidden = re.sub(r"^([A-Za-z][\w+.-]*://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&](?:password|passfile|sslpassword)=)[^&#]*", r"\1***", hidden, flags=re.IGNORECASE)
+
+
+def _file(directory: Path) -> tuple[str, dict[str, Any]]:
+    """The configuration file: what to call it, and its values."""
+    own, project = directory / "flowkit.toml", directory / "pyproject.toml"
+    if own.is_file():
+        return own.name, _checked(own.name, _toml(own))
+    if project.is_file():
+        where = f"[tool.flowkit] in {project.name}"
+        return where, _checked(where, _toml(project).get("tool", {}).get("flowkit", {}))
+    return "", {}
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path.name} cannot be read: {error}") from None
+
+
+def _checked(where: str, table: Any) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: expected a table of settings")
+    for key in table:
+        if key not in Settings.model_fields:
+            near = get_close_matches(key, Settings.model_fields, n=1, cutoff=0.4)
+            hint = f"did you mean {near[0]!r}?" if near else "'flowkit config' lists them all"
+            raise UsageError(f"{where}: unknown setting {key!r}; {hint}")
+    return table
+
+
+def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
+    problem = error.errors(include_url=False)[0]
+    name = str(problem["loc"][0])
+    shown = mask(str(problem["input"]))[:100]
+    reason = problem["msg"].removeprefix("Value error, ")
+    return f"setting {name} = {shown!r} ({origins.get(name, 'default')}): {reason[:1].lower()}{reason[1:]}"
+
+
+def _with_password(url: str, path: str, variable: str) -> str:
+    try:
+        password = Path(path).read_text("utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(f"{variable}: {path} cannot be read: {reason}") from None
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    name = user.partition(":")[0]
+    if not at or not name:
+        raise UsageError(
+            f"{variable} is set, but the address {mask(url)} names no user; write it as scheme://user@host/…"
+        )
+    return urlunsplit(parts._replace(netloc=f"{name}:{quote(password, safe='')}@{host}"))
