@@ -1,4 +1,4 @@
-"""Write docs/reference/schemas/: the JSON Schema of every message, from the models in flowkit.wire.messages.
+"""Write what stands in docs/reference/ and follows from the code: schemas/, settings.md and cli.md.
 
 python docs/reference/generate.py, or `make docs`. A test compares the committed files with what this makes.
 """
@@ -6,27 +6,34 @@ python docs/reference/generate.py, or `make docs`. A test compares the committed
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flowkit.settings import FLAGS, PASSWORD_FILES, Settings
 from flowkit.wire.messages import Command, Control, Log, Message, Result, RunEnded, Start, Task, Worker
 
-FOLDER = Path(__file__).with_name("schemas")
+FOLDER = Path(__file__).parent
 MESSAGES: tuple[type[Message], ...] = (Start, Task, Result, Log, Command, Worker, Control, RunEnded)
 
 
-def schemas() -> dict[str, str]:
-    """File name -> contents, such as ``start.json``."""
-    return {f"{model.TYPE.removeprefix('flowkit.')}.json": _text(model) for model in MESSAGES}
+def pages() -> dict[str, str]:
+    """Path below docs/reference -> contents."""
+    schemas = {f"schemas/{model.TYPE.removeprefix('flowkit.')}.json": schema(model) for model in MESSAGES}
+    return {**schemas, "settings.md": settings(), "cli.md": command_line()}
 
 
-def _text(model: type[Message]) -> str:
-    schema = {
+def schema(model: type[Message]) -> str:
+    """The JSON Schema of a message as it travels."""
+    made = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": f"urn:{model.TYPE.replace('.', ':')}:1",
         **_as_on_the_wire(model.model_json_schema()),
     }
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
 def _as_on_the_wire(part: Any) -> Any:
@@ -41,8 +48,69 @@ def _as_on_the_wire(part: Any) -> Any:
     return {key: _as_on_the_wire(value) for key, value in kept.items()}
 
 
+def settings() -> str:
+    """Every setting with its default."""
+    rows = [
+        f"| `{name}` | `FLOWKIT_{name.upper()}` | {f'`{FLAGS[name]}`' if name in FLAGS else ''} | `{field.default}` | "
+        f"{field.description} |"
+        for name, field in Settings.model_fields.items()
+    ]
+    files = [f"- `{variable}`: a file with the password of `{name}`" for name, variable in PASSWORD_FILES.items()]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "<!-- written by `make docs` from flowkit/settings.py -->",
+            "",
+            "Flags win over the environment, that over `flowkit.toml` (or `[tool.flowkit]` in `pyproject.toml`), that over the",
+            "defaults. `flowkit config` prints each value with where it came from, passwords masked. `flowkit run` ignores",
+            "the addresses of broker and store: it has its own.",
+            "",
+            "| setting | environment | flag of every verb that uses it | default | meaning |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            "No password has to stand in an address:",
+            "",
+            *files,
+            "",
+        ]
+    )
+
+
+def command_line() -> str:
+    """What every verb says with --help."""
+    parts = ["# Command line", "", "<!-- written by `make docs` from each verb's --help -->", ""]
+    for words, said in _helps(()):
+        parts += [
+            f"{'#' * min(2 + len(words[1:]), 3)} flowkit {' '.join(words)}".rstrip(),
+            "",
+            "```text",
+            said,
+            "```",
+            "",
+        ]
+    return "\n".join(parts)
+
+
+def _helps(words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    said = _help(words)
+    yield words, said
+    _, found, commands = said.partition("\nCommands:\n")
+    for line in commands.splitlines() if found else ():
+        if line.startswith("  ") and not line.startswith("   "):
+            yield from _helps((*words, line.split()[0]))
+
+
+def _help(words: tuple[str, ...]) -> str:
+    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+    command = [sys.executable, "-m", "flowkit.cli", *words, "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+
+
 if __name__ == "__main__":
-    FOLDER.mkdir(exist_ok=True)
-    for name, text in schemas().items():
+    (FOLDER / "schemas").mkdir(exist_ok=True)
+    for name, text in pages().items():
         (FOLDER / name).write_text(text)
-        print(f"wrote docs/reference/schemas/{name}")
+        print(f"wrote docs/reference/{name}")
