@@ -1,0 +1,6 @@
+"""The worker: consume, execute, report, acknowledge, drain. One task and one Definition make one result."""
+
+from flowkit.worker.definition import Definition
+from flowkit.worker.worker import Worker, worker_name
+
+__all__ = ["Definition", "Worker", "worker_name"]

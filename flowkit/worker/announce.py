@@ -1,0 +1,82 @@
+"""What a worker says of itself, every few seconds: announcement and heartbeat in one."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from flowkit.broker.protocol import Broker, Outgoing
+from flowkit.wire.messages import NodeInfo, Worker
+from flowkit.wire.topology import Topology
+from flowkit.worker.definition import Definition
+from flowkit.worker.execution import Taken
+
+_log = logging.getLogger(__name__)
+
+
+@cache
+def flowkit_version() -> str:
+    """The version that is installed; empty when FlowKit runs from somewhere else."""
+    try:
+        return version("flowkit-mq")
+    except PackageNotFoundError:
+        return ""
+
+
+def describe_node(definition: Definition) -> NodeInfo:
+    """What the others may know of a node."""
+    model = definition.model
+    return NodeInfo(
+        name=definition.name,
+        on_error=definition.on_error,
+        timeout=definition.timeout,
+        queue_timeout=definition.queue_timeout,
+        schemas=None if model is None else {"inputs": model.model_json_schema()},
+    )
+
+
+class Announcer:
+    """Says which nodes this worker has and what it has taken.
+
+    Args:
+        broker: where to publish.
+        topology: the names there.
+        worker: the name of this process.
+        definitions: its nodes.
+        taken: its executions.
+        every: seconds from one announcement to the next.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        topology: Topology,
+        *,
+        worker: str,
+        definitions: Iterable[Definition],
+        taken: Taken,
+        every: float,
+    ) -> None:
+        self._broker, self._exchange, self._worker = broker, topology.name("workers"), worker
+        self._nodes = tuple(describe_node(definition) for definition in definitions)
+        self._taken, self._every = taken, every
+
+    async def run(self) -> None:
+        """Announce until cancelled."""
+        while True:
+            await self.announce()
+            await asyncio.sleep(self._every)
+
+    async def announce(self, *, stopping: bool = False) -> None:
+        """Announce once; nothing is lost when it does not arrive."""
+        running = tuple((one.task.task_id, one.task.attempt, one.since) for one in self._taken)
+        message = Worker(
+            worker=self._worker, version=flowkit_version(), nodes=self._nodes, running=running, stopping=stopping
+        )
+        outgoing = Outgoing(self._exchange, "", message.encode(), Worker.TYPE, durable=False)
+        for error in await self._broker.publish([outgoing]):
+            if error is not None:
+                _log.debug("announcement not sent: %s", error)

@@ -1,0 +1,91 @@
+"""What this process has taken and not yet answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from flowkit.broker.protocol import Consumer, Delivery
+from flowkit.wire.messages import Task
+from flowkit.worker.definition import Definition
+
+Key = tuple[str, UUID, int]
+_REMEMBERED = 1_000
+
+
+@dataclass(eq=False)
+class Execution:
+    """One task at one attempt, from its delivery to the confirm of its result.
+
+    Args:
+        task: what to do.
+        definition: who does it.
+        suspect: it was delivered several times before, and may be what killed those processes.
+    """
+
+    task: Task
+    definition: Definition
+    suspect: bool = False
+    deliveries: list[tuple[Consumer, Delivery]] = field(default_factory=list)  # several after a reconnect
+    job: asyncio.Task[None] | None = None
+    since: float | None = None  # when it started, in Unix seconds
+    reported: bool = False  # its one report is on its way, or it was put back: nothing more is to be said
+
+    @property
+    def key(self) -> Key:
+        """What tells it from others."""
+        return key_of(self.task)
+
+
+def key_of(task: Task) -> Key:
+    """What tells an execution from others: the same task at a later attempt is another one."""
+    return (task.run_id, task.task_id, task.attempt)
+
+
+class Taken:
+    """The executions of this process, and the last ones it has answered."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[Key, Execution] = {}
+        self._answered: OrderedDict[Key, None] = OrderedDict()
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def __iter__(self) -> Iterator[Execution]:
+        return iter(list(self._by_key.values()))
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def get(self, task: Task) -> Execution | None:
+        """The execution of this very attempt, if it is here."""
+        return self._by_key.get(key_of(task))
+
+    def add(self, execution: Execution) -> None:
+        """It was delivered."""
+        self._by_key[execution.key] = execution
+        self._empty.clear()
+
+    def drop(self, execution: Execution) -> None:
+        """It went back unanswered, or was answered."""
+        self._by_key.pop(execution.key, None)
+        if not self._by_key:
+            self._empty.set()
+
+    def answered(self, execution: Execution) -> None:
+        """The result is confirmed: a redelivery of the same message would be one whose acknowledgement was lost."""
+        self.drop(execution)
+        self._answered[execution.key] = None
+        if len(self._answered) > _REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def was_answered(self, task: Task) -> bool:
+        """Whether a final result of this very attempt was confirmed lately."""
+        return key_of(task) in self._answered
+
+    async def none_left(self) -> None:
+        """Return when everything taken is answered."""
+        await self._empty.wait()

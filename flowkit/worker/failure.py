@@ -1,0 +1,54 @@
+"""An exception of the author's as an ``Error`` that can travel."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import TracebackType
+
+from flowkit.wire.messages import Error
+
+MAX_TEXT = 16 * 1024  # bytes of a message and of a traceback alike
+_HERE = str(Path(__file__).parent)
+
+
+def describe(error: BaseException) -> Error:
+    """What an exception says of itself; one whose ``str()`` raises is survived."""
+    return Error(type=type(error).__name__, message=message_of(error), traceback=traceback_of(error))
+
+
+def message_of(error: BaseException) -> str:
+    """``str(error)``, capped; a note in its place when that raises."""
+    try:
+        return capped(str(error))
+    except Exception as second:  # noqa: BLE001 - the author's __str__ may raise anything
+        return f"(its str() raised {type(second).__name__})"
+
+
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback from the author's first frame on, capped; None when there is no frame of his."""
+    trace = _author(error.__traceback__)
+    if trace is None and error.__cause__ is None:
+        return None
+    try:
+        lines = traceback.TracebackException(type(error), error, trace, compact=True).format()
+        return capped("".join(lines).rstrip())
+    except Exception:  # noqa: BLE001 - notes, causes and source lines are the author's too
+        return None
+
+
+def capped(text: str) -> str:
+    """At most ``MAX_TEXT`` bytes, the middle left out: a traceback says most at its two ends. Always valid UTF-8."""
+    raw = text.encode(errors="replace")
+    if len(raw) <= MAX_TEXT:
+        return raw.decode()
+    half = MAX_TEXT // 2 - 50
+    gone = len(raw) - 2 * half
+    head, tail = raw[:half].decode(errors="ignore"), raw[-half:].decode(errors="ignore")
+    return f"{head}\n… {gone:,} bytes left out …\n{tail}"
+
+
+def _author(trace: TracebackType | None) -> TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HERE):
+        trace = trace.tb_next
+    return trace

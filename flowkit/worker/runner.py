@@ -1,0 +1,161 @@
+"""Executions from beginning to end: waiting for a slot, running, reported, or given back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from flowkit.broker.protocol import Consumer, Delivery, Outgoing
+from flowkit.errors import TooLarge
+from flowkit.flow.limits import Limits
+from flowkit.wire.messages import Control, Result, Status
+from flowkit.wire.topology import Topology
+from flowkit.worker import report
+from flowkit.worker.current import Sink
+from flowkit.worker.execute import Clock, execute
+from flowkit.worker.execution import Execution, Taken
+from flowkit.worker.gate import Gate
+from flowkit.worker.report import Report
+from flowkit.worker.reporter import Deliveries, Letter, Reporter
+
+_FINAL = (Status.SUCCEEDED, Status.FAILED, Status.RETRY)
+
+
+class Runner:
+    """Runs what was taken, and hands the results to the reporter.
+
+    Args:
+        group: where executions run as tasks.
+        topology: the names on the broker.
+        taken: where executions are kept until they are answered.
+        reporter: publishes and acknowledges.
+        sink: where the lines go that nodes log.
+        worker: the name of this process.
+        limits: how much one task may return.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        topology: Topology,
+        *,
+        taken: Taken,
+        reporter: Reporter,
+        sink: Sink,
+        worker: str,
+        limits: Limits,
+        clock: Clock,
+    ) -> None:
+        self._group, self._exchange, self._gate = group, topology.name("results"), Gate()
+        self._taken, self._reporter, self._sink = taken, reporter, sink
+        self._worker, self._limits, self._clock = worker, limits, clock
+
+    def begin(self, execution: Execution, slots: asyncio.Semaphore) -> None:
+        """Run it as soon as a slot is free."""
+        self._taken.add(execution)
+        execution.job = self._group.create_task(self._run(execution, slots))
+
+    async def obey(self, control: Control) -> None:
+        """Do what a coordinator asks of this worker's executions."""
+        if control.worker not in (None, self._worker) or (control.run_id is None and control.task_id is None):
+            return
+        for execution in self._taken:
+            if not _concerns(control, execution):
+                continue
+            if control.kind == "leased":
+                # The store answers for it from now on; the broker need not wait for its end.
+                leased, execution.deliveries = execution.deliveries, []
+                for consumer, delivery in leased:
+                    await consumer.ack([delivery])
+            elif control.kind == "cancel" or execution.since is None:  # pausing lets what runs come to its end
+                self.give_back(execution)
+
+    def give_back(self, execution: Execution) -> None:
+        """Stop it, and say that it was returned; its message is acknowledged after that."""
+        if not execution.reported:
+            _stop(execution)
+            self._post(execution, report.returned(execution.task, worker=self._worker))
+
+    async def put_back(self, executions: Iterable[Execution]) -> None:
+        """Stop these and leave them to the next worker, as if they had never been here."""
+        back: dict[Consumer, list[Delivery]] = {}
+        for execution in executions:
+            if not execution.deliveries:  # leased: only a result brings it back
+                self.give_back(execution)
+            elif not execution.reported:
+                _stop(execution)
+                self._taken.drop(execution)
+                for consumer, delivery in execution.deliveries:
+                    back.setdefault(consumer, []).append(delivery)
+        for consumer, deliveries in back.items():
+            await consumer.requeue(deliveries)
+
+    async def _run(self, execution: Execution, slots: asyncio.Semaphore) -> None:
+        async with slots, self._gate.alone() if execution.suspect else self._gate.shared():
+            task, execution.since = execution.task, self._clock()
+            try:
+                if execution.suspect:
+                    # Whoever counts these knows, should this process die now, which task killed it.
+                    started = report.started(task, worker=self._worker, now=execution.since)
+                    await self._reporter.confirm(self._message(started))
+                done = await execute(
+                    task,
+                    execution.definition,
+                    sink=self._sink,
+                    worker=self._worker,
+                    clock=self._clock,
+                    limits=self._limits,
+                )
+            except asyncio.CancelledError:
+                # Nobody here asked for it, so main cancelled the asyncio task it runs in. (Or the whole worker is
+                # going down: then nobody reads this report, and the task's message goes back to its queue.)
+                if not execution.reported:
+                    self._post(execution, report.cancelled(task, worker=self._worker, now=self._clock()))
+                raise
+        if not execution.reported:
+            self._post(execution, done)
+
+    def _post(self, execution: Execution, done: Report) -> None:
+        execution.reported = True
+        self._reporter.post(self._letter(execution, done))
+
+    def _letter(self, execution: Execution, done: Report) -> Letter:
+        def confirmed() -> Deliveries:
+            if done.result.status in _FINAL:
+                self._taken.answered(execution)
+            else:
+                self._taken.drop(execution)
+            return execution.deliveries
+
+        def too_large(error: TooLarge) -> Letter:
+            smaller = report.refused(execution.task, error, worker=self._worker, now=self._clock())
+            return self._letter(execution, smaller)
+
+        return Letter(self._message(done), confirmed, too_large)
+
+    def _message(self, done: Report) -> Outgoing:
+        result = done.result
+        return Outgoing(
+            self._exchange,
+            f"{result.node}.{result.status}",
+            done.body,
+            Result.TYPE,
+            correlation_id=result.run_id,
+            app_id=result.node,
+        )
+
+
+def _stop(execution: Execution) -> None:
+    execution.reported = True  # whatever its main still says is not wanted any more
+    if execution.job is not None:
+        execution.job.cancel()
+
+
+def _concerns(control: Control, execution: Execution) -> bool:
+    task = execution.task
+    return (
+        control.run_id in (None, task.run_id)
+        and control.task_id in (None, task.task_id)
+        and control.attempt in (None, task.attempt)
+    )

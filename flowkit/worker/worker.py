@@ -1,0 +1,244 @@
+"""The worker: takes tasks of its nodes, executes them, reports, acknowledges, drains.
+
+    task ─► Intake ─► execute ─► Reporter ─► result confirmed ─► task acknowledged
+
+The author's code runs in tasks of its own, never inside a consumer: a dying channel must not take it along.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+
+from flowkit.broker.protocol import Broker, Consumer
+from flowkit.errors import Unreadable, UsageError
+from flowkit.flow.limits import Limits
+from flowkit.wire.messages import Control, decode
+from flowkit.wire.topology import Topology
+from flowkit.worker.announce import Announcer
+from flowkit.worker.definition import Definition
+from flowkit.worker.execute import Clock
+from flowkit.worker.execution import Taken
+from flowkit.worker.intake import Intake, prefetch_for
+from flowkit.worker.lag import watch_lag
+from flowkit.worker.logs import Shipper
+from flowkit.worker.reporter import Reporter
+from flowkit.worker.runner import Runner
+
+_log = logging.getLogger(__name__)
+
+
+def worker_name() -> str:
+    """A name for this process: ``<host>-<pid>-<4 hex digits>``."""
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:40]
+    return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
+
+
+class Worker:
+    """A long-lived worker of some nodes.
+
+    Args:
+        broker: connected already, or connecting.
+        topology: the names there.
+        definitions: the nodes, each with a name of its own.
+        name: of this process; made up when left out.
+        concurrency: how many tasks of one node run at a time, for nodes that do not say.
+        drain_timeout: seconds that running tasks have to finish after ``stop``.
+        heartbeat: seconds between two announcements.
+        log_linger: seconds that log lines wait for more before they leave together.
+        limits: how much one task may return.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        topology: Topology,
+        definitions: Sequence[Definition],
+        *,
+        name: str | None = None,
+        concurrency: int = 100,
+        drain_timeout: float = 25,
+        heartbeat: float = 5,
+        log_linger: float = 0.05,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
+        clock: Clock = time.time,
+    ) -> None:
+        names = [definition.name for definition in definitions]
+        twice = sorted({one for one in names if names.count(one) > 1})
+        if twice:
+            raise UsageError(f"node {twice[0]!r} is there twice: each node of a worker has a name of its own")
+        if not names:
+            raise UsageError("a worker without nodes has nothing to do: name at least one")
+        self.name = name or worker_name()
+        self._broker, self._topology, self._definitions = broker, topology, tuple(definitions)
+        self._concurrency, self._drain_timeout = concurrency, drain_timeout
+        self._taken = Taken()
+        self._logs = Shipper(broker, topology, worker=self.name, linger=log_linger, clock=clock)
+        self._reporter = Reporter(broker, on_batch=self._logs.hurry)
+        self._announcer = Announcer(
+            broker, topology, worker=self.name, definitions=definitions, taken=self._taken, every=heartbeat
+        )
+        self._heartbeat = heartbeat
+        self._group = asyncio.TaskGroup()
+        self._runner = Runner(
+            self._group,
+            topology,
+            taken=self._taken,
+            reporter=self._reporter,
+            sink=self._logs,
+            worker=self.name,
+            limits=limits,
+            clock=clock,
+        )
+        self._intakes: list[Intake] = []
+        self._ready, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._forced = asyncio.Event()
+        self._running = self._abandoned = False
+
+    @property
+    def running(self) -> int:
+        """How many tasks it has taken and not yet answered."""
+        return len(self._taken)
+
+    @property
+    def connected(self) -> bool:
+        """Whether it can publish, and takes tasks of every node."""
+        return self._broker.connected and bool(self._intakes) and all(one.consumer.connected for one in self._intakes)
+
+    async def ready(self) -> None:
+        """Return when it takes tasks for the first time."""
+        await self._ready.wait()
+
+    async def run(self) -> None:
+        """Work until ``stop``.
+
+        Raises:
+            FlowKitError: it cannot go on, and trying again cannot help: a queue with other arguments, a permission
+                that is missing.
+        """
+        self._running = True
+        try:
+            await self._declare()
+            async with self._group:
+                await self._work()
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> bool:
+        """Take nothing more, finish what runs within the drain timeout, give back what has not started.
+
+        Returns:
+            whether started work had to be abandoned; it will run again elsewhere.
+        """
+        self._stopping.set()
+        if self._running:
+            await self._stopped.wait()
+        return self._abandoned
+
+    def force(self) -> None:
+        """Abandon what runs, now."""
+        self._forced.set()
+        self._stopping.set()
+
+    async def _declare(self) -> None:
+        queues = (self._topology.tasks(definition.name) for definition in self._definitions)
+        for part in await self._broker.declare((*self._topology.standing, *queues)):
+            _log.info("not allowed to declare %s; going on, others may have", part.name)
+
+    async def _work(self) -> None:
+        control = self._broker.consume(self._topology.control(self.name), prefetch=100)
+        side = [
+            self._group.create_task(loop)
+            for loop in (
+                self._logs.run(),
+                self._reporter.run(),
+                self._keep_declared(),
+                watch_lag(self._taken),
+            )
+        ]
+        # Whoever answers an announcement must be heard: first the ear, then the voice.
+        await control.wait_connected()
+        side.append(self._group.create_task(self._obey(control)))
+        for definition in self._definitions:
+            self._intakes.append(self._intake(definition))
+        taking = [self._group.create_task(intake.run()) for intake in self._intakes]
+        announcing = self._group.create_task(self._announcer.run())
+        for intake in self._intakes:
+            await intake.consumer.wait_connected()
+        self._ready.set()
+        _log.info("worker %s takes tasks of %s", self.name, ", ".join(one.name for one in self._definitions))
+
+        await self._stopping.wait()
+        await self._drain()
+        await asyncio.wait(taking)
+        announcing.cancel()
+        await self._announcer.announce(stopping=True)
+        await self._logs.flush(2)
+        for consumer in (control, *(intake.consumer for intake in self._intakes)):
+            await consumer.close()
+        for loop_task in side:
+            loop_task.cancel()
+        self._stopped.set()  # before the group ends: code that swallows its cancellation must not hold up the answer
+
+    def _intake(self, definition: Definition) -> Intake:
+        slots = definition.concurrency or self._concurrency
+        consumer = self._broker.consume(self._topology.tasks(definition.name), prefetch=prefetch_for(slots))
+        return Intake(
+            definition,
+            consumer,
+            self._topology,
+            slots=slots,
+            taken=self._taken,
+            reporter=self._reporter,
+            begin=self._runner.begin,
+        )
+
+    async def _keep_declared(self) -> None:
+        """Declare again after each new connection: the broker behind it may have lost everything."""
+        generation = self._broker.generation
+        while True:
+            await asyncio.sleep(self._heartbeat)
+            if generation != self._broker.generation:
+                generation = self._broker.generation
+                await self._declare()
+
+    async def _obey(self, control: Consumer) -> None:
+        while batch := await control.receive(100):
+            for delivery in batch:
+                try:
+                    message = decode(Control, delivery.body)
+                except Unreadable as error:  # a newer coordinator may say what this worker does not know
+                    _log.warning("control message ignored: %s", error, extra={"action": "control_ignored"})
+                else:
+                    await self._runner.obey(message)
+            await control.ack(batch)
+
+    async def _drain(self) -> None:
+        for intake in self._intakes:
+            await intake.stop()
+        await self._runner.put_back(one for one in self._taken if one.since is None)
+        if not await self._all_answered(self._drain_timeout):
+            left = list(self._taken)
+            self._abandoned = bool(left)
+            _log.warning("%d tasks abandoned: they will run again", len(left), extra={"action": "abandoned"})
+            await self._runner.put_back(left)
+            await self._all_answered(2)  # what only a result brings back
+
+    async def _all_answered(self, timeout: float) -> bool:
+        """Wait until nothing is left that was taken; False after ``timeout`` seconds, or when forced."""
+        waits = [asyncio.ensure_future(event) for event in (self._taken.none_left(), self._forced.wait())]
+        try:
+            await asyncio.wait(waits, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        return not len(self._taken)
