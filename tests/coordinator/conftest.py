@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -14,9 +15,22 @@ from tests.coordinator.house import House
 @pytest.fixture
 async def house(tmp_path) -> AsyncIterator[House]:
     """Over the in-memory broker and a new SQLite file."""
-    broker = open_broker(f"memory:{uuid4().hex}")
-    store = await open_store(f"sqlite:///{tmp_path}/flowkit.db")
-    house = House(broker, store, Topology())
+    async with _house(f"memory:{uuid4().hex}", f"sqlite:///{tmp_path}/flowkit.db", "flowkit") as house:
+        yield house
+
+
+@pytest.fixture
+async def real_house(rabbitmq_url, postgres_database, namespace) -> AsyncIterator[House]:
+    """Over a real RabbitMQ and a real PostgreSQL."""
+    async with _house(rabbitmq_url, postgres_database, namespace) as house:
+        yield house
+
+
+@contextlib.asynccontextmanager
+async def _house(broker_url: str, store_url: str, namespace: str) -> AsyncIterator[House]:
+    broker = open_broker(broker_url)
+    store = await open_store(store_url)
+    house = House(broker, store, Topology(namespace))
     yield house
     await house.close()
     await store.close()

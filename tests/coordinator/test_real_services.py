@@ -1,0 +1,68 @@
+"""The same way round on a real RabbitMQ and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from flowkit.store import open_store
+from flowkit.wire import codec
+from tests.coordinator.house import FAST, House
+
+PACE = replace(FAST, relay_after=10)  # longer than the other one takes to send
+
+
+async def test_a_gather_goes_round(real_house):
+    house = real_house
+    async with house.coordinator():
+        await house.start("a", "r1", inputs={"text": "\0"})
+        (task,) = await house.tasks("a")
+        assert task.inputs == {"text": "\0"}
+        sends = [{"node": "m", "inputs": {"i": i}} for i in range(50)]
+        await house.answer(task, [{"gather": {"sends": sends, "then": "sum"}}], {"text": "\0"})
+        for branch in await house.tasks("m", 50):
+            await house.answer(branch, [], {"i": branch.inputs["i"]})
+        (then,) = await house.tasks("sum")
+        assert then.inputs == {"text": "\0", "results": [{"i": i} for i in range(50)]}
+        await house.answer(then, [], {"done": True})
+        run = await house.run_ended("r1")
+        assert (run.status, codec.loads(run.outputs)) == ("succeeded", {"done": True})
+
+
+async def test_two_coordinators_apply_a_thousand_duplicates_once(real_house, postgres_database):
+    """Both read the same queues; each result is published five times."""
+    store = await open_store(postgres_database)
+    second = House(real_house.broker, store, real_house.topology)
+    try:
+        async with real_house.coordinator(name="c1", pace=PACE), second.coordinator(name="c2", pace=PACE):
+            runs = [f"r{index}" for index in range(40)]
+            await asyncio.gather(*(real_house.start("a", run) for run in runs for _ in range(5)))
+            tasks = await real_house.tasks("a", len(runs))
+            gather = {"gather": {"sends": ["m", "m"], "then": "sum"}}
+            await asyncio.gather(*(real_house.answer(task, [gather], {"x": 1}) for task in tasks for _ in range(5)))
+            branches = await real_house.tasks("m", 2 * len(runs))
+            await asyncio.gather(*(real_house.answer(task, [], {"b": 1}) for task in branches for _ in range(5)))
+            sums = await real_house.tasks("sum", len(runs))
+            assert {task.run_id for task in sums} == set(runs)
+            await asyncio.gather(*(real_house.answer(task, [], {"s": 1}) for task in sums for _ in range(5)))
+            for run in runs:
+                assert (await real_house.run_ended(run)).status == "succeeded"
+                assert len(await real_house.rows(run)) == 4
+    finally:
+        await store.close()
+
+
+@pytest.mark.parametrize("node", ["a", "m", "sum"])
+async def test_nothing_is_left_in_the_queues(real_house, node):
+    house = real_house
+    async with house.coordinator():
+        await house.start(node, "r1")
+        (task,) = await house.tasks(node)
+        await house.answer(task)
+        await house.run_ended("r1")
+    for queue in (house.topology.starts, house.topology.results, house.topology.tasks(node)):
+        state = await house.broker.inspect(queue.name)
+        assert state is not None
+        assert state.ready == 0
