@@ -90,6 +90,10 @@ async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
             await asyncio.sleep(0.02)
 
 
+async def _true(value: bool) -> bool:
+    return value
+
+
 # Publishing
 
 
@@ -369,6 +373,7 @@ async def test_a_deleted_queue_is_consumed_again_when_it_is_back(
     await broker.delete(topology.tasks("add").name)
     await broker.delete(topology.tasks("add").name)  # a missing one is no error
     assert await broker.inspect(topology.tasks("add").name) is None
+    await eventually(lambda: _true(not consumer.connected))
     await broker.declare([topology.tasks("add")])
     await broker.publish([site.message(b"x", to="tasks", key="add")])
     assert (await gather(consumer, 1))[0].body == b"x"
@@ -414,7 +419,7 @@ async def test_declaring_again_is_no_error_and_other_arguments_are_refused_by_na
     arguments = tuple((name, 99 if name == "x-delivery-limit" else value) for name, value in topology.results.arguments)
     with pytest.raises(Refused, match=r"x-delivery-limit = '?10'?, and '?99'? was asked for"):
         await broker.declare([Queue(topology.results.name, arguments)])
-    with pytest.raises(Refused, match="x-queue-type|x-delivery-limit|x-dead-letter|type"):
+    with pytest.raises(Refused, match=r"x-dead-letter-exchange = .* and None was"):
         await broker.declare([Queue(topology.results.name)])
     with pytest.raises(Refused, match=r"exchange .* with type = 'topic', and 'fanout' was asked for"):
         await broker.declare([Exchange(topology.name("results"), "fanout")])
@@ -538,13 +543,9 @@ async def test_an_exclusive_queue_is_declared_again_on_the_new_connection(
     ear = broker.consume(topology.control("w1"), prefetch=5)
     await ear.wait_connected()
     await cut(broker)
-    await eventually(lambda: _is(ear.reconnects == 1 and ear.connected))
+    await eventually(lambda: _true(ear.reconnects == 1 and ear.connected))
     await eventually(lambda: _sent(broker, site.message(b"again", to="control", key="", durable=False)))
     assert (await gather(ear, 1))[0].body == b"again"
-
-
-async def _is(value: bool) -> bool:
-    return value
 
 
 async def _sent(broker: Broker, message: Outgoing) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import aiormq
 from aiormq.abc import DeliveredMessage
@@ -19,6 +19,9 @@ from flowkit.broker.rabbit.link import CLOSE, Link, close_channel, open_channel,
 from flowkit.errors import AccessRefused, FlowKitError, Refused
 from flowkit.wire.topology import Queue
 
+# A quorum queue that is deleted and declared again within milliseconds leaves its consumers deaf, without a word
+# (RabbitMQ 3.10). So one that hears nothing for this many seconds, and holds nothing, opens a new channel.
+QUIET = 30.0
 SESSION = 1 << 40  # a tag is session * SESSION + AMQP's delivery tag: those of dead channels are recognised by it
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ class RabbitConsumer:
         owns_link: whether nobody else uses the link.
     """
 
+    quiet = QUIET
+
     def __init__(self, link: Link, queue: Queue, *, prefetch: int, offset: int | str | None, owns_link: bool) -> None:
         self._link, self._queue, self._owns_link = link, queue, owns_link
         self._prefetch, self._allowed = prefetch, prefetch
@@ -41,7 +46,7 @@ class RabbitConsumer:
         self._offset, self._stuck_at = offset, offset
         self._channel: aiormq.Channel | None = None  # while deliveries can arrive or be acknowledged
         self._consumer_tag: str | None = None
-        self._session = 0
+        self._session = self._newest = 0
         self._arrived: deque[Delivery] = deque()
         self._open: dict[int, None] = {}  # AMQP delivery tags of this session, unacknowledged, rising
         self._wake = asyncio.Event()
@@ -175,6 +180,7 @@ class RabbitConsumer:
                 continue
             try:
                 await self._serve(channel)
+                continue
             except (AccessRefused, Refused) as error:
                 self._error = error
                 self._tell()
@@ -190,8 +196,11 @@ class RabbitConsumer:
                 await self._let_go(channel)
             await asyncio.sleep(next(waits))
 
-    async def _serve(self, channel: aiormq.Channel) -> NoReturn:
-        """Consume, and when stopped stay for acknowledgements; raise when the channel or the queue is gone."""
+    async def _serve(self, channel: aiormq.Channel) -> None:
+        """Consume, and when stopped stay for acknowledgements; raise when the channel or the queue is gone.
+
+        Returns when it has been so quiet that a new channel is in order.
+        """
         self._session += 1
         self._channel, self._cancelled = channel, False
         channel.on_consumer_cancel_callbacks.add(self._on_cancel)
@@ -210,27 +219,41 @@ class RabbitConsumer:
             self._was_lost = False
             self._change.notify()
             while True:
-                looking = asyncio.ensure_future(self._look.wait())
-                try:
-                    await asyncio.wait((looking, closing), return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    looking.cancel()
-                self._look.clear()
+                newest = self._newest
+                changed = await self._first(closing)
                 if closing.done():
                     with guard():
                         closing.result()
                     raise LinkLost("the channel was closed")
                 if self._cancelled:
                     raise LinkLost("the queue was deleted")
-                if not self._stopped and granted < self._allowed and self._consumer_tag is not None:
+                if self._stopped or self._consumer_tag is None:
+                    continue  # only acknowledgements are left to wait for
+                if not changed and newest == self._newest and not self._open and not self._queue.exclusive:
+                    return
+                if granted < self._allowed:
                     with guard():
                         await channel.basic_cancel(self._consumer_tag)
                     granted = await self._consume(channel)
         finally:
             closing.cancel()
 
+    async def _first(self, closing: asyncio.Future[Any]) -> bool:
+        """Wait for the end of the channel, or for a reason to look; return whether there was any in good time."""
+        looking = asyncio.ensure_future(self._look.wait())
+        try:
+            done, _ = await asyncio.wait((looking, closing), timeout=self.quiet, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            looking.cancel()
+        self._look.clear()
+        return bool(done)
+
     async def _consume(self, channel: aiormq.Channel) -> int:
-        """Consume with the prefetch allowed now, which is returned: a consumer keeps the one it was made with."""
+        """Consume with the prefetch allowed now, which is returned: a consumer keeps the one it was made with.
+
+        What an earlier consumer of this channel holds does not count, so while a prefetch grows up to twice as much may
+        be out.
+        """
         granted = self._allowed
         arguments: dict[str, Any] = {"x-stream-offset": self._offset if self._offset is not None else "next"}
         with guard():
@@ -254,6 +277,7 @@ class RabbitConsumer:
         if isinstance(offset, int):
             self._offset = offset + 1
         self._open[tag] = None
+        self._newest = tag
         properties = message.header.properties
         self._arrived.append(
             Delivery(
@@ -282,7 +306,9 @@ class RabbitConsumer:
         logger.warning("queue %s: %s", name, error, extra={"action": "consumer_lost", "queue": name})
         if self._slow_start:
             self._allowed = 1
-        if self._queue.stream and self._link.poisoned and isinstance(self._offset, int):
+        if self._queue.stream and self._link.poisoned:
+            if not isinstance(self._offset, int):
+                self._offset = 0  # killed by the very first: the first offset of a stream that was never trimmed
             if self._stuck_at == self._offset:
                 logger.error(
                     "stream %s: the message at offset %d cannot be read, and is skipped", name, self._offset,

@@ -46,43 +46,43 @@ def guard() -> Iterator[None]:
 
 def poisonous(error: BaseException | None) -> bool:
     """Whether a connection died of a frame that cannot be decoded, and not of anything between here and the broker."""
+    if isinstance(error, aiormq.InvalidFrameError):
+        return True
     return error is not None and not isinstance(error, aiormq.AMQPError | OSError | EOFError | asyncio.CancelledError)
 
 
-def unreachable(url: str, error: BaseException) -> BrokerUnreachable:
+def unreachable(url: str, error: BaseException, heard: bytes) -> BrokerUnreachable:
     """Why a connection could not be made, in a few words, and whether it can help to try again.
 
     Args:
         url: the address, masked.
         error: what connecting raised.
+        heard: the last bytes that came from there.
     """
-    why, final = _why(error)
+    why, final = _why(error, heard)
     return BrokerUnreachable(url, why, final=final)
 
 
-def _why(error: BaseException) -> tuple[str, bool]:
-    text, cause = str(error), error.__cause__ or error
-    vhost = re.search(r"vhost '?([^'\s]+)'? not found", text)
-    forbidden = re.search(r"access to vhost '(.+?)' refused", text)
+def _why(error: BaseException, heard: bytes) -> tuple[str, bool]:
+    cause = error.__cause__ or error
+    # The library throws away what the broker answers when a virtual host is not to be had.
+    not_allowed = re.search(rb"NOT_ALLOWED - ([ -~]+)", heard)
     match error:
-        case _ if vhost:
-            answer = f"virtual host {vhost[1]!r} not found", True
-        case _ if forbidden:
-            answer = f"virtual host {forbidden[1]!r} refused to this user", True
-        case TimeoutError():
-            answer = "no answer", False
+        case _ if not_allowed:
+            words = not_allowed[1].decode("ascii")
+            answer = words, "not found" in words or "refused for user" in words
         case aiormq.ProbableAuthenticationError() | aiormq.AuthenticationError():
             answer = "login refused", True
+        case TimeoutError():
+            answer = "no answer", False
         case _ if isinstance(cause, ssl.SSLCertVerificationError):
             answer = f"its certificate cannot be verified ({cause.verify_message})", True
         case _ if isinstance(cause, ssl.SSLError):
             answer = "it does not speak TLS (amqps://) there", True
-        case aiormq.IncompatibleProtocolError() | ConnectionResetError() | EOFError():
-            answer = "the connection was closed before a word of AMQP", False
-        case aiormq.ConnectionClosed():
-            answer = text, False
-        case OSError():  # refused, a name that does not resolve, a route that does not exist
-            answer = (cause.strerror if isinstance(cause, OSError) else None) or text, False
+        case _ if isinstance(cause, ConnectionRefusedError):
+            answer = "connection refused", False
+        case OSError() | EOFError():  # a name that does not resolve, a route that does not exist, cut off in between
+            answer = str(cause) or type(cause).__name__, False
         case _:
             answer = "something else than AMQP answers there", True
     return answer

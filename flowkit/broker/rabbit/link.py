@@ -17,6 +17,7 @@ from yarl import URL
 
 from flowkit.broker.address import mask
 from flowkit.broker.change import Change
+from flowkit.broker.rabbit.door import Door
 from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard, poisonous, unreachable
 from flowkit.errors import BrokerUnreachable
 
@@ -154,18 +155,22 @@ class Link:
                 self.change.notify()
                 await abandon(connection)
             logger.warning("%s lost: %s", self._name, why, extra={"action": "link_lost", "link": self._name})
-            if asyncio.get_running_loop().time() - since > WATCH:
+            # A frame that kills connections is got over by taking it again and again, so that is done fast.
+            if self.poisoned or asyncio.get_running_loop().time() - since > WATCH:
                 waits = pauses()
             await asyncio.sleep(next(waits))
 
     async def _open(self) -> aiormq.Connection:
-        connection = aiormq.Connection(self._url, client_properties=self._properties)
+        door = Door(self._url.scheme)
+        connection = aiormq.Connection(self._url, client_properties=self._properties, transport_factory=door)
         try:
-            with guard():
-                async with asyncio.timeout(CONNECT):
+            async with asyncio.timeout(CONNECT):
+                with guard():
                     await connection.connect()
+        except TimeoutError as error:
+            raise unreachable(self._shown, error, door.heard) from None
         except LinkLost as error:
-            raise unreachable(self._shown, error.__cause__ or error) from error
+            raise unreachable(self._shown, error.__cause__ or error, door.heard) from error
         return connection
 
     async def _watch(self, connection: aiormq.Connection) -> str:
@@ -224,8 +229,8 @@ async def open_channel(connection: aiormq.Connection, *, confirms: bool) -> aior
 async def close_channel(channel: aiormq.Channel) -> None:
     """Close a channel within 3 s, or leave it to the end of its connection."""
     try:
-        with guard():
-            async with asyncio.timeout(CLOSE):
+        async with asyncio.timeout(CLOSE):
+            with guard():
                 await channel.close()
     except (LinkLost, TimeoutError, aiormq.ChannelClosed):
         pass
@@ -234,8 +239,8 @@ async def close_channel(channel: aiormq.Channel) -> None:
 async def abandon(connection: aiormq.Connection) -> None:
     """Close a connection within 3 s, or leave it to its fate."""
     try:
-        with guard():
-            async with asyncio.timeout(CLOSE):
+        async with asyncio.timeout(CLOSE):
+            with guard():
                 await connection.close()
     except (LinkLost, TimeoutError):
         pass

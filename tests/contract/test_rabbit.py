@@ -1,0 +1,327 @@
+"""What only a real RabbitMQ can do to its clients: restarts, wrong doors, silence, alarms, poison."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+
+import aiormq
+import pytest
+from aiormq import spec
+
+from flowkit.broker import Outgoing
+from flowkit.broker.rabbit import RabbitBroker
+from flowkit.broker.rabbit.consumer import RabbitConsumer
+from flowkit.errors import AccessRefused, BrokerUnreachable, NotSent, PublishError, UsageError
+from flowkit.wire.topology import Queue, Topology
+from tests.services.proxy import Proxy
+from tests.services.rabbitmq import RabbitMQ
+
+
+@pytest.fixture
+def topology(namespace: str) -> Topology:
+    return Topology(namespace)
+
+
+@pytest.fixture
+async def broker(private_rabbitmq: RabbitMQ, topology: Topology) -> AsyncIterator[RabbitBroker]:
+    broker = RabbitBroker(private_rabbitmq.url)
+    await broker.connect(timeout=10)
+    await broker.declare(topology.standing)
+    yield broker
+    await broker.close()
+
+
+def result(topology: Topology, body: bytes = b"{}", **more: object) -> Outgoing:
+    return Outgoing(topology.name("results"), "add.succeeded", body, "flowkit.test", **more)
+
+
+async def until(condition: Callable[[], bool], within: float = 30) -> None:
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+# Doors that do not open
+
+
+async def refusal(url: str, timeout: float = 5) -> BrokerUnreachable:
+    broker = RabbitBroker(url)
+    try:
+        with pytest.raises(BrokerUnreachable) as caught:
+            await broker.connect(timeout)
+    finally:
+        await broker.close()
+    assert "secret" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("login", "path", "why"),
+    [
+        ("guest:secret", "", "login refused"),
+        ("nobody:secret", "", "login refused"),
+        ("guest:guest", "nowhere", "vhost nowhere not found"),
+    ],
+)
+async def test_a_wrong_password_or_virtual_host_is_said_at_once(
+    private_rabbitmq: RabbitMQ, login: str, path: str, why: str
+) -> None:
+    began = time.monotonic()
+    error = await refusal(f"amqp://{login}@127.0.0.1:{private_rabbitmq.port}/{path}")
+    assert (error.why, error.final) == (why, True)
+    assert time.monotonic() - began < 3
+
+
+async def test_a_virtual_host_without_permission_is_said_at_once(private_rabbitmq: RabbitMQ) -> None:
+    private_rabbitmq.ctl("add_vhost", "closed")
+    error = await refusal(f"amqp://guest:guest@127.0.0.1:{private_rabbitmq.port}/closed")
+    assert (error.why, error.final) == ("access to vhost 'closed' refused for user 'guest'", True)
+
+
+@pytest.mark.parametrize(
+    "banner", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n", b"220 smtp ready\r\n"]
+)
+async def test_a_port_that_speaks_something_else_is_said_at_once(banner: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(banner)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        error = await refusal(f"amqp://guest:secret@127.0.0.1:{server.sockets[0].getsockname()[1]}/")
+    assert (error.why, error.final) == ("something else than AMQP answers there", True)
+
+
+async def test_a_refused_connection_is_tried_until_the_timeout() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, and nobody listens
+        error = await refusal(f"amqp://guest:secret@127.0.0.1:{taken.getsockname()[1]}/", timeout=0.5)
+    assert (error.why.lower(), error.final) == ("connection refused", False)
+
+
+async def test_a_port_that_says_nothing_is_given_up_at_the_timeout(private_rabbitmq: RabbitMQ) -> None:
+    async with Proxy(private_rabbitmq.port) as proxy:
+        proxy.swallow()
+        error = await refusal(f"amqp://guest:guest@127.0.0.1:{proxy.port}/", timeout=0.5)
+    assert (error.why, error.final) == ("no answer in 0.5 s", False)
+
+
+def test_an_address_never_shows_its_password_and_never_skips_certificates() -> None:
+    broker = RabbitBroker("amqp://me:secret@mq.example:5672/prod?cafile=/x")
+    assert broker.url == "amqp://me:***@mq.example:5672/prod"
+    with pytest.raises(UsageError, match="certificates are always verified") as caught:
+        RabbitBroker("amqps://me:secret@mq.example/?no_verify_ssl=1")
+    assert "secret" not in str(caught.value)
+    with pytest.raises(UsageError, match="expected amqp://"):
+        RabbitBroker("amqp://me:secret@mq.example:port/")
+
+
+# Restarts and silence
+
+
+async def test_publishing_and_consuming_go_on_through_restarts(
+    private_rabbitmq: RabbitMQ, broker: RabbitBroker, topology: Topology
+) -> None:
+    consumer = broker.consume(topology.results, prefetch=50)
+    seen, confirmed = set[bytes](), set[bytes]()
+    stop = asyncio.Event()
+
+    async def publish() -> None:
+        number = 0
+        while not stop.is_set():
+            batch = [result(topology, b"%d" % (number + n)) for n in range(20)]
+            assert await broker.publish(batch) == [None] * 20
+            confirmed.update(message.body for message in batch)
+            number += 20
+
+    async def consume() -> None:
+        while not (stop.is_set() and confirmed <= seen):
+            got = await consumer.receive(100)
+            seen.update(one.body for one in got)
+            await consumer.ack(got)
+
+    async with asyncio.timeout(100), asyncio.TaskGroup() as group:
+        group.create_task(publish())
+        group.create_task(consume())
+        for end in (private_rabbitmq.stop, private_rabbitmq.kill):
+            before = len(confirmed)
+            await until(lambda before=before: len(confirmed) > before + 100 and consumer.connected)
+            await asyncio.to_thread(end)
+            await until(lambda: not broker.connected and not consumer.connected)
+            [verdict] = await broker.publish([Outgoing(topology.name("logs"), "", b"x", "t", durable=False)])
+            assert isinstance(verdict, NotSent)  # and did not wait for the broker's return
+            await asyncio.to_thread(private_rabbitmq.start)
+        before = len(confirmed)
+        await until(lambda: len(confirmed) > before + 100)
+        stop.set()
+        await broker.publish([result(topology, b"last")])
+    assert confirmed <= seen
+    assert consumer.reconnects == 2
+
+
+async def test_a_connection_that_went_silent_is_noticed_and_made_again(
+    private_rabbitmq: RabbitMQ, topology: Topology, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("flowkit.broker.rabbit.link.WATCH", 0.3)
+    monkeypatch.setattr("flowkit.broker.rabbit.link.CLOSE", 0.3)
+    async with Proxy(private_rabbitmq.port) as proxy:
+        broker = RabbitBroker(f"amqp://guest:guest@127.0.0.1:{proxy.port}/")
+        await broker.connect(timeout=10)
+        await broker.declare(topology.standing)
+        consumer = broker.consume(topology.results, prefetch=5)
+        await consumer.wait_connected()
+        proxy.swallow()
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(broker.publish([result(topology, b"through")]))
+            await until(lambda: not broker.connected and not consumer.connected)
+            proxy.reset()
+            proxy.flow()
+        assert sending.result() == [None]
+        async with asyncio.timeout(20):
+            assert (await consumer.receive(1))[0].body == b"through"
+        assert "link_lost" in {getattr(record, "action", "") for record in caplog.records}
+        await broker.close()
+
+
+async def test_a_consumer_left_deaf_by_a_queue_that_was_swapped_hears_again(
+    broker: RabbitBroker, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RabbitConsumer, "quiet", 0.3)
+    consumer = broker.consume(topology.results, prefetch=5)
+    await consumer.wait_connected()
+    await broker.delete(topology.results.name)
+    await broker.declare([topology.results])  # so fast that the broker never tells the consumer
+    await broker.publish([result(topology, b"heard")])
+    async with asyncio.timeout(20):
+        assert (await consumer.receive(1))[0].body == b"heard"
+
+
+async def test_an_alarm_is_seen_and_publishing_waits_for_its_end(
+    private_rabbitmq: RabbitMQ, broker: RabbitBroker, topology: Topology
+) -> None:
+    consumer = broker.consume(topology.results, prefetch=1)
+    await broker.publish([result(topology, b"before"), result(topology, b"too")])
+    held = await consumer.receive(1)
+    await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.00001")
+    try:
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(broker.publish([result(topology, b"during")]))
+            await until(lambda: not broker.connected)
+            await consumer.ack(held)
+            async with asyncio.timeout(10):
+                held = await consumer.receive(1)  # acknowledging works all the while
+            assert held[0].body == b"too"
+            await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
+    finally:
+        await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
+    assert sending.result() == [None]
+    async with asyncio.timeout(10):
+        await broker.wait_connected()
+
+
+# Permissions
+
+
+async def test_what_permissions_forbid_is_returned_or_said(
+    private_rabbitmq: RabbitMQ, broker: RabbitBroker, topology: Topology
+) -> None:
+    user = topology.namespace
+    private_rabbitmq.ctl("add_user", user, "secret")
+    private_rabbitmq.ctl("set_permissions", user, "^$", rf"^{user}\.results$", "^$")
+    limited = RabbitBroker(f"amqp://{user}:secret@127.0.0.1:{private_rabbitmq.port}/")
+    await limited.connect(timeout=10)
+    forbidden = await limited.declare([topology.results, topology.exchanges[0]])
+    assert forbidden == [topology.results, topology.exchanges[0]]
+    batch = [result(topology, b"1"), Outgoing(topology.name("tasks"), "add", b"2", "t"), result(topology, b"3")]
+    verdicts = await limited.publish(batch)
+    assert (verdicts[0], verdicts[2]) == (None, None)
+    assert type(verdicts[1]) is PublishError
+    assert "refused" in str(verdicts[1])
+    with pytest.raises(AccessRefused, match="may not be consumed"):
+        await limited.consume(topology.results, prefetch=1).receive(1)
+    [delivery, *_] = await broker.consume(topology.results, prefetch=1).receive(1)
+    assert delivery.user_id == user  # the broker vouches for it
+    await limited.close()
+
+
+# Messages that kill, or cannot be written
+
+
+async def test_one_message_that_cannot_be_written_does_not_hold_up_the_others(
+    broker: RabbitBroker, topology: Topology
+) -> None:
+    batch = [result(topology, b"%d" % n) for n in range(20)]
+    batch[7] = result(topology, b"bad", headers={"n": object()})
+    batch[9] = Outgoing(topology.name("results"), "k" * 300, b"bad", "t")
+    verdicts = await broker.publish(batch)
+    assert [at for at, verdict in enumerate(verdicts) if verdict is not None] == [7, 9]
+    assert type(verdicts[7]) is type(verdicts[9]) is PublishError
+
+
+async def poison(url: str, exchange: str, key: str) -> None:
+    """Publish a message whose header no AMQP client in Python can decode: a field name that is not UTF-8."""
+    connection = await aiormq.connect(url)
+    channel = await connection.channel()
+    await channel.basic_publish(
+        b"poison", exchange=exchange, routing_key=key,
+        properties=spec.Basic.Properties(headers={"PLACEHOLDER": 1}, delivery_mode=2),
+    )  # fmt: skip
+    await connection.close()
+
+
+@pytest.fixture
+def bad_names(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make the library write one header's name as bytes that are no UTF-8."""
+    from pamqp import encode
+
+    original = encode.short_string
+
+    def short_string(value: str) -> bytes:
+        return original(value).replace(b"PLACEHOLDER", b"PLACEHOLD\xff\xfe")
+
+    monkeypatch.setattr(encode, "short_string", short_string)
+    return lambda: None
+
+
+async def test_a_message_that_kills_connections_is_dead_lettered_and_the_others_arrive(
+    private_rabbitmq: RabbitMQ, broker: RabbitBroker, topology: Topology, bad_names: object
+) -> None:
+    await broker.publish([result(topology, b"1")])
+    await poison(private_rabbitmq.url, topology.name("results"), "add.succeeded")
+    await broker.publish([result(topology, b"2")])
+    consumer = broker.consume(topology.results, prefetch=1, own_connection=True)
+    bodies = []
+    async with asyncio.timeout(55):
+        while bodies[-1:] != [b"2"]:
+            got = await consumer.receive(5)
+            bodies += [one.body for one in got]
+            await consumer.ack(got)
+    assert b"poison" not in bodies
+
+
+async def test_a_stream_is_read_on_behind_a_message_that_kills_connections(
+    private_rabbitmq: RabbitMQ,
+    broker: RabbitBroker,
+    topology: Topology,
+    bad_names: object,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def log(body: bytes) -> Outgoing:
+        return Outgoing(topology.name("logs"), "", body, "t")
+
+    await broker.publish([log(b"1")])
+    await poison(private_rabbitmq.url, topology.name("logs"), "")
+    await broker.publish([log(b"3")])
+    consumer = broker.consume(topology.logs, prefetch=100, offset="first")
+    got = []
+    async with asyncio.timeout(40):
+        while len(got) < 2:
+            got += await consumer.receive(10)
+    assert [(one.offset, one.body) for one in got] == [(0, b"1"), (2, b"3")]
+    [skipped] = [record for record in caplog.records if getattr(record, "action", "") == "offset_skipped"]
+    assert skipped.levelno == logging.ERROR
+    assert isinstance(topology.logs, Queue)
