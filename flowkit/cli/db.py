@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 import typer
@@ -34,7 +33,7 @@ def status(*, store: options.Store = None, as_json: options.Json = False) -> Non
 
         found = SchemaStatus(settings.store_url, None, HEAD)  # to look must not make a file
     else:
-        found = asyncio.run(schema_status(settings.store_url))
+        found = options.complete(schema_status(settings.store_url))
     _print(found, as_json=as_json)
     if not found.current:
         raise typer.Exit(1)
@@ -51,7 +50,7 @@ def upgrade(*, store: options.Store = None, as_json: options.Json = False) -> No
     """Upgrade, print."""
     from flowkit.store import upgrade_schema
 
-    _print(asyncio.run(upgrade_schema(options.settings_of(store_url=store).store_url)), as_json=as_json)
+    _print(options.complete(upgrade_schema(options.settings_of(store_url=store).store_url)), as_json=as_json)
 
 
 def _print(found: SchemaStatus, *, as_json: bool) -> None:

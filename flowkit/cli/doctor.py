@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -54,7 +53,7 @@ def doctor(
 ) -> None:
     """Look, print."""
     settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
-    checks = asyncio.run(_all(settings, quiet=as_json))
+    checks = options.complete(_all(settings, quiet=as_json))
     if as_json:
         from flowkit.cli.output import data_json
 

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flowkit.cli import options
-from flowkit.errors import StoreUnreachable, Unreadable, UsageError
+from flowkit.errors import StoreUnreachable, UsageError
 
 if TYPE_CHECKING:
     from flowkit.broker import Broker
     from flowkit.settings import Settings
     from flowkit.wire.messages import Log
     from flowkit.wire.topology import Topology
-
-QUIET = 1.0  # seconds without a message: the end of a stream, which has no mark for it
-CONNECT = 5.0  # seconds for the stream to answer
 
 HELP = options.page(
     "Print what nodes log: without RUN the log stream, with RUN the archive and then the stream.",
@@ -65,7 +61,7 @@ def logs(
     oldest = time.time() - options.seconds(since, "--since") if since else None
     wanted = Wanted(run, node, lines.rank(level) if level else 0, pattern, oldest)
     settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
-    asyncio.run(_print(settings, wanted, _last(number, wanted), follow=follow, as_json=as_json))
+    options.complete(_print(settings, wanted, _last(number, wanted), follow=follow, as_json=as_json))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +91,6 @@ class Wanted:
         return self == Wanted()
 
 
-@dataclass(slots=True)
-class Reached:
-    """How far a stream was read."""
-
-    offset: int | None = None
-
-
 def _last(number: int | None, wanted: Wanted) -> int | None:
     """How many lines of history: a run's are all of interest, a whole system's are not."""
     return number if number is not None else None if wanted.run or wanted.since else 100
@@ -109,6 +98,7 @@ def _last(number: int | None, wanted: Wanted) -> int | None:
 
 async def _print(settings: Settings, wanted: Wanted, last: int | None, *, follow: bool, as_json: bool) -> None:
     from flowkit.cli import lines
+    from flowkit.cli.log_stream import stream
     from flowkit.cli.output import say
     from flowkit.cli.parts import broker_of
     from flowkit.wire.topology import Topology
@@ -137,7 +127,7 @@ async def _print(settings: Settings, wanted: Wanted, last: int | None, *, follow
         if not archived:
             offset = await _print_history(broker, topology, wanted, last, show)
         if follow:
-            async for log in _stream(broker, topology, offset, quiet=None):
+            async for log in stream(broker, topology, offset, quiet=None):
                 if log in wanted and (log.worker, log.seq) not in shown:
                     show(log)
 
@@ -158,64 +148,18 @@ async def _print_history(
     broker: Broker, topology: Topology, wanted: Wanted, last: int | None, show: Callable[[Log], None]
 ) -> int | str:
     """The stream up to now; returns the offset of what comes next."""
+    from flowkit.cli.log_stream import QUIET, Reached, newest, stream
+
     begin: int | str = "first"
     if last is not None and wanted.everything:
         # Each message has one line at least, so the last n lines are in the last n messages.
-        newest = await _newest(broker, topology)
-        begin = "first" if newest is None else max(0, newest - last + 1)
+        last_one = await newest(broker, topology)
+        begin = "first" if last_one is None else max(0, last_one - last + 1)
     reached = Reached()
     kept: deque[Log] = deque(maxlen=last)
-    async for log in _stream(broker, topology, begin, quiet=QUIET, reached=reached):
+    async for log in stream(broker, topology, begin, quiet=QUIET, reached=reached):
         if log in wanted:
             kept.append(log)
     for log in kept:
         show(log)
     return "first" if reached.offset is None else reached.offset + 1
-
-
-async def _newest(broker: Broker, topology: Topology) -> int | None:
-    """The offset of the newest message, None when there is none."""
-    reached = Reached()
-    async for _ in _stream(broker, topology, "last", quiet=QUIET, reached=reached):
-        pass
-    return reached.offset
-
-
-async def _stream(
-    broker: Broker, topology: Topology, offset: int | str, *, quiet: float | None, reached: Reached | None = None
-) -> AsyncIterator[Log]:
-    """Lines of the stream from an offset; with ``quiet`` it ends at what is newer than now, or after that silence."""
-    from flowkit.cli.output import say
-    from flowkit.wire import messages as wire
-
-    consumer = broker.consume(topology.logs, prefetch=1_000, offset=offset)
-    begun = time.time()
-    try:
-        try:
-            async with asyncio.timeout(CONNECT):
-                await consumer.wait_connected()
-        except TimeoutError:
-            say(f"flowkit: {broker.url} has no log stream {topology.logs.name!r} yet: start a coordinator or a worker")
-            if quiet is not None:
-                return
-        while True:
-            try:
-                async with asyncio.timeout(quiet):
-                    deliveries = await consumer.receive(1_000)
-            except TimeoutError:
-                return
-            for delivery in deliveries:
-                try:
-                    found = wire.decode_many(wire.Log, delivery.body)
-                except Unreadable as error:
-                    say(f"flowkit: a log message at offset {delivery.offset} cannot be read: {error}")
-                    continue
-                if quiet is not None and found and found[0].ts > begun:
-                    return
-                if reached is not None:
-                    reached.offset = delivery.offset
-                for log in found:
-                    yield log
-            await consumer.ack(deliveries)
-    finally:
-        await consumer.close()

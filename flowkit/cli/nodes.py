@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
 from typing import Any
@@ -29,7 +28,7 @@ def nodes(*, store: options.Store = None, as_json: options.Json = False) -> None
     """Ask, print."""
     from flowkit.cli.output import data, data_json, say, table
 
-    listed = asyncio.run(_nodes(store))
+    listed = options.complete(_nodes(store))
     if as_json:
         data_json({"v": 1, "nodes": listed})
         return

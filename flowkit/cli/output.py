@@ -81,18 +81,25 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def outputs(value: dict[str, Any]) -> str:
-    """A run's outputs for people: plain values first, one a line, then tables, then whatever is left as JSON."""
-    plain, tables = [], []
-    width = max((len(key) for key in value), default=0)
+    """A run's outputs for people: plain values first, one a line, then objects and lists of objects as tables."""
+    plain = {key: inner for key, inner in value.items() if not _rows(inner) and not _flat(inner)}
+    parts = [_pairs(plain)] if plain else []
     for key, inner in value.items():
-        if isinstance(inner, dict) and inner and all(map(_is_plain, inner.values())) and len(inner) > 2:
-            tables.append(f"{key}\n" + _indent(table(list(inner), [list(inner.values())])))
+        if _flat(inner):
+            parts.append(f"{key}\n{_indent(_pairs(inner))}")
         elif _rows(inner):
             head = list(dict.fromkeys(column for row in inner for column in row))
-            tables.append(f"{key}\n" + _indent(table(head, [[row.get(column) for column in head] for row in inner])))
-        else:
-            plain.append(f"{key.ljust(width)}  {_cell(inner)}")
-    return "\n\n".join(["\n".join(plain), *tables] if plain else tables)
+            parts.append(f"{key}\n" + _indent(table(head, [[row.get(column) for column in head] for row in inner])))
+    return "\n\n".join(parts)
+
+
+def _pairs(value: dict[str, Any]) -> str:
+    width = max(map(len, value))
+    return "\n".join(f"{key.ljust(width)}  {_cell(inner)}".rstrip() for key, inner in value.items())
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(map(_is_plain, value.values()))
 
 
 def _indent(text: str) -> str:

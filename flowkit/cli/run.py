@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,7 +50,7 @@ def run(
     settings = options.settings_of(nodes_dir=nodes)
     threshold = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
     place = {"store_url": store, "concurrency": concurrency or 20, "limits": settings.limits}
-    outputs = asyncio.run(_run(node, inputs, settings.nodes_dir, place, threshold))
+    outputs = options.complete(_run(node, inputs, settings.nodes_dir, place, threshold))
     if sys.stdout.isatty() and not as_json:
         output.data(output.outputs(outputs))
     else:
@@ -59,6 +58,8 @@ def run(
 
 
 async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, Any], threshold: str) -> dict[str, Any]:
+    import asyncio
+
     from flowkit import loading
     from flowkit.cli.progress import Progress
     from flowkit.embedded import embedded
@@ -97,6 +98,8 @@ async def _print_logs(logs: Consumer, progress: Progress, threshold: str) -> Non
 
 
 async def _draw(house: Embedded, progress: Progress) -> None:
+    import asyncio
+
     while progress.shown:
         await asyncio.sleep(0.2)
         counts = await house.store.query(lambda query: query.nodes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -51,7 +50,7 @@ def list_runs(
     if status is not None and status not in STATUSES:
         raise UsageError(f"--status {status!r}: expected one of {', '.join(STATUSES)}")
     oldest = time.time() - options.seconds(since, "--since") if since else None
-    runs, following = asyncio.run(
+    runs, following = options.complete(
         _ask(store, lambda query: query.runs(limit=limit, after=after, status=status, node=node, since=oldest))
     )
     if as_json:
@@ -82,7 +81,7 @@ def show(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
     """Ask, print."""
     from flowkit.cli.output import clock, data, data_json, duration, table
 
-    row, tasks = asyncio.run(_run_and_tasks(store, run))
+    row, tasks = options.complete(_run_and_tasks(store, run))
     if as_json:
         data_json(_run_json(row, tasks))
         return
@@ -110,7 +109,7 @@ def tree(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
     """Ask, print."""
     from flowkit.cli.output import clean, data_json, duration, paint
 
-    row, tasks = asyncio.run(_run_and_tasks(store, run))
+    row, tasks = options.complete(_run_and_tasks(store, run))
     if as_json:
         data_json(_run_json(row, tasks))
         return

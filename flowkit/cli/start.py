@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -50,7 +49,7 @@ def start(
     later = options.seconds(delay, "--delay") if delay else 0
     patience = options.seconds(timeout, "--timeout") if timeout else None
     given: dict[str, Any] = {"id": run_id, "tags": tags, "delay": later}
-    asyncio.run(_start(settings, node, inputs, given, wait=wait, timeout=patience))
+    options.complete(_start(settings, node, inputs, given, wait=wait, timeout=patience))
 
 
 async def _start(
@@ -69,6 +68,8 @@ async def _start(
 
 
 async def _outputs(run: Run, timeout: float | None, progress: Progress) -> dict[str, Any]:
+    import asyncio
+
     from flowkit.cli.output import duration
 
     async with asyncio.TaskGroup() as group:
@@ -83,6 +84,8 @@ async def _outputs(run: Run, timeout: float | None, progress: Progress) -> dict[
 
 
 async def _draw(progress: Progress) -> None:
+    import asyncio
+
     while progress.shown:
         progress.update("")
         await asyncio.sleep(0.2)

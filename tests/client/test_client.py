@@ -1,0 +1,237 @@
+"""What the client publishes, and how it waits."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+
+import pytest
+
+from flowkit import Client
+from flowkit.broker.memory import MemoryBroker
+from flowkit.errors import Conflict, InvalidPayload, RunFailed, TimedOut, UsageError
+from flowkit.wire import messages as wire
+from tests.client.coordinator import TOPOLOGY
+
+
+async def test_start_publishes_a_start_with_all_it_was_given(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add", {"a": 1}, id="r1", tags={"tenant": "x"}, delay=5, deadline=60)
+        (start,) = await coordinator.starts(1)
+    assert run.id == "r1"
+    assert start == wire.Start(node="add", inputs={"a": 1}, run_id="r1", tags={"tenant": "x"}, delay=5, deadline=60)
+
+
+async def test_without_an_id_each_run_gets_one_of_its_own(url, coordinator):
+    async with Client(url) as client:
+        runs = await client.start_many("add", [{"n": n} for n in range(20)])
+        starts = await coordinator.starts(20)
+    assert len({run.id for run in runs}) == 20
+    assert [(start.run_id, start.inputs) for start in starts] == [(run.id, {"n": n}) for n, run in enumerate(runs)]
+
+
+async def test_outputs_of_many_runs_come_to_those_who_wait_for_them(url, coordinator):
+    async with Client(url) as client:
+        runs = await client.start_many("add", [{"n": n} for n in range(50)])
+        for start in reversed(await coordinator.starts(50)):
+            await coordinator.end(start, outputs={"doubled": 2 * start.inputs["n"]})
+        outputs = await asyncio.gather(*(run.outputs(timeout=5) for run in runs))
+    assert outputs == [{"doubled": 2 * n} for n in range(50)]
+
+
+async def test_a_run_that_ended_before_anyone_waited_has_been_heard(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add")
+        (start,) = await coordinator.starts(1)
+        await coordinator.end(start, outputs={"x": 1})
+        assert await run.outputs(timeout=5) == {"x": 1}
+        assert run.ended
+        assert await run.outputs(timeout=0) == {"x": 1}
+
+
+async def test_a_failed_run_raises_with_its_reason(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add", id="r1")
+        (start,) = await coordinator.starts(1)
+        await coordinator.end(start, "failed", error=wire.Error(type="KeyError", message="'a'"))
+        with pytest.raises(RunFailed, match=r"run r1 failed: KeyError: 'a'"):
+            await run.outputs(timeout=5)
+
+
+async def test_waiting_ends_with_its_timeout_and_the_run_goes_on(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add", id="r1")
+        (start,) = await coordinator.starts(1)
+        with pytest.raises(TimedOut, match="r1 has not ended"):
+            await run.outputs(timeout=0.01)
+        await coordinator.end(start, outputs={"x": 1})
+        assert await run.outputs(timeout=5) == {"x": 1}
+
+
+async def test_a_conflict_is_raised_to_the_one_who_caused_it(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add", {"a": 2}, id="taken")
+        (start,) = await coordinator.starts(1)
+        await coordinator.end(start, "conflict")
+        with pytest.raises(Conflict, match="taken"):
+            await run.outputs(timeout=5)
+
+
+async def test_the_same_id_with_other_inputs_conflicts_within_a_client_at_once(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add", {"a": 1}, id="r1")
+        with pytest.raises(Conflict):
+            await client.start("add", {"a": 2}, id="r1")
+        again = await client.start("add", {"a": 1}, id="r1")
+        first, _second = await coordinator.starts(2)
+        await coordinator.end(first, outputs={"x": 1})
+        assert await run.outputs(timeout=5) == await again.outputs(timeout=5) == {"x": 1}
+
+
+async def test_after_a_reconnect_the_starts_of_runs_still_awaited_are_sent_again(url, coordinator):
+    broker = MemoryBroker.named(url.removeprefix("memory:"))
+    async with Client(broker=broker) as client:
+        ended, open_ = await client.start("add", id="ended"), await client.start("add", id="open")
+        first, _ = await coordinator.starts(2)
+        await coordinator.end(first)
+        await ended.outputs(timeout=5)
+        broker.disconnect()
+        (again,) = await coordinator.starts(1)
+        assert again.run_id == "open"
+        await coordinator.end(again, outputs={"x": 1})
+        assert await open_.outputs(timeout=5) == {"x": 1}
+
+
+async def test_runs_that_nobody_holds_are_forgotten(url, coordinator):
+    broker = MemoryBroker.named(url.removeprefix("memory:"))
+    async with Client(broker=broker) as client:
+        kept = await client.start("add", id="kept")
+        await client.start("add", id="dropped")
+        await coordinator.starts(2)
+        gc.collect()
+        broker.disconnect()
+        (again,) = await coordinator.starts(1)
+        assert again.run_id == kept.id
+
+
+async def test_messages_of_others_and_unreadable_ones_do_no_harm(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add", id="r1")
+        (start,) = await coordinator.starts(1)
+        await coordinator.publish(b"no json", "succeeded.add")
+        await coordinator.end(start.model_copy(update={"run_id": "somebody-else"}))
+        await coordinator.end(start.model_copy(update={"node": "other"}), "conflict")  # somebody's conflict with r1
+        await coordinator.end(start, outputs={"x": 1})
+        assert await run.outputs(timeout=5) == {"x": 1}
+
+
+async def test_commands_reach_the_commands_queue(url, coordinator):
+    async with Client(url) as client:
+        run = await client.start("add", id="r1")
+        await run.signal("approved", {"by": "me"})
+        await run.cancel()
+        broker = MemoryBroker.named(url.removeprefix("memory:"))
+        queue = broker.consume(TOPOLOGY.commands, prefetch=10)
+        commands = [wire.decode(wire.Command, one.body) for one in await queue.receive(10)]
+        await broker.close()
+    assert [(one.kind, one.run_id, one.name, one.input) for one in commands] == [
+        ("signal", "r1", "approved", {"by": "me"}),
+        ("cancel", "r1", None, None),
+    ]
+    assert commands[0].id != commands[1].id
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "words", "error", "says"),
+    [
+        ("no node", {}, {}, UsageError, "node"),
+        ("add", {"a": {1, 2}}, {}, InvalidPayload, "inputs.a: set is no JSON type"),
+        ("add", {"a": float("nan")}, {}, InvalidPayload, "inputs.a"),
+        ("add", {}, {"id": "bad id"}, UsageError, "run_id"),
+        ("add", {}, {"delay": -1}, UsageError, "delay"),
+        ("add", {}, {"tags": {"a": 1}}, UsageError, "tags"),
+    ],
+)
+async def test_what_cannot_be_started_is_said_before_anything_is_sent(url, node, inputs, words, error, says):
+    async with Client(url) as client:
+        with pytest.raises(error, match=says):
+            await client.start(node, inputs, **words)
+
+
+async def test_inputs_over_the_size_limit_are_refused(url):
+    async with Client(broker=MemoryBroker(max_message_bytes=1000)) as client:
+        with pytest.raises(UsageError, match="too large"):
+            await client.start("add", {"a": "x" * 2000})
+
+
+async def test_without_listening_a_run_can_be_started_but_not_awaited(url, coordinator):
+    async with Client(url, listen=False) as client:
+        run = await client.start("add")
+        await coordinator.starts(1)
+        with pytest.raises(UsageError, match="listen=False"):
+            await run.outputs()
+
+
+async def test_a_start_waits_for_somebody_to_declare_its_queue(monkeypatch, url):
+    async def forbidden(self, parts):
+        return list(parts)
+
+    broker = MemoryBroker.named(url.removeprefix("memory:"))
+    declare = broker.declare
+    monkeypatch.setattr(MemoryBroker, "declare", forbidden)
+    async with Client(url, listen=False, patience=5) as client:
+        starting = asyncio.create_task(client.start("add", id="r1"))
+        await asyncio.sleep(0)
+        await declare(TOPOLOGY.standing)
+        assert (await starting).id == "r1"
+    await broker.close()
+
+
+async def test_a_start_that_nobody_takes_says_what_is_missing(monkeypatch, url):
+    async def forbidden(self, parts):
+        return list(parts)
+
+    monkeypatch.setattr(MemoryBroker, "declare", forbidden)
+    async with Client(url, listen=False, patience=0.05) as client:
+        with pytest.raises(TimedOut, match=r"nobody has declared 'flowkit.starts'.*flowkit coordinator"):
+            await client.start("add")
+
+
+async def test_a_client_needs_an_address_or_a_broker_and_its_block():
+    with pytest.raises(UsageError, match="address or a broker"):
+        Client()
+    with pytest.raises(UsageError, match="async with"):
+        await Client("memory:nowhere").start("add")
+
+
+def test_the_synchronous_twin_does_the_same():
+    """Its broker lives in the thread of its loop, so the coordinator of this test does too."""
+    from tests.client.coordinator import Coordinator
+
+    threads = threading.active_count()
+    with Client.sync("memory:sync-twin") as client:
+        inner, loop = client._open
+
+        async def prepare():
+            coordinator = Coordinator(inner._broker)
+            await coordinator.declare()
+            return coordinator
+
+        async def answer(coordinator, status="succeeded", **words):
+            for start in await coordinator.starts(1):
+                await coordinator.end(start, status, **words)
+
+        coordinator = loop.run(prepare())
+        run = client.start("add", {"a": 1}, id="r1")
+        loop.run(answer(coordinator, outputs={"x": 1}))
+        assert (run.id, run.outputs(timeout=5)) == ("r1", {"x": 1})
+        run.signal("go")
+        run.cancel()
+        (failing,) = client.start_many("add", [{"a": 2}])
+        loop.run(answer(coordinator, "failed", message="no"))
+        with pytest.raises(RunFailed, match="no"):
+            failing.outputs(timeout=5)
+    assert threading.active_count() == threads
+    with pytest.raises(UsageError, match=r"with Client\.sync"):
+        client.start("add")
