@@ -31,5 +31,5 @@ def check(url: str) -> None:
     if "no_verify_ssl" in dict(parse_qsl(parts.query, keep_blank_values=True)):
         raise UsageError(
             f"broker address {mask(url)!r} asks for no_verify_ssl: certificates are always verified. "
-            "Name the authority's certificate instead: ?cafile=/path/to/ca.pem"
+            "Name the authority's certificate instead: ?cafile=/etc/ssl/ca.pem"
         )

@@ -57,7 +57,8 @@ async def test_an_alarm_stops_publishing_and_nothing_else(broker: MemoryBroker) 
         sending = group.create_task(broker.publish([result(b"3")]))
         waiting = group.create_task(broker.wait_connected())
         await asyncio.sleep(0)
-        assert not (sending.done() or waiting.done())
+        assert not sending.done()
+        assert not waiting.done()
         broker.unblock()
     assert sending.result() == [None]
 

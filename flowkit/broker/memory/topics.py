@@ -10,7 +10,11 @@ def matches(pattern: str, key: str) -> bool:
     """Whether ``key`` fits ``pattern``, where ``*`` stands for one word and ``#`` for any number of them."""
     if pattern == "#":
         return True
-    return _match(pattern.split("."), key.split(".") if key else [])
+    return _match(_words(pattern), _words(key))
+
+
+def _words(key: str) -> list[str]:
+    return key.split(".") if key else []
 
 
 def _match(pattern: list[str], words: list[str]) -> bool:
