@@ -160,8 +160,12 @@ class PostgreSQL:
         return compiled.string, getattr(compiled, "params", None) or {}
 
     def exists(self, table: str) -> bool:
-        """Whether there is such a table where names are looked for."""
-        return self.select("SELECT to_regclass(:table)", {"table": table})[0][0] is not None
+        """Whether there is such a table where names are looked for.
+
+        Read from the catalog itself: ``to_regclass`` may answer from before the schema lock was taken.
+        """
+        found = "SELECT 1 FROM pg_class WHERE relname = :table AND relkind = 'r' AND pg_table_is_visible(oid)"
+        return bool(self.select(found, {"table": table}))
 
     def lock_schema(self) -> None:
         """Keep other processes from changing the schema until the transaction ends."""

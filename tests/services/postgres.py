@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import psycopg
@@ -106,12 +107,12 @@ def _binaries() -> Path | None:
 def _installed_binaries() -> Path | None:
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return None
-    quiet = {"env": os.environ | {"DEBIAN_FRONTEND": "noninteractive"}, "capture_output": True, "check": False}
+    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (
         ["apt-get", "update", "-q"],
         ["apt-get", "install", "-qy", "--no-install-recommends", "postgresql"],
     ):
-        subprocess.run(command, **quiet)
+        subprocess.run(command, env=environment, capture_output=True, check=False)
     return _binaries()
 
 
@@ -141,7 +142,7 @@ class _Cluster:
             self._port = probe.getsockname()[1]
         self.url = f"postgresql://{self.USER}:{self.PASSWORD}@127.0.0.1:{self._port}/postgres"
 
-    def __enter__(self) -> _Cluster:
+    def __enter__(self) -> Self:
         password = self._folder / "password"
         password.write_text(self.PASSWORD)
         if self._as:
