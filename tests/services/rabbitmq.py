@@ -15,6 +15,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -88,12 +89,14 @@ class RabbitMQ:
 
     def close(self) -> None:
         """End everything that was started, and remove the data."""
-        self._end(signal.SIGTERM)
-        if self._epmd is not None:
-            self._epmd.kill()
-            self._epmd.wait()
-            self._epmd = None
-        shutil.rmtree(self._home, ignore_errors=True)
+        try:
+            self._end(signal.SIGTERM)
+        finally:
+            if self._epmd is not None:
+                self._epmd.kill()
+                self._epmd.wait()
+                self._epmd = None
+            shutil.rmtree(self._home, ignore_errors=True)
 
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self._home / "output").open("ab") as output:
@@ -107,7 +110,8 @@ class RabbitMQ:
         server, self._server = self._server, None
         if server is None:
             return
-        os.killpg(server.pid, how)
+        with suppress(ProcessLookupError):  # it ended by itself
+            os.killpg(server.pid, how)
         try:
             server.wait(30)
         except subprocess.TimeoutExpired:
