@@ -19,6 +19,24 @@ from flowkit.wire.messages import Command, Control, Log, Message, Result, RunEnd
 FOLDER = Path(__file__).parent
 MESSAGES: tuple[type[Message], ...] = (Start, Task, Result, Log, Command, Worker, Control, RunEnded)
 
+SETTINGS = """\
+# Settings
+
+<!-- written by `make docs` from flowkit/settings.py -->
+
+Flags win over the environment, that over `flowkit.toml` (or `[tool.flowkit]` in `pyproject.toml`), that over the
+defaults. `flowkit config` prints each value with where it came from, passwords masked. `flowkit run` ignores the
+addresses of broker and store: it has its own.
+
+| setting | environment | flag | default | meaning |
+| --- | --- | --- | --- | --- |
+{rows}
+
+No password has to stand in an address:
+
+{files}
+"""
+
 
 def pages() -> dict[str, str]:
     """Path below docs/reference -> contents."""
@@ -56,26 +74,7 @@ def settings() -> str:
         for name, field in Settings.model_fields.items()
     ]
     files = [f"- `{variable}`: a file with the password of `{name}`" for name, variable in PASSWORD_FILES.items()]
-    return "\n".join(
-        [
-            "# Settings",
-            "",
-            "<!-- written by `make docs` from flowkit/settings.py -->",
-            "",
-            "Flags win over the environment, that over `flowkit.toml` (or `[tool.flowkit]` in `pyproject.toml`), that over the",
-            "defaults. `flowkit config` prints each value with where it came from, passwords masked. `flowkit run` ignores",
-            "the addresses of broker and store: it has its own.",
-            "",
-            "| setting | environment | flag of every verb that uses it | default | meaning |",
-            "| --- | --- | --- | --- | --- |",
-            *rows,
-            "",
-            "No password has to stand in an address:",
-            "",
-            *files,
-            "",
-        ]
-    )
+    return SETTINGS.format(rows="\n".join(rows), files="\n".join(files))
 
 
 def command_line() -> str:
@@ -97,8 +96,8 @@ def _helps(words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
     said = _help(words)
     yield words, said
     _, found, commands = said.partition("\nCommands:\n")
-    for line in commands.splitlines() if found else ():
-        if line.startswith("  ") and not line.startswith("   "):
+    for line in commands.partition("\n\n")[0].splitlines() if found else ():
+        if not line.startswith("   "):  # deeper is the rest of a description
             yield from _helps((*words, line.split()[0]))
 
 
