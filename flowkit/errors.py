@@ -141,7 +141,8 @@ class RunFailed(FlowKitError):
 
     def __init__(self, run_id: str, status: str, message: str) -> None:
         self.run_id, self.status, self.message = run_id, status, message
-        super().__init__(f"run {run_id} {status}: {message or 'no message'}. See 'flowkit runs show {run_id}'.")
+        said = message.rstrip(".") or "no message"
+        super().__init__(f"run {run_id} {status}: {said}. See 'flowkit runs show {run_id}'.")
 
 
 class Unreadable(FlowKitError):

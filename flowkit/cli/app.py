@@ -6,6 +6,7 @@ Exit codes: 0 ok · 1 the run or operation failed · 2 usage or configuration ·
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -74,6 +75,7 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit code; whatever went wrong has been said on stderr in one line."""
+    logging.getLogger("flowkit").addHandler(logging.NullHandler())  # an error is said once; services log on their own
     try:
         code = app(arguments, prog_name="flowkit", standalone_mode=False)
         sys.stdout.flush()
@@ -99,10 +101,18 @@ def _explain(error: BaseException) -> int:
             sys.stdout = None
             return 1
         case typer.TyperException():
-            say(f"flowkit: {error.format_message()} See 'flowkit --help'.")
+            _explain_usage(error)
             return 2
         case _:
             raise error
+
+
+def _explain_usage(error: typer.TyperException) -> None:
+    text, context = error.format_message(), getattr(error, "ctx", None)
+    if text.startswith("Usage:"):  # a verb that needs another one behind it
+        say(text)
+    else:
+        say(f"flowkit: {text} See '{context.command_path if context else 'flowkit'} --help'.")
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

@@ -110,8 +110,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
 
     try:
         async with broker_of(settings) as broker:
-            yield Check("broker", ok=True, found=f"{broker.url} answers{_product(broker)}")
-            for check in _traps(broker):
+            yield Check("broker", ok=True, found=f"{broker.url} answers")
+            async for check in _version(broker):
                 yield check
             topology = Topology(settings.namespace)
             waiting = {}
@@ -131,20 +131,25 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
                     fix="check FLOWKIT_BROKER_URL, that RabbitMQ runs, and the login's permissions")  # fmt: skip
 
 
-def _product(broker: Broker) -> str:
-    version = getattr(broker, "server_version", None)
-    return f", RabbitMQ {version}" if version else ""
+async def _version(broker: Broker) -> AsyncIterator[Check]:
+    """The broker's version, and what is known to go wrong with it."""
+    from flowkit.broker.rabbit import RabbitBroker
 
-
-def _traps(broker: Broker) -> list[Check]:
-    """What is known to go wrong with the version that answers."""
-    version = getattr(broker, "server_version", None)
-    if not version:
-        return []
+    if not isinstance(broker, RabbitBroker):
+        return
+    version = await broker.server_version()
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
     if parts < (3, 10):
-        return [Check("broker version", ok=False, found=version, fix="use RabbitMQ 3.10 or newer: streams and at-least-once dead-lettering")]  # fmt: skip  # noqa: E501
-    return []
+        yield Check(
+            "RabbitMQ", ok=False, found=version, fix="use 3.10 or newer, for streams and at-least-once dead letters"
+        )
+    elif parts < (4, 0):
+        # Not wrong, but said: it explains what an operator may see.
+        yield Check(
+            "RabbitMQ", ok=True, found=f"{version}; 4 is recommended: on 3.x every requeue counts as a delivery"
+        )
+    else:
+        yield Check("RabbitMQ", ok=True, found=version)
 
 
 async def _store(settings: Settings) -> AsyncIterator[Check]:

@@ -66,18 +66,18 @@ def duration(seconds: float | None) -> str:
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Columns as wide as they need; numbers to the right. Each cell on one line."""
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
-    right = [
-        bool(cells) and all(_is_number(row[at]) for row in cells) and any(row[at] for row in cells)
-        for at in range(len(head))
-    ]
-    lines = []
-    for row in (list(head), *cells):
-        shown = (text.rjust(width) if to_right else text.ljust(width)
-                 for text, width, to_right in zip(row, widths, right, strict=True))  # fmt: skip
-        lines.append("  ".join(shown).rstrip())
-    return "\n".join(lines)
+    rows = list(rows)
+    lines = [list(head), *([_cell(value) for value in row] for row in rows)]
+    columns = list(zip(*lines, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numbers = [bool(rows) and all(_is_number(row[at]) for row in rows) for at in range(len(head))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, numbers, strict=True)
+        ).rstrip()
+        for line in lines
+    )
 
 
 def outputs(value: dict[str, Any]) -> str:
@@ -118,8 +118,8 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float)
 
 
-def _is_number(text: str) -> bool:
-    return not text or re.fullmatch(r"-?[\d,]+(\.\d+)?", text) is not None
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _cell(value: Any) -> str:

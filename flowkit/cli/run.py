@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flowkit.broker import Consumer
     from flowkit.cli.progress import Progress
     from flowkit.embedded import Embedded
+    from flowkit.wire.messages import RunEnded
 
 HELP = options.page(
     "Run a workflow here: coordinator and workers in this process, outputs on stdout, logs on stderr.",
@@ -45,19 +46,25 @@ def run(
 ) -> None:
     """Parse, run, print."""
     from flowkit.cli import output
+    from flowkit.cli.service_log import configure
 
     inputs = inputs_of(input, fields)
     settings = options.settings_of(nodes_dir=nodes)
     threshold = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
     place = {"store_url": store, "concurrency": concurrency or 20, "limits": settings.limits}
-    outputs = options.complete(_run(node, inputs, settings.nodes_dir, place, threshold))
+    configure("WARNING", settings.log_format)
+    ended = options.complete(_run(node, inputs, settings.nodes_dir, place, threshold))
+    if ended.status != "succeeded":
+        _explain(ended)
+        raise typer.Exit(1)
+    outputs = ended.outputs or {}
     if sys.stdout.isatty() and not as_json:
         output.data(output.outputs(outputs))
     else:
         output.data_json(outputs)
 
 
-async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, Any], threshold: str) -> dict[str, Any]:
+async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, Any], threshold: str) -> RunEnded:
     import asyncio
 
     from flowkit import loading
@@ -76,13 +83,23 @@ async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, 
             group.create_task(_print_logs(logs, progress, threshold))
             drawing = group.create_task(_draw(house, progress))
             try:
-                started = await client.start(node, inputs)
-                await started.end()
+                ended = await (await client.start(node, inputs)).end()
             finally:
                 drawing.cancel()
                 await logs.stop()  # what has arrived is still printed
         progress.end()
-        return await started.outputs()
+    return ended
+
+
+def _explain(ended: RunEnded) -> None:
+    """Why the run failed: the author's traceback, then one line."""
+    from flowkit.cli.output import say
+
+    error = ended.error
+    if error is not None and error.traceback:
+        say(error.traceback.rstrip())
+    why = f"{error.type}: {error.message}" if error is not None else ended.message
+    say(f"flowkit: the run {ended.status}: {why}")
 
 
 async def _print_logs(logs: Consumer, progress: Progress, threshold: str) -> None:

@@ -62,7 +62,7 @@ def list_runs(
         data_json({"v": 1, "runs": listed, "next": following})
         return
     rows = [
-        (run.id, run.node, run.status, clock(run.started_at), duration(_took(run)), str(run.tasks), _why(run)[:80])
+        (run.id, run.node, run.status, clock(run.started_at), duration(_took(run)), run.tasks, _why(run)[:80])
         for run in runs
     ]
     data(table(("run", "node", "status", "started", "took", "tasks", "message"), rows))
@@ -176,11 +176,11 @@ def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
     }
 
 
-def _task_cells(task: TaskRow) -> tuple[str, ...]:
+def _task_cells(task: TaskRow) -> tuple[Any, ...]:
     from flowkit.cli.output import duration
 
     took = duration(_task_took(task))
-    return task.path, task.node, _state(task), str(task.attempt), took, task.worker or "", _why(task)[:80]
+    return task.path, task.node, _state(task), task.attempt, took, task.worker or "", _why(task)[:80]
 
 
 def _json(raw: bytes | None) -> Any:

@@ -62,6 +62,11 @@ class RabbitBroker:
         """Make sure that it answers within ``timeout`` seconds."""
         await self._durable.attempt(timeout)
 
+    async def server_version(self) -> str:
+        """What the broker says it is, such as ``3.13.7``; empty when it does not say."""
+        said = (await self._durable.connection()).server_properties.get("version", b"")
+        return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+
     async def wait_connected(self) -> None:
         """Return when ``connected``."""
         await self._durable.unblocked()
