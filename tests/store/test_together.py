@@ -1,0 +1,151 @@
+"""Two coordinators on one PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from uuid import uuid4
+
+import pytest
+
+from flowkit.flow import changes as c
+from flowkit.flow.state import Keys, Run, Scope, Task, TaskStatus
+from flowkit.store import Store, open_store
+from flowkit.store.protocol import Transaction
+
+
+@pytest.fixture
+async def two(postgres_database: str):
+    stores = [await open_store(postgres_database) for _ in range(2)]
+    yield stores
+    for store in stores:
+        await store.close()
+
+
+def begin(run_id: str) -> tuple[Task, list[c.Change]]:
+    root = Task(run_id=run_id, id=uuid4(), path="0", scope="", node="n", inputs=b"{}", created_at=1.0)
+    run = Run(id=run_id, node="n", started_at=1.0, tasks=1)
+    return root, [c.AddRun(run), c.AddScope(Scope(run_id=run_id, path="", parent=None, outstanding=1)), c.AddTask(root)]
+
+
+async def test_a_run_is_locked_until_the_other_one_is_done(two: list[Store]) -> None:
+    """Both count up what they load, 40 times each, over runs named in opposite orders: none is lost."""
+    runs = [f"r{n}" for n in range(5)]
+    for run_id in runs:
+        await two[0].transact(lambda tx, r=run_id: tx.write(begin(r)[1]))
+
+    def count_up(tx: Transaction) -> None:
+        state = tx.load(Keys(frozenset(runs), frozenset(), frozenset(), frozenset()))
+        tx.write([c.CountTasks(run_id=run.id, tasks=run.tasks + 1) for run in state.runs.values()])
+
+    async def work(store: Store) -> None:
+        for _ in range(40):
+            await store.transact(count_up)
+
+    await asyncio.gather(*map(work, two))
+    found, _ = await two[0].query(lambda q: q.runs(limit=9))
+    assert [run.tasks for run in found] == [81] * 5
+
+
+async def test_both_add_the_same_run(two: list[Store]) -> None:
+    """The second one finds it there when it tries again."""
+    both_looked = threading.Barrier(2)
+    tries = []
+
+    def start(tx: Transaction) -> str:
+        tries.append(1)
+        if tx.load(Keys(frozenset({"r"}), frozenset(), frozenset(), frozenset())).runs:
+            return "there"
+        both_looked.wait(5)
+        tx.write(begin("r")[1])
+        return "added"
+
+    assert sorted(await asyncio.gather(*(store.transact(start) for store in two))) == ["added", "there"]
+    assert len(tries) == 3
+
+
+async def test_marking_what_the_other_one_settles_is_no_deadlock(two: list[Store]) -> None:
+    """Each settles its own run's task, and then marks the other one's as sent."""
+    tasks = []
+    for run_id in ("a", "b"):
+        root, changes = begin(run_id)
+        await two[0].transact(lambda tx, ch=changes: tx.write(ch))
+        tasks.append(root)
+    both_settled = threading.Barrier(2)
+    tries = []
+
+    def settle(mine: Task, other: Task):
+        def work(tx: Transaction) -> None:
+            tries.append(1)
+            tx.load(Keys(frozenset({mine.run_id}), frozenset(), frozenset(), frozenset()))
+            tx.write([c.SettleTask(run_id=mine.run_id, task_id=mine.id, status=TaskStatus.SUCCEEDED, attempt=1)])
+            both_settled.wait(5)
+            tx.mark_sent([(other.run_id, other.id, 1)], 5.0)
+            both_settled.wait(5)
+
+        return work
+
+    await asyncio.gather(two[0].transact(settle(*tasks)), two[1].transact(settle(*tasks[::-1])))
+    assert len(tries) == 2
+
+
+async def test_a_deadlock_is_tried_again(two: list[Store]) -> None:
+    for key in ("a", "b"):
+        await two[0].transact(lambda tx, k=key: tx.set_meta(k, "0"))
+    first_try = threading.Barrier(2)
+    tries = []
+
+    def cross(first: str, second: str):
+        def work(tx: Transaction) -> None:
+            tries.append(1)
+            tx.set_meta(first, "1")
+            if len(tries) <= 2:
+                first_try.wait(5)
+            tx.set_meta(second, "1")
+
+        return work
+
+    await asyncio.gather(two[0].transact(cross("a", "b")), two[1].transact(cross("b", "a")))
+    assert len(tries) == 3
+
+
+async def test_two_relays_share_what_is_unsent(two: list[Store]) -> None:
+    def many(tx: Transaction) -> None:
+        tx.write([change for n in range(300) for change in begin(f"r{n}")[1]])
+
+    await two[0].transact(many)
+    both_took = threading.Barrier(2)
+
+    def take(tx: Transaction) -> list[str]:
+        taken = [task.run_id for task in tx.unsent(before=math.inf, limit=150)]
+        both_took.wait(5)
+        return taken
+
+    one, other = await asyncio.gather(*(store.transact(take) for store in two))
+    assert (len(one), len(other), len({*one, *other})) == (150, 150, 300)
+
+
+async def test_recount_while_others_work(two: list[Store]) -> None:
+    """A counter is only corrected when it is wrong under the lock of its run."""
+    root, changes = begin("r")
+    await two[0].transact(lambda tx: tx.write(changes))
+    written, go_on = threading.Event(), threading.Event()
+
+    def add(tx: Transaction) -> None:
+        tx.load(Keys(frozenset({"r"}), frozenset(), frozenset(), frozenset()))
+        child = Task(run_id="r", id=uuid4(), path="0.0", scope="", node="n", inputs=b"{}", created_at=1.0)
+        moved = c.MoveScope(run_id="r", path="", outstanding=2, status=c.ScopeStatus.OPEN)
+        tx.write([c.AddTask(child), moved])
+        written.set()
+        go_on.wait(5)
+
+    async def recount() -> int:
+        await asyncio.to_thread(written.wait, 5)
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+        return await two[1].transact(lambda tx: tx.recount())
+
+    _, wrong = await asyncio.gather(two[0].transact(add), recount())
+    assert wrong == 0
+    assert root.id
+    assert await two[1].transact(lambda tx: tx.recount()) == 0
