@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from flowkit import log
 from flowkit.errors import InvalidNode, NodeNotFound, UsageError
 from flowkit.node import Node, hosted
 from flowkit.wire import names
 from flowkit.worker.definition import Definition, check_name
+from flowkit.worker.records import capture
 
 _PREFIX = "flowkit_nodes"  # a node called json must not become the module json
 
@@ -120,7 +120,7 @@ def _importable(folder: Path) -> None:
 @contextmanager
 def _author_code(where: str) -> Iterator[None]:
     """Let Nodes know that a worker imports them, and say in one line what goes wrong."""
-    log.capture()
+    capture()
     token = hosted.set(True)
     try:
         yield

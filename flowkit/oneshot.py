@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 import re
 import sys
 import time
@@ -23,6 +24,7 @@ from flowkit.wire.topology import Topology
 from flowkit.worker import Definition, worker_name
 from flowkit.worker.execute import execute
 from flowkit.worker.logs import Shipper, context_json
+from flowkit.worker.records import capture
 
 CONNECT_TIMEOUT = 10  # seconds, for the broker and then for a queue of starts
 _USAGE = "usage: python {} INPUT.json RUNNER_ID SELF_ADDR NODE   (SELF_ADDR: amqp://… or -)"
@@ -83,6 +85,8 @@ def complain(error: FlowKitError) -> int:
 
 def run(definition: Definition, arguments: Arguments) -> int:
     """Run the task and report it; the exit code."""
+    capture()
+    logging.getLogger("flowkit").setLevel(logging.ERROR)  # a script says in one line what went wrong
     once = dataclasses.replace(definition, policy=None)  # nobody would come back for a second attempt
     if arguments.address == "-":
         return asyncio.run(_on_terminal(once, arguments.task))

@@ -90,7 +90,7 @@ class Reporter:
                 for consumer, delivery in letter.confirmed():
                     done.setdefault(consumer, []).append(delivery)
             elif isinstance(error, TooLarge) and letter.too_large is not None:
-                again.append(letter.too_large(error))
+                self.post(letter.too_large(error))
             elif isinstance(error, Unroutable):
                 # Its queue is not there yet: a coordinator declares it. What is finished must not get lost meanwhile.
                 _log.warning("%s; trying again", error, extra={"action": "publish_again"})

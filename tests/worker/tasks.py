@@ -1,0 +1,33 @@
+"""Tasks, definitions and a sink for the tests of this folder."""
+
+from __future__ import annotations
+
+from uuid import UUID, uuid4
+
+from flowkit.node import Node
+from flowkit.wire.messages import Task
+
+
+class Lines:
+    """A sink that keeps what is written."""
+
+    crowded = False
+
+    def __init__(self):
+        self.written = []
+
+    def write(self, task, level, message, context=None, exception=None):
+        self.written.append((task, level, message, context, exception))
+
+    async def flush(self, timeout):
+        pass
+
+
+def task(node="work", *, id: UUID | None = None, **fields) -> Task:
+    return Task(task_id=id or uuid4(), run_id=fields.pop("run_id", "run-1"), node=node, **fields)
+
+
+def define(main, name="work", **options):
+    node = Node(name, **options)
+    node.register_main(main)
+    return node.definition

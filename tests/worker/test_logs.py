@@ -1,0 +1,210 @@
+"""Log lines on their way: in batches, numbered, and never in a task's way."""
+
+import asyncio
+import logging
+from datetime import datetime
+from itertools import pairwise
+
+import pytest
+
+from flowkit import Logger, Node, log
+from flowkit.wire.messages import Log, decode_many
+from flowkit.worker.logs import Shipper
+
+from .tasks import task
+
+
+@pytest.fixture
+async def shipper(house):
+    await house.mine.declare(house.topology.standing)
+    shipper = Shipper(house.broker, house.topology, worker="w", linger=0, max_lines=100, clock=lambda: 5.0)
+    running = asyncio.create_task(shipper.run())
+    yield shipper
+    running.cancel()
+
+
+@pytest.fixture
+def captured():
+    """stdlib logging as a worker process has it."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.DEBUG)
+    log.capture()
+    yield
+    root.setLevel(level)
+    for handler in root.handlers[:]:
+        if isinstance(handler, log.TaskHandler):
+            root.removeHandler(handler)
+
+
+async def test_a_line_has_all_that_the_contract_says(house, shipper):
+    of = task(attempt=2)
+    shipper.write(of, "INFO", "hello", {"a": 1}, "Traceback …")
+    (line,) = await house.logs()
+    assert line == Log(
+        ts=5, level="INFO", message="hello", context={"a": 1}, run_id=of.run_id, task_id=of.task_id, node="work",
+        attempt=2, worker="w", seq=1, exception="Traceback …",
+    )  # fmt: skip
+
+
+async def test_one_node_a_message_and_contiguous_numbers(house, shipper):
+    for number in range(50):
+        shipper.write(task("ab"[number % 2]), "INFO", str(number))
+    await shipper.flush()
+    deliveries = await house.receive(house.topology.logs, 2)
+    lines = [decode_many(Log, one.body) for one in deliveries]
+    assert [{line.node for line in some} for some in lines] == [{"a"}, {"b"}]
+    assert [one.app_id for one in deliveries] == ["a", "b"]
+    assert sorted(line.seq for some in lines for line in some) == list(range(1, 51))
+
+
+async def test_a_flood_is_dropped_and_counted(house, shipper):
+    for number in range(1_000):
+        shipper.write(task(), "INFO", str(number))
+    assert shipper.crowded
+    await shipper.flush()
+    lines = await house.logs(101)
+    (said,) = [line for line in lines if line.context == {"dropped": 900}]
+    assert said.message == "900 log lines dropped: they came faster than they could be sent"
+    assert all(b.seq - a.seq == 1 for a, b in pairwise(lines))
+
+
+async def test_a_link_that_is_down_keeps_lines_in_order(house, shipper):
+    house.broker.go_down()
+    for number in range(10):
+        shipper.write(task(), "INFO", str(number))
+    await shipper.flush(0.02)  # and gives up
+    house.broker.come_back()
+    await shipper.flush()
+    lines = await house.logs(10)
+    assert [line.message for line in lines] == [str(number) for number in range(10)]
+    assert [line.seq for line in lines] == list(range(1, 11))
+
+
+class Evil:
+    def __str__(self):
+        raise RuntimeError
+
+
+@pytest.mark.parametrize(
+    ("context", "sent"),
+    [
+        ({"when": datetime(2026, 1, 1)}, {"when": "2026-01-01 00:00:00"}),  # noqa: DTZ001
+        ({"evil": Evil()}, {"evil": "(Evil)"}),
+        ({"nan": float("nan")}, {"nan": "nan"}),
+        ({1: {2}}, {"1": [2]}),
+        ({"big": 2**70}, {"big": str(2**70)}),
+        ({"s": "\ud800"}, {"s": "?"}),
+        ("no dict", {"context": "no dict"}),
+        ({"x": "y" * 100_000}, {"left_out": "context of 100,008 bytes, over the limit of 65,536"}),
+    ],
+)
+async def test_whatever_stands_in_a_context_the_line_arrives(house, shipper, context, sent):
+    shipper.write(task(), "INFO", "m\ud800", context)
+    (line,) = await house.logs()
+    assert line.context == sent
+    assert line.message == "m?"
+
+
+async def test_a_cyclic_context(house, shipper):
+    cycle = {}
+    cycle["self"] = cycle
+    shipper.write(task(), "INFO", "m", cycle)
+    assert (await house.logs())[0].message == "m"
+
+
+async def test_lines_from_threads(house, shipper):
+    await asyncio.gather(*[asyncio.to_thread(shipper.write, task(), "INFO", str(n)) for n in range(20)])
+    lines = await house.logs(20)
+    assert sorted(int(line.message) for line in lines) == list(range(20))
+    assert [line.seq for line in lines] == list(range(1, 21))
+
+
+async def test_the_logger_in_a_worker(house):
+    node = Node("work")
+    logger = Logger(node)
+
+    @node.main
+    async def main():
+        await logger.debug("d")
+        await logger.info("i")
+        await logger.warning("w")
+        await logger.log_with_context("info", "c", {"user": 7})
+        await logger.log_with_context(logging.ERROR, "n")
+        try:
+            {}["missing"]
+        except KeyError:
+            await logger.error("e", include_traceback=True)
+        await logger.error("plain", include_traceback=True)
+        await logger.flush()
+        return [], {}, ""
+
+    async with house.worker(node.definition):
+        of = task(attempt=4)
+        await house.send(of)
+        lines = await house.logs(7)
+    assert [line.level for line in lines] == ["DEBUG", "INFO", "WARNING", "INFO", "ERROR", "ERROR", "ERROR"]
+    assert lines[3].context == {"user": 7}
+    assert lines[5].exception.endswith("KeyError: 'missing'")
+    assert lines[6].exception is None
+    assert {(line.task_id, line.run_id, line.node, line.attempt) for line in lines} == {
+        (of.task_id, of.run_id, "work", 4)
+    }
+
+
+async def test_a_flood_of_lines_does_not_hold_up_the_task(house):
+    node = Node("work")
+    logger = Logger(node)
+
+    @node.main
+    async def main():
+        for number in range(50_000):
+            await logger.info(str(number))
+        return [], {}, "done"
+
+    async with house.worker(node.definition):
+        house.broker.block()  # nothing leaves
+        await house.mine.declare(house.topology.standing)
+        house.broker.unblock()
+        await house.send(task())
+        assert (await house.result()).message == "done"
+
+
+async def test_stdlib_logging_reaches_the_run(house, captured):
+    node = Node("work")
+
+    def blocking():
+        logging.getLogger("lib").warning("from a thread")
+
+    @node.main
+    async def main():
+        logging.getLogger().info("root %s", 1)
+        logging.getLogger("aio_pika.connection").error("kept out of the loop")
+        logging.getLogger("flowkit.worker").error("so are we")
+        await asyncio.to_thread(blocking)
+        try:
+            _ = 1 / 0
+        except ZeroDivisionError:
+            logging.getLogger("lib").exception("went wrong")
+        logging.getLogger("lib").info("last")
+        return [], {}, ""
+
+    async with house.worker(node.definition):
+        await house.send(task())
+        lines = await house.logs(4)
+    assert [(line.level, line.message) for line in lines] == [
+        ("INFO", "root 1"),
+        ("WARNING", "from a thread"),
+        ("ERROR", "went wrong"),
+        ("INFO", "last"),
+    ]
+    assert lines[1].context == {"logger": "lib"}
+    assert lines[2].exception.endswith("ZeroDivisionError: division by zero")
+    assert all(line.run_id == "run-1" and line.node == "work" for line in lines)
+
+
+async def test_a_logger_without_a_task_speaks_to_the_operator(caplog):
+    with caplog.at_level(logging.INFO):
+        await Logger(Node("lonely")).info("anybody?")
+        await Logger(Node("lonely")).flush()
+    assert caplog.record_tuples == [("nodes.lonely", logging.INFO, "anybody?")]
