@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from flowkit.coordinator.archive import Archive
@@ -40,6 +42,7 @@ class Pace:
     sweep_after: float = 60
     worker_silence: float = 15
     archive_lease: float = 10
+    drain: float = 10  # for what was taken when it is told to stop; what is not acknowledged by then comes again
 
 
 class Coordinator:
@@ -96,66 +99,67 @@ class Coordinator:
             WrongBroker: the broker belongs to another store.
             FlowKitError: broker or store say something that trying again cannot change.
         """
-        pace = self._pace
         store_id, secret = await self._store.transact(_identity)
         ledger = Ledger(self._store, self._limits, secret)
         outbox = Outbox(self._broker, self._topology, ledger, max_nodes=self._limits.max_nodes, summon=self._summon)
-        relay = Relay(self._broker, ledger, outbox, after=pace.relay_after, every=pace.relay_every)
-        archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=pace.archive_lease)
+        archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
+        relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)
         identity = Identity(
             self._broker, self._topology, ledger, relay, archive, store_id=store_id, take_over=self._take_over
         )
         await identity.claim()
         await relay.look(after=0 if self._alone else None)
-
-        reader = Reader(self._topology)
-        results, starts = (
-            Intake(
-                queue,
-                broker=self._broker,
-                topology=self._topology,
-                ledger=ledger,
-                outbox=outbox,
-                reader=reader,
-                batch=pace.batch,
-            )
-            for queue in (self._topology.results, self._topology.starts)
-        )
-        dead = DeadLetters(self._broker, self._topology, ledger, outbox, reader)
-        presence = Presence(self._broker, self._topology, ledger, outbox, silence=pace.worker_silence)
+        presence = Presence(self._broker, self._topology, ledger, outbox, silence=self._pace.worker_silence)
+        readers = (*self._intakes(ledger, outbox), presence)
         sweeper = Sweeper(
-            self._broker, self._topology, ledger, presence, every=pace.sweep_every, after=pace.sweep_after
+            self._broker, self._topology, ledger, presence, every=self._pace.sweep_every, after=self._pace.sweep_after
         )
-        timers = Timers(ledger, outbox, every=pace.timers_every)
-        consumers = (starts.consumer, results.consumer, dead.consumer, presence.consumer)
+        timers = Timers(ledger, outbox, every=self._pace.timers_every)
+        clockwork = (
+            timers.run,
+            relay.run,
+            sweeper.run,
+            identity.watch,
+            partial(ledger.flush, self._pace.sent_marks_every),
+        )
         try:
             async with asyncio.TaskGroup() as group:
-                background = [
-                    group.create_task(loop)
-                    for loop in (
-                        timers.run(),
-                        relay.run(),
-                        sweeper.run(),
-                        identity.watch(),
-                        ledger.flush(pace.sent_marks_every),
-                    )
-                ]
-                intakes = [group.create_task(loop.run()) for loop in (starts, results, dead, presence, archive)]
+                background = [group.create_task(loop()) for loop in clockwork]
+                reading = [group.create_task(loop.run()) for loop in (*readers, archive)]
                 self._ready.set()
                 logger.info("coordinator %s is ready", self._name, extra={"action": "ready"})
                 await self._stopping.wait()
-                for consumer in consumers:
-                    await consumer.stop()
-                await archive.stop()
-                await asyncio.wait(intakes)
-                for task in background:
+                await asyncio.gather(archive.stop(), *(loop.consumer.stop() for loop in readers))
+                await asyncio.wait(reading, timeout=self._pace.drain)
+                for task in (*reading, *background):
                     task.cancel()
-            await ledger.flush_now()
+        except BaseExceptionGroup as group:
+            raise _first(group) from None
         finally:
             self._ready.clear()
-            for consumer in consumers:
-                await consumer.close()
+            await asyncio.gather(*(loop.consumer.close() for loop in readers))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._pace.drain):
+                await ledger.flush_now()
         logger.info("coordinator %s has stopped", self._name, extra={"action": "stopped"})
+
+    def _intakes(self, ledger: Ledger, outbox: Outbox) -> tuple[Intake | DeadLetters, ...]:
+        """A loop for each queue whose messages become events."""
+        broker, topology = self._broker, self._topology
+        reader = Reader(topology)
+        intakes = (
+            Intake(
+                queue,
+                broker=broker,
+                topology=topology,
+                ledger=ledger,
+                outbox=outbox,
+                reader=reader,
+                batch=self._pace.batch,
+            )
+            for queue in (topology.results, topology.starts)
+        )
+        return (*intakes, DeadLetters(broker, topology, ledger, outbox, reader))
 
 
 def _identity(transaction: Transaction) -> tuple[str, bytes]:
@@ -163,3 +167,10 @@ def _identity(transaction: Transaction) -> tuple[str, bytes]:
     assert store_id is not None, "the store makes its id when it is created"
     assert secret is not None, "the store makes its secret when it is created"
     return store_id, bytes.fromhex(secret)
+
+
+def _first(error: BaseException) -> BaseException:
+    """The error that made the others stop, out of the groups that carry it."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

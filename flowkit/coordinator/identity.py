@@ -80,6 +80,7 @@ class Identity:
             transaction.archive([], None)
             return transaction.unsend_all()
 
+        self._ledger.forget_sent()
         stranded = await self._ledger.transact(work)
         await self._archive.restart()
         if stranded:

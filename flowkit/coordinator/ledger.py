@@ -62,6 +62,10 @@ class Ledger:
         self._sent += marks
         self._some_sent.set()
 
+    def forget_sent(self) -> None:
+        """What was confirmed is gone: the broker lost it."""
+        self._sent.clear()
+
     async def flush(self, every: float) -> None:
         """For ever: write marks that no batch took along within ``every`` seconds."""
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.commit import Committed, SentMark
@@ -139,10 +140,19 @@ class Outbox:
             messages.append(self._run_message(told, told.encode()))
         if not messages:
             return
-        for message, verdict in zip(messages, await self._broker.publish(messages), strict=True):
+        verdicts = await self._broker.publish(messages)
+        shorter = [
+            self._ended(
+                replace(run, outputs=None, message=f"{run.message} (outputs too large for a message: {verdict})")
+            )
+            for run, verdict in zip(ended, verdicts, strict=False)
+            if isinstance(verdict, TooLarge)
+        ]
+        if shorter:
+            verdicts += await self._broker.publish(shorter)
+        for verdict in verdicts:
             if verdict is not None:
-                logger.error("end of run %s was not announced: %s", message.correlation_id, verdict,
-                             extra={"action": "not_announced", "run_id": message.correlation_id})  # fmt: skip
+                logger.error("the end of a run was not announced: %s", verdict, extra={"action": "not_announced"})
 
     def _ended(self, run: EndedRun) -> Outgoing:
         body: dict[str, object] = {

@@ -190,9 +190,8 @@ async def test_what_was_committed_and_never_published_is_sent_by_the_next_coordi
 
     with monkeypatch.context() as patch:
         patch.setattr(Outbox, "deliver", crash)
-        with pytest.raises(ExceptionGroup) as caught:
+        with pytest.raises(Killed):
             await until_killed()
-    assert caught.group_contains(Killed)
     async with house.coordinator(alone=True):
         (task,) = await house.tasks("a")
         assert task.run_id == "r1"
