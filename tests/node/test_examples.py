@@ -28,7 +28,12 @@ EXAMPLES = [
         ["report", "store"],
         {"results": [2, 4], "count": 2},
         "Processing complete",
-        [f"INFO Node {ID} started", "DEBUG Processing item 1 of 2", "DEBUG Processing item 2 of 2", "INFO Processed 2 items"],
+        [
+            f"INFO Node {ID} started",
+            "DEBUG Processing item 1 of 2",
+            "DEBUG Processing item 2 of 2",
+            "INFO Processed 2 items",
+        ],
     ),
     (
         "complete_example",

@@ -118,7 +118,7 @@ async def test_the_same_task_sent_twice_runs_once_while_it_runs(house, gate):
         (b"[1]", "not-an-object"),
         (b'{"v": 2}', "unknown-version"),
         (b'{"task_id": "x", "run_id": "r", "node": "work"}', "invalid"),
-        (task("other").encode(), "wrong-node"),
+        (task("other", id=UUID(int=1)).encode(), "wrong-node"),
     ],
 )
 async def test_what_cannot_be_read_goes_to_the_dead_letters(house, body, reason):
