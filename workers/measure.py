@@ -13,7 +13,8 @@ from typing import Any
 
 from flowkit import Node
 
-node = Node("measure")
+# Two at a time: parsing holds the interpreter lock, so that more threads would only stand in its way.
+node = Node("measure", concurrency=2)
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 LOOPS = (ast.For, ast.AsyncFor, ast.While)
