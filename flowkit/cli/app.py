@@ -7,6 +7,7 @@ Exit codes: 0 ok · 1 the run or operation failed · 2 usage or configuration ·
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -39,6 +40,8 @@ EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
     (errors.Refused, 6),
     (errors.FlowKitError, 1),
 )
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="flowkit",
@@ -75,6 +78,8 @@ def main() -> None:
 
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit code; whatever went wrong has been said on stderr in one line."""
+    if "_FLOWKIT_COMPLETE" in os.environ:
+        completion.prepare()
     logging.getLogger("flowkit").addHandler(logging.NullHandler())  # an error is said once; services log on their own
     try:
         code = app(arguments, prog_name="flowkit", standalone_mode=False)
@@ -83,6 +88,8 @@ def call(arguments: list[str]) -> int:
         return _explain(_cause(group))
     except BaseException as error:  # noqa: BLE001 - nothing of it is swallowed: it becomes a code, or goes on
         return _explain(error)
+    if code == INTERRUPTED:  # typer has made a code of it already
+        say("flowkit: interrupted")
     return code if isinstance(code, int) else 0
 
 
@@ -95,7 +102,7 @@ def _explain(error: BaseException) -> int:
             return error.exit_code
         case KeyboardInterrupt() | typer.Abort():
             say("flowkit: interrupted")
-            return 130
+            return INTERRUPTED
         case BrokenPipeError():
             # Whoever read our output has gone, and needs no message; nor may the interpreter try to flush it again.
             sys.stdout = None

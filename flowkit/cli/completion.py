@@ -24,6 +24,13 @@ def register(app: typer.Typer) -> None:
     app.command("completion", help=HELP)(completion)
 
 
+def prepare() -> None:
+    """Let typer answer a shell that asks: it does so by itself only with its own options for completion."""
+    from typer._completion_classes import completion_init
+
+    completion_init()
+
+
 def completion(shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), help="Which shell.")]) -> None:
     """Print it."""
     from typer._completion_shared import get_completion_script

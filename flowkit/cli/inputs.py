@@ -35,9 +35,11 @@ def _object(text: str | None) -> dict[str, Any]:
     where = "--input"
     try:
         if text == "-":
-            where, text = "--input - (stdin)", sys.stdin.read()
+            where = "--input - (stdin)"
+            text = sys.stdin.read()
         elif text.startswith("@"):
-            where, text = f"--input {text}", Path(text[1:]).read_text("utf-8")
+            where = f"--input {text}"
+            text = Path(text[1:]).read_text("utf-8")
         value = json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"

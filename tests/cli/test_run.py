@@ -1,0 +1,97 @@
+"""``flowkit run`` and what it says of mistakes."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+
+NODES = {
+    "nonode": "x = 1\n",
+    "nomain": "from flowkit.node import Node\nnode = Node()\nnode.run()\n",
+    "notasync": "from flowkit.node import Node\nnode = Node()\ndef main(): ...\nnode.register_main(main)\n",
+    "broken": "def (\n",
+    "typed": "from pydantic import BaseModel\nfrom flowkit import Node\nnode = Node('typed')\n"
+    "class In(BaseModel):\n    a: int\n"
+    "@node.main\nasync def main(given: In):\n    return [], {'a': given.a}, ''\nnode.run()\n",
+    "nowhere": "from flowkit.node import Node\nnode = Node()\n"
+    "async def main():\n    return ['absent'], {}, ''\nnode.register_main(main)\nnode.run()\n",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("-F", "a=1", "-F", "b=2"),
+        ("--input", '{"a": 1, "b": 2}'),
+        ("-i", "@in.json"),
+        ("-i", '{"a": 1, "b": 9}', "-F", "b=2"),
+    ],
+)
+def test_outputs_on_stdout_and_logs_on_stderr(flowkit, folder, arguments):
+    (folder / "in.json").write_text('{"a": 1, "b": 2}')
+    said = flowkit("run", "add", *arguments)
+    assert (said.code, said.json) == (0, {"sum": 3})
+    assert "INFO     add  adding" in said.err
+    assert "\x1b" not in said.err + said.out
+
+
+def test_inputs_from_stdin(flowkit, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"a": "x", "b": "y"}'))
+    assert flowkit("run", "add", "--input", "-").json == {"sum": "xy"}
+
+
+def test_values_of_fields_are_json_where_they_parse_else_text(flowkit):
+    assert flowkit("run", "add", "-F", 'a=["x"]', "-F", "b=[1]").json == {"sum": ["x", 1]}
+    assert flowkit("run", "add", "-F", "a=NaN", "-F", "b=x=y").json == {"sum": "NaNx=y"}
+
+
+def test_quiet_leaves_the_logs_out_and_verbose_lists_the_nodes(flowkit):
+    assert flowkit("run", "add", "-q", "-F", "a=1", "-F", "b=2").err == ""
+    assert "nodes in workers: add" in flowkit("run", "add", "-v", "-F", "a=1", "-F", "b=2").err
+
+
+def test_it_ignores_the_addresses_of_the_environment_and_keeps_a_store_it_was_told_of(flowkit, folder, monkeypatch):
+    monkeypatch.setenv("FLOWKIT_BROKER_URL", "amqp://nowhere.invalid/")
+    monkeypatch.setenv("FLOWKIT_STORE_URL", "postgresql://nowhere.invalid/x")
+    assert flowkit("run", "add", "-F", "a=1", "-F", "b=2").code == 0
+    assert not (folder / ".flowkit").exists()
+    assert flowkit("run", "add", "-F", "a=1", "-F", "b=2", "--store", "sqlite:///kept.db").code == 0
+    (kept,) = flowkit("runs", "list", "--json", "--store", "sqlite:///kept.db").json["runs"]
+    assert (kept["node"], kept["status"]) == ("add", "succeeded")
+
+
+def test_a_failed_run_shows_the_authors_traceback_and_exits_1(flowkit):
+    said = flowkit("run", "add", "-F", "a=1")
+    assert (said.code, said.out) == (1, "")
+    assert said.err.splitlines()[-1] == "flowkit: the run failed: KeyError: 'b'"
+    assert re.search(r'workers/add.py", line \d+, in main', said.err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["absent"], 2, "node 'absent': no file absent.py in workers (it has add,"),
+        (["../../etc/passwd"], 2, "'../../etc/passwd' cannot be the name of a node"),
+        (["nonode"], 2, "holds no Node"),
+        (["nomain"], 2, "registers no main"),
+        (["notasync"], 2, "main is not async; write 'async def main():'"),
+        (["broken"], 2, "line 1: SyntaxError"),
+        (["add", "--nodes", "nowhere"], 2, "nodes folder nowhere: no such directory"),
+        (["add", "--input", "{"], 2, "--input: no JSON (Expecting property name"),
+        (["add", "--input", "[1]"], 2, "expected a JSON object such as '{\"a\": 1}', got an array"),
+        (["add", "--input", "@none.json"], 2, "--input @none.json: cannot be read: No such file"),
+        (["add", "-F", "a"], 2, "-F 'a': expected KEY=VALUE"),
+        (["typed", "-F", "a=x"], 1, "inputs do not fit node 'typed': a: Input should be a valid integer"),
+        (["nowhere"], 1, "node 'absent': no file absent.py in workers"),
+    ],
+)
+def test_each_mistake_is_one_line_that_says_what_next(flowkit, folder, arguments, code, says):
+    for name, text in NODES.items():
+        (folder / "workers" / f"{name}.py").write_text(text)
+    said = flowkit("run", *arguments)
+    assert (said.code, said.out) == (code, "")
+    assert says in said.err
+    assert said.err.count("\n") == 1, said.err

@@ -1,0 +1,105 @@
+"""Where settings come from, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from flowkit.errors import UsageError
+from flowkit.flow.limits import Limits
+from flowkit.settings import Settings, mask, read
+
+
+def test_defaults(tmp_path):
+    settings = read(environ={}, directory=tmp_path)
+    assert settings == Settings()
+    assert settings.limits == Limits()
+    assert {settings.origin(name) for name in Settings.model_fields} == {"default"}
+
+
+def test_flags_come_before_the_environment_and_that_before_the_file(tmp_path):
+    (tmp_path / "flowkit.toml").write_text('namespace = "file"\nconcurrency = 3\nmax_tasks = 7\n')
+    environ = {"FLOWKIT_CONCURRENCY": "4", "FLOWKIT_NAMESPACE": "env"}
+    settings = read({"namespace": "flag", "concurrency": None}, environ=environ, directory=tmp_path)
+    assert (settings.namespace, settings.concurrency, settings.limits.max_tasks) == ("flag", 4, 7)
+    assert settings.origin("namespace") == "flag --namespace"
+    assert settings.origin("concurrency") == "environment FLOWKIT_CONCURRENCY"
+    assert settings.origin("max_tasks") == "flowkit.toml"
+    assert settings.origin("store_url") == "default"
+
+
+def test_pyproject_counts_where_there_is_no_file_of_its_own(tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.flowkit]\nnodes_dir = "jobs"\n[tool.other]\nx = 1\n')
+    settings = read(environ={}, directory=tmp_path)
+    assert settings.nodes_dir == Path("jobs")
+    assert settings.origin("nodes_dir") == "[tool.flowkit] in pyproject.toml"
+    (tmp_path / "flowkit.toml").write_text("")
+    assert read(environ={}, directory=tmp_path).nodes_dir == Path("workers")
+
+
+def test_an_empty_variable_is_an_unset_one(tmp_path):
+    assert read(environ={"FLOWKIT_NAMESPACE": ""}, directory=tmp_path).namespace == "flowkit"
+
+
+@pytest.mark.parametrize(
+    ("file", "environ", "says"),
+    [
+        ("concurency = 3", {}, r"flowkit.toml: unknown setting 'concurency'; did you mean 'concurrency'\?"),
+        ("zzzzzz = 3", {}, r"unknown setting 'zzzzzz'; 'flowkit config' lists them all"),
+        ("x = ", {}, r"flowkit.toml cannot be read: "),
+        (
+            "concurrency = 0",
+            {},
+            r"setting concurrency = '0' \(flowkit.toml\): input should be greater than or equal to 1",
+        ),
+        (
+            "",
+            {"FLOWKIT_CONCURRENCY": "many"},
+            r"concurrency = 'many' \(environment FLOWKIT_CONCURRENCY\): .*valid integer",
+        ),
+        (
+            "",
+            {"FLOWKIT_NAMESPACE": "a.b"},
+            r"namespace = 'a.b' \(environment FLOWKIT_NAMESPACE\): expected a word without",
+        ),
+        ("", {"FLOWKIT_LOG_LEVEL": "LOUD"}, r"log_level = 'LOUD'"),
+        ("", {"FLOWKIT_BROKER_PASSWORD_FILE": "/nowhere"}, r"FLOWKIT_BROKER_PASSWORD_FILE: /nowhere cannot be read"),
+        ("", {"FLOWKIT_STORE_PASSWORD_FILE": __file__}, r"sqlite:///.flowkit/flowkit.db names no user"),
+    ],
+)
+def test_what_cannot_be_is_said_in_one_line_with_its_origin(tmp_path, file, environ, says):
+    (tmp_path / "flowkit.toml").write_text(file)
+    with pytest.raises(UsageError) as error:
+        read(environ=environ, directory=tmp_path)
+    assert re.search(says, str(error.value))
+    assert "\n" not in str(error.value).rstrip()
+
+
+def test_a_password_from_a_file_goes_into_the_address_and_nowhere_else(tmp_path):
+    (tmp_path / "secret").write_text("p@ss/w:rd?\n")
+    settings = read(
+        environ={
+            "FLOWKIT_BROKER_URL": "amqps://worker@rabbit:5671/prod",
+            "FLOWKIT_BROKER_PASSWORD_FILE": str(tmp_path / "secret"),
+        },
+        directory=tmp_path,
+    )
+    assert settings.broker_url == "amqps://worker:p%40ss%2Fw%3Ard%3F@rabbit:5671/prod"
+    assert settings.origin("broker_url") == f"environment FLOWKIT_BROKER_URL, password from {tmp_path / 'secret'}"
+    assert mask(settings.broker_url) == "amqps://worker:***@rabbit:5671/prod"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://u:canary@h/", "amqp://u:***@h/"),
+        ("amqp://u:can@ary@h/", "amqp://u:***@h/"),
+        ("postgresql://u:can/ary@h/db", "postgresql://u:***@h/db"),
+        ("postgresql://u@h/db?password=canary&sslmode=require", "postgresql://u@h/db?password=***&sslmode=require"),
+        ("sqlite:///a.db", "sqlite:///a.db"),
+    ],
+)
+def test_passwords_are_masked(url, shown):
+    assert mask(url) == shown
