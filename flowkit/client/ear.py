@@ -118,16 +118,19 @@ class Ear:
         while deliveries := await consumer.receive(500):
             for delivery in deliveries:
                 try:
-                    self._tell(wire.decode(wire.RunEnded, delivery.body))
+                    self._tell(wire.decode(wire.RunEnded, delivery.body), delivery.headers.get(wire.REFUSED))
                 except Unreadable as error:
                     logger.warning("a run message that cannot be read: %s", error, extra={"action": "unreadable"})
             await consumer.ack(deliveries)
 
-    def _tell(self, ended: wire.RunEnded) -> None:
+    def _tell(self, ended: wire.RunEnded, refused: str | None) -> None:
         awaited = self._awaited.get(ended.run_id)
         if awaited is None or ended.node != awaited.start.node:
             return  # somebody else's run, or somebody else's conflict with ours
-        awaited.settle(Conflict(ended.run_id) if ended.status == "conflict" else ended)
+        if ended.status != "conflict":
+            awaited.settle(ended)
+        elif refused in (None, wire.fingerprint(awaited.start)):
+            awaited.settle(Conflict(ended.run_id))
 
     async def _watch(self, consumer: Consumer) -> None:
         seen = consumer.reconnects

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -21,7 +21,7 @@ from flowkit.flow.changes import (
 )
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
-from flowkit.flow.state import TaskStatus
+from flowkit.flow.state import Run, TaskStatus
 from flowkit.store.protocol import EndedRun, Sendable, TaskKey, Transaction
 from flowkit.wire import messages as wire
 
@@ -54,16 +54,18 @@ def commit(
     if sent:
         transaction.mark_sent(sent, context.now)
     changes: list[Change] = []
+    runs: dict[str, Run] = {}
     pending: list[Event] = list(events)
     while pending:
         state = transaction.load(keys(pending))
         round_changes, later = fold(state, pending, context)
         pending = later + transaction.write(round_changes)
         changes += round_changes
-    return _committed(transaction, changes)
+        runs |= state.runs
+    return _committed(transaction, changes, runs)
 
 
-def _committed(transaction: Transaction, changes: Sequence[Change]) -> Committed:
+def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> Committed:
     ready: dict[TaskKey, Sendable] = {}
     outputs: dict[TaskKey, bytes] = {}
     unresolved: list[TaskKey] = []
@@ -81,7 +83,9 @@ def _committed(transaction: Transaction, changes: Sequence[Change]) -> Committed
                 if inputs is None:
                     unresolved.append(key)
                 else:
-                    ready[key] = Sendable(*key, task.node, task.attempt, task.tries, inputs)
+                    ready[key] = Sendable(
+                        *key, task.node, task.attempt, task.tries, inputs, traceparent=runs[task.run_id].traceparent
+                    )
             case MoveTask(status=TaskStatus.QUEUED, sent_at=None):
                 unresolved.append((change.run_id, change.task_id))
             case EndRun(run_id=run_id) | AnnounceRun(run_id):

@@ -119,6 +119,7 @@ class Outbox:
             type=wire.Task.TYPE,
             correlation_id=task.run_id,
             app_id="flowkit",
+            headers={} if task.traceparent is None else {"traceparent": task.traceparent},
         )
 
     def _refused(self, task: Sendable, verdict: PublishError) -> list[Event]:
@@ -137,7 +138,8 @@ class Outbox:
                 run_id=start.run_id or "", node=start.node, status="conflict",
                 message="the run exists already with another node or other inputs",
             )  # fmt: skip
-            messages.append(self._run_message(told, told.encode()))
+            refused = {wire.REFUSED: wire.fingerprint(start)}  # others wait for the run that is there: not theirs
+            messages.append(replace(self._run_message(told, told.encode()), headers=refused))
         if not messages:
             return
         verdicts = await self._broker.publish(messages)

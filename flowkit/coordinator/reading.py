@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,6 +14,8 @@ from flowkit.flow.changes import Event, Reported, Started
 from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
+
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 class _Envelope(BaseModel):
@@ -54,10 +57,16 @@ class Reader:
         if queue == self._starts:
             start = wire.decode(wire.Start, delivery.body)
             run_id = start.run_id or _run_id(delivery.message_id)
-            return [Started(run_id, start.model_copy(update={"run_id": run_id}))]
+            return [Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))]
         if queue == self._results:
             return [Reported(result) for result in _results(delivery.body)]
         raise Unreadable("unexpected-queue", f"nothing is known of messages of queue {queue!r}")
+
+
+def _traceparent(delivery: Delivery) -> str | None:
+    """The header as https://www.w3.org/TR/trace-context/ has it; anything else would only confuse those behind us."""
+    value = delivery.headers.get("traceparent")
+    return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else None
 
 
 def _run_id(message_id: str | None) -> str:

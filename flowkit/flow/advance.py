@@ -89,7 +89,16 @@ def _started(state: State, event: Started, context: Context) -> Iterator[Change 
     deadline = None if start.deadline is None else now + start.deadline
     tags = codec.dumps(start.tags)
     yield AddRun(
-        Run(id=run_id, node=start.node, tags=tags, parent=start.parent, started_at=now, deadline=deadline, tasks=1)
+        Run(
+            id=run_id,
+            node=start.node,
+            tags=tags,
+            parent=start.parent,
+            started_at=now,
+            deadline=deadline,
+            traceparent=event.traceparent,
+            tasks=1,
+        )
     )
     yield AddScope(Scope(run_id=run_id, path="", parent=None, outstanding=1))
     root = Task(

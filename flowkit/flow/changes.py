@@ -21,6 +21,7 @@ class Started:
 
     run_id: str
     start: wire.Start
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

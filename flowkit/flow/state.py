@@ -66,6 +66,7 @@ class Run:
     parent: str | None = None
     started_at: float
     deadline: float | None = None
+    traceparent: str | None = None  # of its start, passed on to every task (W3C Trace Context)
     tasks: int = 0  # created so far, for the limit
     ended_at: float | None = None
     outputs: bytes | None = None

@@ -29,6 +29,7 @@ class Sendable:
     tries: int
     inputs: bytes
     first_started_at: float | None = None
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

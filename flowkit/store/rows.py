@@ -14,8 +14,8 @@ from flowkit.store.protocol import EndedRun, Sendable
 OUTSTANDING = "status IN ('held', 'queued', 'running', 'waiting')"  # spelled as in the index: SQLite compares the text
 
 RUN = (
-    "id", "node", "status", "tags", "parent", "started_at", "deadline", "tasks", "root", "ended_at", "outputs",
-    "outputs_from", "message", "error",
+    "id", "node", "status", "tags", "parent", "started_at", "deadline", "traceparent", "tasks", "root", "ended_at",
+    "outputs", "outputs_from", "message", "error",
 )  # fmt: skip
 SCOPE = (
     "run_id", "path", "parent", "status", "outstanding", "branches", "opener", "continuation", "return_exceptions",
@@ -37,8 +37,8 @@ ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error")
 
 # What the core needs of a row: no payloads
 RUN_STATE = (
-    "SELECT t.id, t.node, t.status, t.tags, t.parent, t.started_at, t.deadline, t.tasks, t.ended_at, t.outputs_from, "
-    "t.message FROM runs AS t"
+    "SELECT t.id, t.node, t.status, t.tags, t.parent, t.started_at, t.deadline, t.traceparent, t.tasks, t.ended_at, "
+    "t.outputs_from, t.message FROM runs AS t"
 )
 SCOPE_STATE = f"SELECT {', '.join(f't.{name}' for name in SCOPE)} FROM scopes AS t"
 TASK_STATE = (
@@ -47,8 +47,9 @@ TASK_STATE = (
 )
 ROOT_INPUTS = "SELECT t.id, root.inputs FROM runs AS t JOIN tasks AS root ON root.run_id = t.id AND root.id = t.root"
 SENDABLE = (
-    "SELECT t.run_id, t.id, t.node, t.attempt, t.tries, coalesce(t.inputs, source.outputs), t.first_started_at "
-    "FROM tasks AS t LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
+    "SELECT t.run_id, t.id, t.node, t.attempt, t.tries, coalesce(t.inputs, source.outputs), t.first_started_at, "
+    "run.traceparent FROM tasks AS t JOIN runs AS run ON run.id = t.run_id "
+    "LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
 )
 ENDED_RUN = (
     "SELECT t.id, t.node, t.status, coalesce(t.outputs, source.outputs), t.message, t.error "
@@ -75,9 +76,9 @@ def _maybe_text(kept: bytes | None) -> str | None:
 def run_row(run: Run, root: UUID | None, id_in: IdIn) -> Row:
     """A new run; ``root`` is its first task."""
     return (
-        run.id, run.node, run.status.value, run.tags, run.parent, run.started_at, run.deadline, run.tasks,
-        root and id_in(root), run.ended_at, run.outputs, run.outputs_from and id_in(run.outputs_from),
-        utf8(run.message), run.error,
+        run.id, run.node, run.status.value, run.tags, run.parent, run.started_at, run.deadline,
+        _maybe_utf8(run.traceparent), run.tasks, root and id_in(root), run.ended_at, run.outputs,
+        run.outputs_from and id_in(run.outputs_from), utf8(run.message), run.error,
     )  # fmt: skip
 
 
@@ -138,11 +139,11 @@ def ended_row(change: EndRun, id_in: IdIn) -> Row:
 
 def read_run(row: Row, id_out: IdOut) -> Run:
     """A row of ``RUN_STATE``."""
-    run_id, node, status, tags, parent, started_at, deadline, tasks, ended_at, outputs_from, message = row
+    run_id, node, status, tags, parent, started_at, deadline, traceparent, tasks, ended_at, outputs_from, message = row
     return Run(
         id=run_id, node=node, status=RunStatus(status), tags=tags, parent=parent, started_at=started_at,
-        deadline=deadline, tasks=tasks, ended_at=ended_at, outputs_from=outputs_from and id_out(outputs_from),
-        message=message.decode(),
+        deadline=deadline, traceparent=_maybe_text(traceparent), tasks=tasks, ended_at=ended_at,
+        outputs_from=outputs_from and id_out(outputs_from), message=message.decode(),
     )  # fmt: skip
 
 
@@ -171,8 +172,10 @@ def read_task(row: Row, id_out: IdOut) -> Task:
 
 def read_sendable(row: Row, id_out: IdOut) -> Sendable:
     """A row of ``SENDABLE``."""
-    run_id, task_id, node, attempt, tries, inputs, first_started_at = row
-    return Sendable(run_id, id_out(task_id), node, attempt, tries, inputs or b"{}", first_started_at)
+    run_id, task_id, node, attempt, tries, inputs, first_started_at, traceparent = row
+    return Sendable(
+        run_id, id_out(task_id), node, attempt, tries, inputs or b"{}", first_started_at, _maybe_text(traceparent)
+    )
 
 
 def read_ended(row: Row) -> EndedRun:

@@ -127,14 +127,14 @@ class SQLite:
 
         So they stay prepared. A statement for each key would cost 14 µs, this costs 4.
         """
-        del table, lock  # types are the values' own, and BEGIN IMMEDIATE has locked everything
+        del lock  # BEGIN IMMEDIATE has locked everything
         found: list[Row] = []
         for first in range(0, len(rows), SIZES[-1]):
             part = rows[first : first + SIZES[-1]]
             size = next(size for size in SIZES if size >= len(part))
             values = [value for row in part for value in row]
             values += [None] * (size * len(keys) - len(values))  # NULL equals nothing
-            found += self.connection.execute(_lookup(select, tuple(keys), only, size), values)
+            found += self.connection.execute(_lookup(select, table, tuple(keys), only, size), values)
         return found
 
     def select(self, statement: str, values: Values | None = None) -> list[Row]:
@@ -187,10 +187,10 @@ def dialect() -> Dialect:
 
 
 @cache
-def _lookup(select: str, keys: tuple[str, ...], only: str, size: int) -> str:
+def _lookup(select: str, table: str, keys: tuple[str, ...], only: str, size: int) -> str:
     marks = ", ".join([f"({', '.join('?' * len(keys))})"] * size)
     # CROSS JOIN is how SQLite is told the order: from the keys to the rows.
-    from_keys = select.replace(" FROM ", " FROM k CROSS JOIN ", 1)
+    from_keys = select.replace(f"FROM {table} AS t", f"FROM k CROSS JOIN {table} AS t", 1)
     where = " AND ".join([*(f"t.{key} = k.{key}" for key in keys), *([only] if only else [])])
     return f"WITH k ({', '.join(keys)}) AS (VALUES {marks}) {from_keys} WHERE {where}"
 

@@ -57,6 +57,7 @@ runs = Table(
     Column("parent", _TEXT),
     Column("started_at", _TIME, nullable=False),
     Column("deadline", _TIME),
+    Column("traceparent", _BYTES),
     Column("tasks", Integer, nullable=False),
     Column("root", _ID),  # the first task
     Column("ended_at", _TIME),

@@ -103,7 +103,7 @@ class SqlTransaction:
 
     def _take(self, condition: str, order: str, time: float, limit: int) -> list[Row]:
         return self._database.select(
-            f"{rows.SENDABLE} JOIN runs AS r ON r.id = t.run_id WHERE {condition} AND r.status = 'running' "
+            f"{rows.SENDABLE} WHERE {condition} AND run.status = 'running' "
             f"ORDER BY {order}, t.run_id, t.id LIMIT :limit {self._database.skip_locked}",
             {"time": time, "limit": limit},
         )

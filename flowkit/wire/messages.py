@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from uuid import UUID
 
@@ -247,6 +248,14 @@ class RunEnded(Message):
     outputs: Object | None = None
     message: str = ""
     error: Error | None = None
+
+
+REFUSED = "flowkit-refused"  # header of a conflict: the fingerprint of the start that it answers
+
+
+def fingerprint(start: Start) -> str:
+    """What tells starts of one run id apart: node and inputs."""
+    return sha256(codec.dumps([start.node, start.inputs])).hexdigest()
 
 
 M = TypeVar("M", bound=Message)

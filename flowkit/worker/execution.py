@@ -24,11 +24,13 @@ class Execution:
         task: what to do.
         definition: who does it.
         suspect: it was delivered several times before, and may be what killed those processes.
+        traceparent: of its message, passed on with its result.
     """
 
     task: Task
     definition: Definition
     suspect: bool = False
+    traceparent: str | None = None
     deliveries: list[tuple[Consumer, Delivery]] = field(default_factory=list)  # several after a reconnect
     job: asyncio.Task[None] | None = None
     since: float | None = None  # when it started, in Unix seconds

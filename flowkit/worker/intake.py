@@ -86,7 +86,8 @@ class Intake:
         if delivery.redelivered and self._taken.was_answered(task):
             return False
         suspect = delivery.delivery_count >= SUSPECT_FROM
-        execution = Execution(task, self._definition, suspect, [(self.consumer, delivery)])
+        traceparent = delivery.headers.get("traceparent")
+        execution = Execution(task, self._definition, suspect, traceparent, [(self.consumer, delivery)])
         self._begin(execution, self._slots)
         return True
 

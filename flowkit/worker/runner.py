@@ -98,7 +98,7 @@ class Runner:
                 if execution.suspect:
                     # Whoever counts these knows, should this process die now, which task killed it.
                     started = report.started(task, worker=self._worker, now=execution.since)
-                    await self._reporter.confirm(self._message(started))
+                    await self._reporter.confirm(self._message(started, execution))
                 done = await execute(
                     task,
                     execution.definition,
@@ -132,9 +132,9 @@ class Runner:
             smaller = report.refused(execution.task, error, worker=self._worker, now=self._clock())
             return self._letter(execution, smaller)
 
-        return Letter(self._message(done), confirmed, too_large)
+        return Letter(self._message(done, execution), confirmed, too_large)
 
-    def _message(self, done: Report) -> Outgoing:
+    def _message(self, done: Report, execution: Execution) -> Outgoing:
         result = done.result
         return Outgoing(
             self._exchange,
@@ -143,6 +143,7 @@ class Runner:
             Result.TYPE,
             correlation_id=result.run_id,
             app_id=result.node,
+            headers={} if execution.traceparent is None else {"traceparent": execution.traceparent},
         )
 
 

@@ -32,8 +32,9 @@ class Coordinator:
     async def end(self, start: wire.Start, status="succeeded", **words) -> None:
         """Announce the end of the run that this start began."""
         told = wire.RunEnded(run_id=start.run_id, node=start.node, status=status, **words)
-        await self.publish(told.encode(), f"{status}.{start.node}")
+        refused = {wire.REFUSED: wire.fingerprint(start)} if status == "conflict" else {}
+        await self.publish(told.encode(), f"{status}.{start.node}", refused)
 
-    async def publish(self, body: bytes, key: str) -> None:
-        message = Outgoing(TOPOLOGY.name("runs"), key, body, wire.RunEnded.TYPE, mandatory=False)
+    async def publish(self, body: bytes, key: str, headers: dict | None = None) -> None:
+        message = Outgoing(TOPOLOGY.name("runs"), key, body, wire.RunEnded.TYPE, mandatory=False, headers=headers or {})
         assert await self._broker.publish([message]) == [None]

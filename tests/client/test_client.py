@@ -78,6 +78,19 @@ async def test_a_conflict_is_raised_to_the_one_who_caused_it(url, coordinator):
             await run.outputs(timeout=5)
 
 
+async def test_somebody_elses_conflict_with_a_run_is_not_the_conflict_of_those_who_wait_for_it(url, coordinator):
+    async with Client(url) as mine, Client(url) as others:
+        run = await mine.start("add", {"a": 1}, id="r1")
+        (start,) = await coordinator.starts(1)
+        late = await others.start("add", {"a": 2}, id="r1")
+        (refused,) = await coordinator.starts(1)
+        await coordinator.end(refused, "conflict")
+        await coordinator.end(start, outputs={"x": 1})
+        assert await run.outputs(timeout=5) == {"x": 1}
+        with pytest.raises(Conflict):
+            await late.outputs(timeout=5)
+
+
 async def test_the_same_id_with_other_inputs_conflicts_within_a_client_at_once(url, coordinator):
     async with Client(url) as client:
         run = await client.start("add", {"a": 1}, id="r1")

@@ -239,6 +239,16 @@ async def test_sendables_have_their_inputs(store: Store) -> None:
     assert (sendable.task_id, sendable.node, sendable.attempt, sendable.inputs) == (second.id, "add", 1, ODD)
 
 
+async def test_sendables_carry_the_trace_of_their_run(store: Store) -> None:
+    root, changes = begun()
+    traced = Run(id="r", node="add", started_at=1.0, traceparent=NUL)
+    await write(store, [c.AddRun(traced), *changes[1:]])
+    [sendable] = await store.transact(lambda tx: tx.sendables([("r", root.id)]))
+    assert sendable.traceparent == NUL
+    state = await store.transact(lambda tx: tx.load(Keys(frozenset({"r"}), frozenset(), frozenset(), frozenset())))
+    assert state.runs["r"].traceparent == NUL
+
+
 async def test_mark_sent_is_fenced_by_the_attempt(store: Store) -> None:
     root, changes = begun(attempt=2)
     await write(store, changes)

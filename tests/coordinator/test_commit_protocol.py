@@ -313,6 +313,24 @@ async def test_a_node_without_a_worker_is_said(house, caplog):
                 await asyncio.sleep(0)
 
 
+async def test_the_trace_of_a_start_reaches_every_task(house):
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with house.coordinator():
+        await house.publish("starts", "a", {"node": "a", "run_id": "r1"}, headers={"traceparent": trace})
+        await house.publish("starts", "a", {"node": "a", "run_id": "r2"}, headers={"traceparent": "nonsense"})
+        traces = {}
+        consumer = house.broker.consume(house.topology.tasks("a"), prefetch=10)
+        while len(traces) < 2:
+            for delivery in await consumer.receive(10):
+                traces[delivery.correlation_id] = delivery.headers.get("traceparent")
+                await consumer.ack([delivery])
+                await house.answer(wire.decode(wire.Task, delivery.body), ["b"], attempt=1, status="retry", retry_in=0)
+        assert traces == {"r1": trace, "r2": None}
+        (again,) = list(await consumer.receive(1))
+        assert again.headers.get("traceparent") == traces[again.correlation_id], "resolved from the row, too"
+        await consumer.close()
+
+
 async def test_limits_are_settings(house):
     async with house.coordinator(limits=Limits(max_tasks=2)):
         await house.start("a", "r1")

@@ -36,6 +36,7 @@ def upgrade() -> None:
         sa.Column("parent", TEXT),
         sa.Column("started_at", TIME, nullable=False),
         sa.Column("deadline", TIME),
+        sa.Column("traceparent", BYTES),
         sa.Column("tasks", sa.Integer(), nullable=False),
         sa.Column("root", ID),
         sa.Column("ended_at", TIME),
