@@ -12,10 +12,13 @@ if TYPE_CHECKING:
     from flowkit.settings import Settings
 
 HELP = options.page(
-    "Print every setting and where its value came from; passwords are masked.",
+    "Print every setting and its origin.",
     "flowkit config",
     "FLOWKIT_CONCURRENCY=20 flowkit config --json",
-    after="Flags come before environment variables (FLOWKIT_…), then flowkit.toml or [tool.flowkit], then defaults.",
+    after=(
+        "Passwords are masked. Flags come before environment variables (FLOWKIT_…), then flowkit.toml or "
+        "[tool.flowkit], then defaults."
+    ),
 )
 
 

@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from flowkit.settings import Settings
 
 HELP = options.page(
-    "Coordinate runs until SIGTERM or Ctrl-C. On PostgreSQL run as many as you like, on SQLite one.",
+    "Turn starts and results into tasks.",
     "flowkit coordinator",
     "flowkit coordinator --store postgresql://flowkit@db/flowkit",
     "FLOWKIT_STORE_PASSWORD_FILE=/run/secrets/db flowkit coordinator --log-format json",
-    after="The first connect is tried for 60 s. The store's tables are made, or brought up to date.",
+    after=(
+        "It runs until SIGTERM or Ctrl-C. On PostgreSQL run as many as you like, on SQLite one. The first connect "
+        "is tried for 60 s. The store's tables are made, or brought up to date."
+    ),
 )
 
 

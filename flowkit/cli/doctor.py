@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from flowkit.store.protocol import Store, WorkerRow
 
 HELP = options.page(
-    "Look at Python, broker, store, clock and workers; each ✖ comes with its fix. Exit 1 when there is one.",
+    "Find what is wrong, and say the fix.",
     "flowkit doctor",
     "flowkit doctor --json | jq '.checks[] | select(.ok | not)'",
+    after="It looks at Python, nodes, broker, store, clock and workers. Exit 1 when one of them is ✖.",
 )
 LIBRARIES = ("aio-pika", "aiormq", "orjson", "pydantic", "sqlalchemy", "typer", "psycopg", "uvloop")
 STALE = 15  # seconds: three announcements missed

@@ -10,10 +10,13 @@ from flowkit.cli import options
 from flowkit.errors import UsageError
 
 HELP = options.page(
-    "Say whether the workers and coordinators of this machine live, or are ready; exit 1 when not.",
+    "Say whether workers here live or are ready.",
     "flowkit health --live",
     "flowkit health --ready --kind coordinator",
-    after="Live: the event loop turns, whatever the broker does. Ready: connected and consuming.",
+    after=(
+        "It looks at all workers and coordinators begun in this folder or container; exit 1 when not. Live: the "
+        "event loop turns, whatever the broker does. Ready: connected and consuming."
+    ),
 )
 
 

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     from flowkit.wire.topology import Topology
 
 HELP = options.page(
-    "Print what nodes log: without RUN the log stream, with RUN the archive and then the stream.",
+    "Print what nodes log, history and live.",
     "flowkit logs -f",
     "flowkit logs 5f1c… -f",
     "flowkit logs --since 10m --node resize --level WARNING",
     "flowkit logs --grep 'timed? out' --json | jq .message",
+    after="Without RUN it reads the log stream of the broker, with RUN the archive in the store and then the stream.",
 )
 
 

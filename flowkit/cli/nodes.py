@@ -13,7 +13,7 @@ from flowkit.cli import options
 ALIVE = 15  # seconds since its last announcement; workers announce themselves every 5
 
 HELP = options.page(
-    "List nodes with their workers alive and the tasks that wait for them.",
+    "List nodes, their workers and tasks.",
     "flowkit nodes",
     "flowkit nodes --json | jq '.nodes[] | select(.workers == 0)'",
 )

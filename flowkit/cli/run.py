@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from flowkit.wire.messages import RunEnded
 
 HELP = options.page(
-    "Run a workflow here: coordinator and workers in this process, outputs on stdout, logs on stderr.",
+    "Run a whole workflow in this process.",
     "flowkit run add -F a=1 -F b=2",
     """flowkit run add --input '{"a": 1, "b": 2}'""",
     "flowkit run discover -F directory=src --json | jq .files",
-    after="It uses a broker in memory and a temporary store (FLOWKIT_BROKER_URL and FLOWKIT_STORE_URL do not count).",
+    after=(
+        "Outputs go to stdout, logs to stderr. It uses a broker in memory and a temporary store "
+        "(FLOWKIT_BROKER_URL and FLOWKIT_STORE_URL do not count)."
+    ),
 )
 
 

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     from flowkit.settings import Settings
 
 HELP = options.page(
-    "Begin a run on the broker and print its id; with --wait also its outputs, as JSON after the id.",
+    "Begin a run on the broker.",
     """flowkit start add --input '{"a": 1, "b": 2}' --wait""",
     "flowkit start resize -F url=https://example.org/a.png --id a.png --tag tenant=acme",
     "flowkit start report --input @report.json --delay 5m",
-    after="The same --id with the same node and inputs is the same run, however often it is started.",
+    after=(
+        "It prints the id of the run, with --wait also its outputs, as JSON after the id. The same --id with the "
+        "same node and inputs is the same run, however often it is started."
+    ),
 )
 
 

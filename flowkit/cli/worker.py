@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from flowkit.worker.definition import Definition
 
 HELP = options.page(
-    "Work for the nodes named, until SIGTERM or Ctrl-C: then finish what has started.",
+    "Work for nodes until SIGTERM or Ctrl-C.",
     "flowkit worker --node add",
     "flowkit worker --node resize --node store --concurrency 20",
     "flowkit worker --node ./jobs/resize.py --broker amqp://worker@rabbitmq/",
-    after="The first connect is tried for 60 s. Exit 0, or 1 when started work had to be abandoned.",
+    after=(
+        "The first signal lets started work finish, a second one stops now. The first connect is tried for 60 s. "
+        "Exit 0, or 1 when started work had to be abandoned."
+    ),
 )
 
 
