@@ -48,8 +48,8 @@ def test_a_path_and_an_attribute(nodes, monkeypatch):
     assert loading.load("lib:node", folder)[0].name == "named"
     with pytest.raises(InvalidNode, match="'main' of lib is function; expected a Node"):
         loading.load("lib:main", folder)
-    with pytest.raises(InvalidNode, match="ModuleNotFoundError: No module named 'nowhere'"):
-        loading.load("nowhere:node", folder)
+    with pytest.raises(InvalidNode, match="ModuleNotFoundError: No module named 'no_module_of_this_name'"):
+        loading.load("no_module_of_this_name:node", folder)
 
 
 @pytest.mark.parametrize("name", ["json", "select", "asyncio", "flowkit"])
@@ -131,4 +131,4 @@ def test_finding_imports_nothing(nodes):
     (folder / "9x.py").touch()
     (folder / "notes.txt").touch()
     assert loading.find(folder) == ["add", "other"]
-    assert loading.find(folder / "nowhere") == []
+    assert loading.find(folder / "no_module_of_this_name") == []
