@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from flowkit.flow.advance import Context
+from flowkit.flow.context import Context
 from flowkit.flow.changes import (
     AddTask,
     AnnounceRun,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from uuid import UUID
 
-from flowkit.flow.state import Leaf, Run, RunStatus, Scope, ScopeStatus, Task, TaskStatus
+from flowkit.flow.state import Leaf, Run, RunStatus, Scope, ScopeStatus, Signal, Task, TaskStatus
 from flowkit.wire import messages as wire
 
 # Events
@@ -69,7 +69,65 @@ class BranchFailed:
     error: bytes
 
 
-Event = Started | Reported | Collected | Cancelled | BranchFailed
+@dataclass(frozen=True, slots=True)
+class Commanded:
+    """A command message about a run."""
+
+    command: wire.Command
+
+    @property
+    def run_id(self) -> str:
+        """The run it is about."""
+        assert self.command.run_id is not None, "a command without a run is refused when it is read"
+        return self.command.run_id
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFailed:
+    """A task failed for good. ``advance`` itself returns it: what its failure means needs its inputs loaded."""
+
+    run_id: str
+    task_id: UUID
+    result: wire.Result
+    error: wire.Error
+
+
+@dataclass(frozen=True, slots=True)
+class Signalled:
+    """A signal ended a ``Wait``; ``advance`` itself returns it."""
+
+    run_id: str
+    task_id: UUID
+    input: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WaitExpired:
+    """Nobody signalled in time."""
+
+    run_id: str
+    task_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeExpired:
+    """A Gather's timeout is over."""
+
+    run_id: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunExpired:
+    """A run's deadline has passed."""
+
+    run_id: str
+
+
+Event = (
+    Started | Reported | Collected | Cancelled | BranchFailed | TaskFailed
+    | Commanded | Signalled | WaitExpired | ScopeExpired | RunExpired
+)  # fmt: skip
 
 # Changes of rows
 
@@ -147,6 +205,7 @@ class MoveTask:
     first_started_at: float | None = None
     started_at: float | None = None
     worker: str | None = None
+    deaths: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +229,44 @@ class EndRun:
     outputs_from: UUID | None = None
     message: str = ""
     error: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MoveRun:
+    """A run is paused, goes on, or is opened again (``ended_at``, ``outputs``, ``message`` and ``error`` are unset)."""
+
+    run_id: str
+    status: RunStatus
+
+
+@dataclass(frozen=True, slots=True)
+class NoteCommand:
+    """A command was applied: the same id changes nothing any more."""
+
+    run_id: str
+    id: UUID
+    kind: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class AddSignal:
+    """A signal is kept until a ``Wait`` takes it or the run ends."""
+
+    run_id: str
+    name: str
+    signal: Signal
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class TakeSignal:
+    """The wait ``task_id`` took a signal, which was kept or came just now."""
+
+    run_id: str
+    name: str
+    id: UUID
+    task_id: UUID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,6 +306,49 @@ class CancelBelow:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class FailOutstanding:
+    """The unfinished branches of a scope fail with ``error``; answered by ``Cancelled``.
+
+    Every task outstanding directly in the scope fails with the error as value of its branch (``leaf_of``); so does the
+    opener of every child scope that is open in it. What is outstanding below those child scopes is cancelled.
+    """
+
+    run_id: str
+    scope: str
+    error: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unhold:
+    """Release all tasks of a run that are held for ``reason``: queued and to be sent at once."""
+
+    run_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HoldUnsent:
+    """Hold all queued tasks of a run that were not sent yet, for ``reason``."""
+
+    run_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reopen:
+    """Let a failed run go on: failed tasks, and those cancelled by that failure, are sent again with the next attempt.
+
+    Tasks whose failure is the value of a branch, and what was cancelled in such a branch, stay as they are. Waits
+    wait again, without a timeout that has passed. Scopes that failed or were cancelled with the run open again, and
+    their counters are counted anew.
+    """
+
+    run_id: str
+    at: float
+
+
 # Messages, beside the tasks and run ends that follow from the rows
 
 
@@ -234,7 +374,24 @@ class Orphan:
     run_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Say something to all workers."""
+
+    control: wire.Control
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseCommand:
+    """A command that makes no sense now; it becomes a dead letter with the reason."""
+
+    run_id: str
+    id: UUID
+    reason: str
+
+
 Change = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
-    | Collect | CancelBelow | AnnounceRun | DeclareConflict | Orphan
+    | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | Unhold | HoldUnsent
+    | Reopen | AnnounceRun | DeclareConflict | Orphan | Tell | RefuseCommand
 )  # fmt: skip

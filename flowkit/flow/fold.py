@@ -4,41 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from uuid import UUID
 
-from flowkit.flow.advance import Context, advance
+from flowkit.flow.advance import advance
 from flowkit.flow.changes import (
     AddRun,
     AddScope,
+    AddSignal,
     AddTask,
     BranchFailed,
     Cancelled,
     Change,
     Collected,
+    Commanded,
     CountTasks,
     EndRun,
     Event,
+    MoveRun,
     MoveScope,
     MoveTask,
+    NoteCommand,
     Reported,
+    RunExpired,
+    ScopeExpired,
     SettleTask,
+    Signalled,
     Started,
+    TakeSignal,
+    TaskFailed,
+    WaitExpired,
 )
+from flowkit.flow.context import Context
 from flowkit.flow.state import Keys, State
+from flowkit.wire.items import WaitItem
 
 
 def keys(events: Iterable[Event]) -> Keys:
     """What these events need loaded."""
-    runs, roots, tasks, scopes = set(), set(), set(), set()
+    runs: set[str] = set()
+    roots: set[str] = set()
+    tasks: set[tuple[str, UUID]] = set()
+    scopes: set[tuple[str, str]] = set()
+    payloads: set[tuple[str, UUID]] = set()
+    waits: set[tuple[str, str]] = set()
+    signals: set[tuple[str, str]] = set()
+    commands: set[UUID] = set()
     for event in events:
         runs.add(event.run_id)
         match event:
             case Started():
                 roots.add(event.run_id)
-            case Reported():
-                tasks.add((event.run_id, event.result.task_id))
-            case Collected() | Cancelled() | BranchFailed():
+            case Reported(result):
+                tasks.add((event.run_id, result.task_id))
+                signals.update((event.run_id, item.wait.name) for item in result.nodes if isinstance(item, WaitItem))
+            case TaskFailed() | Signalled() | WaitExpired():
+                tasks.add((event.run_id, event.task_id))
+                payloads.add((event.run_id, event.task_id))
+            case Collected() | Cancelled() | BranchFailed() | ScopeExpired():
                 scopes.add((event.run_id, event.scope))
-    return Keys(frozenset(runs), frozenset(roots), frozenset(tasks), frozenset(scopes))
+            case Commanded(command):
+                commands.add(command.id)
+                if command.name is not None:
+                    waits.add((event.run_id, command.name))
+            case RunExpired():
+                pass
+    return Keys(
+        runs=frozenset(runs),
+        roots=frozenset(roots),
+        tasks=frozenset(tasks),
+        scopes=frozenset(scopes),
+        payloads=frozenset(payloads),
+        waits=frozenset(waits),
+        signals=frozenset(signals),
+        commands=frozenset(commands),
+    )
 
 
 def fold(state: State, events: Iterable[Event], context: Context) -> tuple[list[Change], list[Event]]:
@@ -59,7 +98,7 @@ def fold(state: State, events: Iterable[Event], context: Context) -> tuple[list[
     return changes, later
 
 
-def apply(state: State, change: Change) -> None:
+def apply(state: State, change: Change) -> None:  # noqa: C901, PLR0912 - one case a change, all of them here
     """Let a change of rows hold in ``state``; effects and messages leave it as it is."""
     match change:
         case AddRun(run):
@@ -70,6 +109,8 @@ def apply(state: State, change: Change) -> None:
             state.tasks[task.run_id, task.id] = task
             if task.scope == "" and task.inputs is not None:
                 state.inputs.setdefault(task.run_id, task.inputs)
+            if task.signal is not None:
+                state.waits.setdefault((task.run_id, task.signal), []).append(task.id)
         case CountTasks(run_id=run_id, tasks=tasks):
             state.runs[run_id] = replace(state.runs[run_id], tasks=tasks)
         case SettleTask(run_id=run_id, task_id=task_id, status=status, attempt=attempt):
@@ -86,10 +127,22 @@ def apply(state: State, change: Change) -> None:
                 first_started_at=change.first_started_at,
                 started_at=change.started_at,
                 worker=change.worker,
+                deaths=change.deaths,
             )
         case MoveScope(run_id=run_id, path=path, outstanding=outstanding, status=status):
             state.scopes[run_id, path] = replace(state.scopes[run_id, path], outstanding=outstanding, status=status)
         case EndRun(run_id=run_id, status=status, ended_at=ended_at):
             state.runs[run_id] = replace(state.runs[run_id], status=status, ended_at=ended_at)
+        case MoveRun(run_id, status):
+            state.runs[run_id] = replace(state.runs[run_id], status=status, ended_at=None)
+        case NoteCommand(id=command_id):
+            state.commands.add(command_id)
+        case AddSignal(run_id, name, signal):
+            state.signals.setdefault((run_id, name), []).append(signal)
+        case TakeSignal(run_id, name, signal_id, task_id):
+            kept = state.signals.get((run_id, name), [])
+            state.signals[run_id, name] = [signal for signal in kept if signal.id != signal_id]
+            waiting = state.waits.get((run_id, name), [])
+            state.waits[run_id, name] = [waiter for waiter in waiting if waiter != task_id]
         case _:
             pass

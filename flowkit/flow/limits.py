@@ -14,4 +14,5 @@ class Limits:
     max_gather: int = 10_000  # sends in one Gather
     max_nodes: int = 1_000  # distinct node names a coordinator declares queues for
     max_attempts: int = 1_000  # attempts of one task
+    max_deaths: int = 3  # processes that may die over one attempt of a task
     max_message_bytes: int = 16 * 1024 * 1024  # of one message

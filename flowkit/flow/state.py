@@ -88,6 +88,7 @@ class Scope:
     opener: UUID | None = None  # the task that returned the Gather
     then: bytes | None = None  # JSON of the Send that goes on
     return_exceptions: bool = False
+    due: float | None = None  # when its unfinished branches fail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +113,10 @@ class Task:
     outputs: bytes | None = None
     nodes: bytes | None = None  # JSON of the items it returned
     leaf_of: str | None = None  # the scope whose value it is part of
+    wait: bytes | None = None  # JSON of the Wait that it stands for; its node is that of `then`
+    signal: str | None = None  # the name that it waits for
+    handler: bool = False  # stands in for a failed task (on_error): its own failure is not handled again
+    deaths: int = 0  # processes that began this attempt alone and never came back
     message: str = ""
     error: bytes | None = None
     created_at: float
@@ -134,6 +139,14 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal that came before anybody waited for it. ``input`` is JSON."""
+
+    id: UUID
+    input: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Keys:
     """What a round of events needs loaded. A task brings its scope with it."""
 
@@ -141,6 +154,12 @@ class Keys:
     roots: frozenset[str]  # of these the root task's inputs too
     tasks: frozenset[tuple[str, UUID]]
     scopes: frozenset[tuple[str, str]]
+    payloads: frozenset[tuple[str, UUID]] = (
+        frozenset()
+    )  # tasks whose resolved inputs are wanted, and their node's on_error
+    waits: frozenset[tuple[str, str]] = frozenset()  # (run, signal name): tasks that wait for it
+    signals: frozenset[tuple[str, str]] = frozenset()  # (run, signal name): signals that nobody has taken
+    commands: frozenset[UUID] = frozenset()
 
 
 @dataclass(slots=True)
@@ -151,3 +170,8 @@ class State:
     inputs: dict[str, bytes] = field(default_factory=dict)  # run id -> the root task's
     tasks: dict[tuple[str, UUID], Task] = field(default_factory=dict)
     scopes: dict[tuple[str, str], Scope] = field(default_factory=dict)
+    payloads: dict[tuple[str, UUID], bytes] = field(default_factory=dict)  # resolved inputs
+    waits: dict[tuple[str, str], list[UUID]] = field(default_factory=dict)  # waiting tasks, oldest first; rows in tasks
+    signals: dict[tuple[str, str], list[Signal]] = field(default_factory=dict)  # untaken, in the order they came
+    commands: set[UUID] = field(default_factory=set)  # of those asked for, the ones applied before
+    on_error: dict[str, str] = field(default_factory=dict)  # node -> the node that handles its failures

@@ -4,33 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from flowkit.flow import paths
-from flowkit.flow.advance import Context
 from flowkit.flow.changes import (
     AddRun,
     AddScope,
+    AddSignal,
     AddTask,
     CancelBelow,
     Cancelled,
     Change,
     Collect,
     Collected,
+    Commanded,
     CountTasks,
     EndRun,
     Event,
+    FailOutstanding,
+    HoldUnsent,
     MarkLeaf,
+    MoveRun,
     MoveScope,
     MoveTask,
+    NoteCommand,
+    Reopen,
     Reported,
+    RunExpired,
+    ScopeExpired,
     SettleTask,
     Started,
     Supersede,
+    TakeSignal,
+    Unhold,
+    WaitExpired,
 )  # fmt: skip
+from flowkit.flow.context import Context
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
-from flowkit.flow.state import Leaf, Run, Scope, ScopeStatus, State, Task, TaskStatus
+from flowkit.flow.state import Leaf, Run, RunStatus, Scope, ScopeStatus, Signal, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
@@ -43,6 +55,10 @@ class Rows:
     scopes: dict[tuple[str, str], Scope] = field(default_factory=dict)
     tasks: dict[tuple[str, UUID], Task] = field(default_factory=dict)
     superseded: list[Supersede] = field(default_factory=list)
+    signals: dict[tuple[str, str], list[Signal]] = field(default_factory=dict)
+    commands: set[UUID] = field(default_factory=set)
+    on_error: dict[str, str] = field(default_factory=dict)
+    dropped: set[object] = field(default_factory=set)  # cancelled with a branch, not with the run
     seen: list[Change] = field(default_factory=list)
 
     def feed(self, *events: Event) -> list[Change]:
@@ -74,13 +90,41 @@ class Rows:
     def fail(self, path: str, run: str = "r", message: str = "boom") -> list[Change]:
         return self.report(path, run=run, status="failed", error=wire.Error(type="ValueError", message=message))
 
+    def command(self, kind: str, run: str = "r", **more) -> list[Change]:
+        return self.feed(Commanded(wire.Command(**({"id": uuid4(), "kind": kind, "run_id": run} | more))))
+
+    def pass_time(self, seconds: float) -> None:
+        """What the store finds due: held tasks are released, waits, scopes and runs expire."""
+        self.now += seconds
+        running = {run.id for run in self.runs.values() if run.status is RunStatus.RUNNING}
+        for key, task in self.tasks.items():
+            if task.status is TaskStatus.HELD and task.due is not None and task.due <= self.now and key[0] in running:
+                self.tasks[key] = replace(task, status=TaskStatus.QUEUED, held_for=None, due=None)
+        waits = [task for task in self.tasks.values() if task.status is TaskStatus.WAITING and self._is_due(task.due)]
+        scopes = [
+            scope for scope in self.scopes.values() if scope.status is ScopeStatus.OPEN and self._is_due(scope.due)
+        ]
+        runs = [run for run in self.runs.values() if not run.status.ended and self._is_due(run.deadline)]
+        events = [
+            *(WaitExpired(task.run_id, task.id) for task in waits),
+            *(ScopeExpired(scope.run_id, scope.path) for scope in scopes),
+            *(RunExpired(run.id) for run in runs),
+        ]
+        self.feed(*(event for event in events if event.run_id in running))
+
+    def _is_due(self, due: float | None) -> bool:
+        return due is not None and due <= self.now
+
     def at(self, path: str, run: str = "r") -> Task:
         return next(task for task in self.tasks.values() if (task.run_id, task.path) == (run, path))
 
     def inputs(self, path: str, run: str = "r"):
-        task = self.at(path, run)
-        raw = task.inputs if task.inputs is not None else self.tasks[run, task.inputs_from].outputs
-        return codec.loads(raw)
+        return codec.loads(self._inputs(self.at(path, run)))
+
+    def _inputs(self, task: Task) -> bytes:
+        if task.inputs is not None:
+            return task.inputs
+        return self.tasks[task.run_id, task.inputs_from].outputs
 
     def outstanding(self, run: str = "r") -> list[str]:
         found = [task.path for task in self.tasks.values() if task.run_id == run and task.status.outstanding]
@@ -94,14 +138,9 @@ class Rows:
     def check(self) -> None:
         """What must hold after every transaction."""
         for (run, path), scope in self.scopes.items():
-            direct = [task for task in self.tasks.values() if task.run_id == run and task.scope == path]
-            count = sum(task.status.outstanding for task in direct)
-            count += sum(
-                other.run_id == run and other.parent == path and other.status is ScopeStatus.OPEN
-                for other in self.scopes.values()
-            )
+            count = self._count(scope)
             if scope.status is ScopeStatus.OPEN:
-                assert scope.outstanding == count, (path, scope, direct)
+                assert scope.outstanding == count, (run, path, scope)
                 assert count > 0, f"scope {path!r} is open with nothing outstanding"
             else:
                 assert count == 0, f"scope {path!r} is {scope.status} with {count} outstanding"
@@ -114,7 +153,21 @@ class Rows:
         tasks = {key: self.tasks[key] for key in wanted.tasks if key in self.tasks}
         scope_keys = {*wanted.scopes, *((task.run_id, task.scope) for task in tasks.values())}
         roots = {run: self.at("0", run).inputs for run in wanted.roots if run in self.runs}
+        tasks |= {key: self.tasks[key] for key in wanted.payloads if key in self.tasks}
+        waiting = {
+            key: [
+                task.id
+                for task in sorted(self.tasks.values(), key=lambda task: (task.created_at, paths.order(task.path)))
+                if (task.run_id, task.signal) == key and task.status is TaskStatus.WAITING
+            ]
+            for key in wanted.waits
+        }
         return State(
+            payloads={key: self._inputs(self.tasks[key]) for key in wanted.payloads if key in self.tasks},
+            waits=waiting,
+            signals={key: list(self.signals.get(key, [])) for key in wanted.signals},
+            commands=self.commands & wanted.commands,
+            on_error=dict(self.on_error),
             runs={run: self.runs[run] for run in wanted.runs if run in self.runs},
             inputs={run: raw for run, raw in roots.items() if raw is not None},
             tasks=tasks,
@@ -153,6 +206,15 @@ class Rows:
                 self.runs[run] = replace(self.runs[run], **fields)
             case Supersede():
                 self.superseded.append(change)
+            case MoveRun(run, status):
+                ended = {} if self.runs[run].ended_at is None else {"ended_at": None, "message": "", "error": None}
+                self.runs[run] = replace(self.runs[run], status=status, **ended)
+            case NoteCommand(id=command):
+                self.commands.add(command)
+            case AddSignal(run, name, signal):
+                self.signals.setdefault((run, name), []).append(signal)
+            case TakeSignal(run, name, signal, _):
+                self.signals[run, name] = [kept for kept in self.signals.get((run, name), []) if kept.id != signal]
 
     def _effect(self, change: Change) -> list[Event]:
         match change:
@@ -167,6 +229,14 @@ class Rows:
                 return [Collected(run, path, opener, leaves)]
             case CancelBelow(run, path, scope, _):
                 return self._cancel(run, path, scope)
+            case Unhold(run, reason):
+                self._restatus(run, TaskStatus.HELD, reason, TaskStatus.QUEUED, None)
+            case HoldUnsent(run, reason):
+                self._restatus(run, TaskStatus.QUEUED, None, TaskStatus.HELD, reason)
+            case FailOutstanding(run, scope, error, _):
+                return self._fail_outstanding(run, scope, error)
+            case Reopen(run, _):
+                self._reopen(run)
         return []
 
     def _cancel(self, run: str, path: str, scope: str | None) -> list[Event]:
@@ -178,8 +248,62 @@ class Rows:
             if task.run_id == run and below(task.path) and task.status.outstanding:
                 self.tasks[key] = replace(task, status=TaskStatus.CANCELLED)
                 count += task.scope == scope
+                self.dropped |= {key} if scope is not None else set()
         for key, child in self.scopes.items():
             if child.run_id == run and below(child.path) and child.status is ScopeStatus.OPEN:
                 self.scopes[key] = replace(child, status=ScopeStatus.CANCELLED, outstanding=0)
                 count += child.parent == scope
+                self.dropped |= {key} if scope is not None else set()
         return [] if scope is None else [Cancelled(run, scope, count)]
+
+    def _restatus(self, run: str, old: TaskStatus, held: str | None, new: TaskStatus, reason: str | None) -> None:
+        for key, task in self.tasks.items():
+            if (task.run_id, task.status, task.held_for, task.sent_at) == (run, old, held, None):
+                self.tasks[key] = replace(task, status=new, held_for=reason)
+
+    def _fail_outstanding(self, run: str, path: str, error: bytes) -> list[Event]:
+        count = 0
+        for key, task in self.tasks.items():
+            if (task.run_id, task.scope) == (run, path) and task.status.outstanding:
+                self.tasks[key] = replace(task, status=TaskStatus.FAILED, leaf_of=path, error=error)
+                count += 1
+        for child in [scope for scope in self.scopes.values() if (scope.run_id, scope.parent) == (run, path)]:
+            if child.status is ScopeStatus.OPEN:
+                opener = self.tasks[run, child.opener]
+                self.tasks[run, opener.id] = replace(opener, leaf_of=path, error=error)
+                self._cancel(run, child.path, None)
+                count += 1
+        return [Cancelled(run, path, count)]
+
+    def _reopen(self, run: str) -> None:
+        handled = {task.path.rpartition(".")[0] for task in self.tasks.values() if task.handler}
+        values = [
+            paths.child(task.leaf_of, paths.branch(task.leaf_of, task.path))
+            for task in self.tasks.values()
+            if task.run_id == run and task.status is TaskStatus.FAILED and task.leaf_of is not None
+        ]
+
+        def settled(path: str) -> bool:
+            return any(path == branch or path.startswith(branch + ".") for branch in values)
+
+        for key, task in self.tasks.items():
+            failed = task.status is TaskStatus.FAILED and task.leaf_of is None and task.path not in handled
+            cancelled = task.status is TaskStatus.CANCELLED and key not in self.dropped
+            if task.run_id == run and (failed or cancelled) and not settled(task.path):
+                status = TaskStatus.WAITING if task.wait else TaskStatus.QUEUED
+                self.tasks[key] = replace(task, status=status, attempt=task.attempt + 1, tries=1, error=None, due=None,
+                                          held_for=None, sent_at=None)  # fmt: skip
+        reopened = {ScopeStatus.FAILED, ScopeStatus.CANCELLED}
+        for key, scope in self.scopes.items():
+            if scope.run_id == run and scope.status in reopened and key not in self.dropped and not settled(key[1]):
+                self.scopes[key] = replace(scope, status=ScopeStatus.OPEN, due=None)
+        for key, scope in self.scopes.items():
+            if scope.run_id == run and scope.status is ScopeStatus.OPEN:
+                self.scopes[key] = replace(scope, outstanding=self._count(scope))
+
+    def _count(self, scope: Scope) -> int:
+        place = (scope.run_id, scope.path)
+        direct = sum((task.run_id, task.scope) == place and task.status.outstanding for task in self.tasks.values())
+        return direct + sum(
+            (child.run_id, child.parent) == place and child.status is ScopeStatus.OPEN for child in self.scopes.values()
+        )

@@ -10,7 +10,7 @@ from flowkit.flow.changes import AddTask, AnnounceRun, DeclareConflict, EndRun, 
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.wire import messages as wire
-from flowkit.wire.items import Gather, Send, Wait
+from flowkit.wire.items import Gather, Send
 from tests.flow.rows import Rows
 
 
@@ -166,14 +166,14 @@ def test_return_exceptions_catches_what_a_nested_gather_could_not():
     assert rows.inputs("0.0.then")["results"][0]["error"]["node"] == "b"
 
 
-def test_a_result_after_the_gather_failed_in_the_same_batch_changes_nothing():
+def test_what_follows_from_a_sibling_in_the_batch_of_a_failure_is_cancelled_with_the_rest():
     rows = Rows()
     rows.start()
     rows.report("0", [Gather(["a", "b"], then="end")])
     bad = rows.result("0.0.0", status="failed", error=wire.Error(type="E"))
-    rows.feed(bad, rows.result("0.0.1", ["more"]))
+    rows.feed(bad, rows.result("0.0.1", ["more"]), bad)
     assert rows.runs["r"].status is RunStatus.FAILED
-    assert rows.superseded[0].reason == "its Gather has failed"
+    assert (rows.at("0.0.1").status, rows.at("0.0.1.0").status) == (TaskStatus.SUCCEEDED, TaskStatus.CANCELLED)
 
 
 @pytest.mark.parametrize("again", [1, 2])
@@ -270,6 +270,16 @@ def test_a_start_may_be_delayed():
     assert (task.status, task.due) == (TaskStatus.HELD, 1060)
 
 
+def test_a_loop_of_empty_gathers_ends_too():
+    rows = Rows(limits=Limits(max_depth=20))
+    rows.start()
+    path = "0"
+    while rows.runs["r"].status is RunStatus.RUNNING:
+        rows.report(path, [Gather([], then="a")])
+        path += ".0.then"
+    assert "max_depth" in rows.runs["r"].message
+
+
 def test_a_gather_over_the_limit_fails_its_task_with_the_limits_name():
     rows = Rows(limits=Limits(max_gather=2))
     rows.start()
@@ -286,11 +296,10 @@ def test_joined_results_over_the_message_size_fail_the_run_with_the_limits_name(
     assert "max_message_bytes" in rows.runs["r"].message
 
 
-@pytest.mark.parametrize("item", [Wait("go", then="b"), Gather(["a"], then="b", timeout=1)])
-def test_what_is_not_supported_yet_fails_and_says_so(item):
+def test_what_is_not_supported_yet_fails_and_says_so():
     rows = Rows()
     rows.start()
-    rows.report("0", [item])
+    rows.report("0", [Gather(["a"], then="b", max_concurrency=1)])
     assert "not supported yet" in rows.runs["r"].message
 
 

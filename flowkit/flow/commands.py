@@ -1,0 +1,80 @@
+"""What people ask of a run: cancel, pause, resume, retry, signal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowkit.flow import waits
+from flowkit.flow.changes import (
+    CancelBelow,
+    Change,
+    Commanded,
+    EndRun,
+    Event,
+    HoldUnsent,
+    MoveRun,
+    NoteCommand,
+    RefuseCommand,
+    Reopen,
+    Tell,
+    Unhold,
+)
+from flowkit.flow.context import Context
+from flowkit.flow.state import Run, RunStatus, Signal, State
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+from flowkit.wire.messages import CommandKind
+
+PAUSED = "paused"  # why a task of a paused run is held
+
+
+def commanded(state: State, event: Commanded, context: Context) -> Iterator[Change | Event]:
+    """Apply a command, once by its id."""
+    command, run = event.command, state.runs.get(event.run_id)
+    if run is None:
+        yield RefuseCommand(event.run_id, command.id, f"this store knows no run {event.run_id!r}")
+        return
+    if command.id in state.commands:
+        return
+    yield NoteCommand(run.id, command.id, command.kind, context.now)
+    refused = _why_not(run, command)
+    if refused is not None:
+        yield RefuseCommand(run.id, command.id, refused)
+        return
+    match command.kind:
+        case CommandKind.CANCEL:
+            yield EndRun(run_id=run.id, status=RunStatus.CANCELLED, ended_at=context.now, message="cancelled")
+            yield CancelBelow(run.id, "", None, context.now)
+            yield Tell(wire.Control(kind="cancel", run_id=run.id))
+        case CommandKind.PAUSE:
+            yield MoveRun(run.id, RunStatus.PAUSED)
+            yield HoldUnsent(run.id, PAUSED)
+            yield Tell(wire.Control(kind="paused", run_id=run.id))
+        case CommandKind.RESUME:
+            yield MoveRun(run.id, RunStatus.RUNNING)
+            yield Unhold(run.id, PAUSED)
+        case CommandKind.RETRY:
+            yield MoveRun(run.id, RunStatus.RUNNING)
+            yield Reopen(run.id, context.now)
+        case CommandKind.SIGNAL:
+            sent = Signal(command.id, codec.dumps(command.input or {}))
+            yield from waits.signal(state, run, command.name or "", sent, context)
+
+
+def _why_not(run: Run, command: wire.Command) -> str | None:
+    """Why a command makes no sense for a run in this state."""
+    kind, status = command.kind, run.status
+    if kind in (CommandKind.RERUN, CommandKind.REPLAY):
+        return f"{kind} is not supported by this coordinator"
+    if kind is CommandKind.SIGNAL and not command.name:
+        return "a signal has a name"
+    fitting = {
+        CommandKind.CANCEL: (RunStatus.RUNNING, RunStatus.PAUSED),
+        CommandKind.PAUSE: (RunStatus.RUNNING,),
+        CommandKind.RESUME: (RunStatus.PAUSED,),
+        CommandKind.RETRY: (RunStatus.FAILED,),
+        CommandKind.SIGNAL: (RunStatus.RUNNING, RunStatus.PAUSED),
+    }[kind]
+    if status in fitting:
+        return None
+    return f"cannot {kind} run {run.id!r}: it is {status}, not {' or '.join(fitting)}"

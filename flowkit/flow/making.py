@@ -1,0 +1,105 @@
+"""New tasks, and how errors and sends are written down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from flowkit.flow import paths
+from flowkit.flow.context import Context
+from flowkit.flow.state import Run, RunStatus, Task, TaskStatus
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+from flowkit.wire.items import Send, Wait, as_send
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a new task stands."""
+
+    run: Run
+    parent: UUID  # the task whose outputs are its inputs when it has none of its own
+    path: str
+    scope: str
+
+
+def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = None, handler: bool = False) -> Task:
+    """The task of a ``Send``.
+
+    Args:
+        send: what to run; without inputs of its own it refers to its parent's outputs.
+        place: where it stands.
+        context: of this transaction.
+        inputs: encoded, instead of the send's.
+        handler: it stands in for a failed task.
+    """
+    own = inputs if inputs is not None or send.inputs is None else codec.dumps(send.inputs)
+    status, held_for, due = TaskStatus.QUEUED, None, None
+    if send.delay > 0:
+        status, held_for, due = TaskStatus.HELD, "delay", context.now + send.delay
+    elif place.run.status is RunStatus.PAUSED:
+        status, held_for = TaskStatus.HELD, "paused"
+    return Task(
+        run_id=place.run.id,
+        id=paths.task_id(context.secret, place.parent, place.path),
+        path=place.path,
+        scope=place.scope,
+        node=send.node,
+        status=status,
+        held_for=held_for,
+        due=due,
+        inputs=own,
+        inputs_from=place.parent if own is None else None,
+        handler=handler,
+        created_at=context.now,
+    )
+
+
+def waiting(wait: Wait, place: Place, context: Context) -> Task:
+    """The task that a ``Wait`` is: outstanding in its scope, and never sent. Its inputs are its parent's outputs."""
+    return Task(
+        run_id=place.run.id,
+        id=paths.task_id(context.secret, place.parent, place.path),
+        path=place.path,
+        scope=place.scope,
+        node=as_send(wait.then).node,
+        status=TaskStatus.WAITING,
+        due=None if wait.timeout is None else context.now + wait.timeout,
+        inputs_from=place.parent,
+        wait=encode_wait(wait),
+        signal=wait.name,
+        created_at=context.now,
+    )
+
+
+def encode_error(error: wire.Error, node: str, task_id: UUID) -> bytes:
+    """An error with the node and the task that it came from."""
+    return codec.dumps(error.model_dump(exclude_none=True) | {"node": node, "task_id": task_id})
+
+
+def encode_send(send: Send) -> bytes:
+    """A ``Send`` as a scope keeps it."""
+    return codec.dumps(_send(send))
+
+
+def decode_send(raw: bytes) -> Send:
+    """What ``encode_send`` wrote."""
+    return Send(**codec.loads(raw))
+
+
+def encode_wait(wait: Wait) -> bytes:
+    """A ``Wait`` as its task keeps it."""
+    on_timeout = None if wait.on_timeout is None else _send(as_send(wait.on_timeout))
+    kept = {"name": wait.name, "then": _send(as_send(wait.then)), "timeout": wait.timeout, "on_timeout": on_timeout}
+    return codec.dumps(kept)
+
+
+def decode_wait(raw: bytes) -> Wait:
+    """What ``encode_wait`` wrote."""
+    kept = codec.loads(raw)
+    on_timeout = None if kept["on_timeout"] is None else Send(**kept["on_timeout"])
+    return Wait(kept["name"], then=Send(**kept["then"]), timeout=kept["timeout"], on_timeout=on_timeout)
+
+
+def _send(send: Send) -> dict[str, object]:
+    return {"node": send.node, "inputs": send.inputs, "delay": send.delay}

@@ -1,0 +1,287 @@
+"""What a result means: the task goes on, comes again, or has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowkit.flow import making, paths, waits
+from flowkit.flow.changes import (
+    AddScope,
+    AddTask,
+    BranchFailed,
+    Change,
+    Collect,
+    CountTasks,
+    Event,
+    MoveTask,
+    Orphan,
+    Reported,
+    SettleTask,
+    Supersede,
+    TaskFailed,
+    Tell,
+)
+from flowkit.flow.context import Context
+from flowkit.flow.limits import Limits
+from flowkit.flow.scopes import branch_failed, count_down, end_failed
+from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+from flowkit.wire.items import Gather, Send, Wait, as_send, unwrap
+
+Items = list[Send | Gather | Wait]
+
+
+def reported(state: State, event: Reported, context: Context) -> Iterator[Change | Event]:
+    """Apply a result when its task is outstanding and its attempt the current one."""
+    result = event.result
+    run = state.runs.get(result.run_id)
+    if run is None:
+        yield Orphan(result.run_id)
+        return
+    task = state.tasks.get((result.run_id, result.task_id))
+    reason = _why_superseded(state, run, task, result)
+    if task is None or reason is not None:
+        yield Supersede(
+            run_id=run.id,
+            task_id=result.task_id,
+            attempt=result.attempt,
+            status=result.status,
+            reason=reason or "unknown task",
+            at=context.now,
+        )
+        return
+    match result.status:
+        case wire.Status.SUCCEEDED:
+            yield from _succeeded(state, run, task, result, context)
+        case wire.Status.FAILED:
+            yield _failure(task, result, result.error or wire.Error(type="Failed", message=result.message))
+        case wire.Status.RETRY | wire.Status.RETURNED if task.attempt >= context.limits.max_attempts:
+            yield _failure(task, result, _limit(f"max_attempts: the task was sent {task.attempt} times"))
+        case wire.Status.RETRY:
+            yield _retried(task, result, context)
+        case wire.Status.RETURNED:
+            yield _returned(run, task)
+        case wire.Status.STARTED:
+            yield from _began(task, result, context)
+
+
+def _why_superseded(state: State, run: Run, task: Task | None, result: wire.Result) -> str | None:
+    why = None
+    if run.status.ended:
+        why = f"the run is {run.status}"
+    elif task is None:
+        why = "unknown task"
+    elif not task.status.outstanding:
+        why = f"the task is {task.status}"
+    elif state.scopes[run.id, task.scope].status is not ScopeStatus.OPEN:
+        why = "its Gather has failed"  # in this very batch: its tasks are about to be cancelled
+    elif task.status is TaskStatus.WAITING:
+        why = "the task waits for a signal"
+    elif result.attempt is not None and result.attempt != task.attempt:
+        why = f"attempt {result.attempt} is not the current one ({task.attempt})"
+    return why
+
+
+# It succeeded
+
+
+def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context: Context) -> Iterator[Change | Event]:
+    items = [unwrap(item) for item in result.nodes]
+    refused = _refuse(task, items, context.limits)
+    if refused is not None:
+        yield _failure(task, result, refused)
+        return
+    added = list(_children(run, task, items, context))
+    created = sum(isinstance(change, AddTask) for change in added)
+    exceeded = _exceeded(run, task, created, context.limits) if items else None
+    if exceeded is not None:
+        error = making.encode_error(exceeded, task.node, task.id)
+        yield _settle(task, result, TaskStatus.FAILED, context, error=error)
+        yield from end_failed(run, error, context)
+        return
+    yield _settle(
+        task,
+        result,
+        TaskStatus.SUCCEEDED,
+        context,
+        outputs=codec.dumps(result.outputs),
+        nodes=codec.dumps(result.model_dump(include={"nodes"})["nodes"]) if items else None,
+        leaf_of=None if items else task.scope,
+    )
+    yield from added
+    if created:
+        yield CountTasks(run_id=run.id, tasks=run.tasks + created)
+    yield from count_down(state.scopes[run.id, task.scope], 1 - len(items))
+    for change in added:
+        if isinstance(change, AddScope) and change.scope.outstanding == 0:
+            yield Collect(run.id, change.scope.path)
+    children = (change.task for change in added if isinstance(change, AddTask))
+    yield from waits.opened(state, (child for child in children if child.status is TaskStatus.WAITING))
+
+
+def _children(run: Run, task: Task, items: Items, context: Context) -> Iterator[AddScope | AddTask]:
+    for index, item in enumerate(items):
+        place = making.Place(run, task.id, paths.child(task.path, index), task.scope)
+        match item:
+            case Send():
+                yield AddTask(making.task(item, place, context))
+            case Wait():
+                yield AddTask(making.waiting(item, place, context))
+            case Gather():
+                yield from _gather(item, place, context)
+
+
+def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[AddScope | AddTask]:
+    yield AddScope(
+        Scope(
+            run_id=place.run.id,
+            path=place.path,
+            parent=place.scope,
+            outstanding=len(gather.sends),
+            branches=len(gather.sends),
+            opener=place.parent,
+            then=making.encode_send(as_send(gather.then)),
+            return_exceptions=gather.return_exceptions,
+            due=None if gather.timeout is None else context.now + gather.timeout,
+        )
+    )
+    for number, send in enumerate(gather.sends):
+        branch = making.Place(place.run, place.parent, paths.child(place.path, number), place.path)
+        yield AddTask(making.task(as_send(send), branch, context))
+
+
+def _refuse(task: Task, items: Items, limits: Limits) -> wire.Error | None:
+    """What makes a result a failure of its task, whoever sent it."""
+    for item in items:
+        if isinstance(item, Gather):
+            if len(item.sends) > limits.max_gather:
+                count = f"a Gather of {len(item.sends):,} sends is over max_gather ({limits.max_gather:,})"
+                return _limit(f"{count}; split it, or raise the setting")
+            if item.max_concurrency is not None:
+                what = f"node {task.node}: Gather(max_concurrency=…) is not supported yet"
+                return wire.Error(type="NotSupported", message=what)
+    return None
+
+
+def _exceeded(run: Run, task: Task, created: int, limits: Limits) -> wire.Error | None:
+    """What stops the whole run: a workflow that never ends, or explodes."""
+    if run.tasks + created > limits.max_tasks:
+        return _limit(f"max_tasks: the run would have {run.tasks + created:,} tasks, the limit is {limits.max_tasks:,}")
+    if paths.depth(task.path) + 2 > limits.max_depth:
+        stands = f"node {task.node} stands {paths.depth(task.path)} steps deep and goes on"
+        return _limit(f"max_depth: {stands}; the limit is {limits.max_depth:,}. Is this an endless loop?")
+    return None
+
+
+# It comes again
+
+
+def _retried(task: Task, result: wire.Result, context: Context) -> MoveTask:
+    return MoveTask(
+        run_id=task.run_id,
+        task_id=task.id,
+        status=TaskStatus.HELD,
+        attempt=task.attempt + 1,
+        tries=task.tries + 1,
+        held_for="retry",
+        due=context.now + (result.retry_in or 0),
+        error=making.encode_error(result.error or wire.Error(type="Failed"), task.node, task.id),
+        first_started_at=task.first_started_at or result.started_at,
+        worker=result.worker,
+    )
+
+
+def _returned(run: Run, task: Task) -> MoveTask:
+    paused = run.status is RunStatus.PAUSED
+    return MoveTask(
+        run_id=task.run_id,
+        task_id=task.id,
+        status=TaskStatus.HELD if paused else TaskStatus.QUEUED,
+        held_for="paused" if paused else None,
+        attempt=task.attempt + 1,  # fences off whoever gave it back
+        tries=task.tries,
+        first_started_at=task.first_started_at,
+    )
+
+
+def _began(task: Task, result: wire.Result, context: Context) -> Iterator[Change | Event]:
+    """It begins alone, for it was delivered before: whoever began it and never came back has died over it."""
+    started = result.started_at or context.now
+    again = task.started_at is not None and (task.worker, task.started_at) != (result.worker, started)
+    deaths = task.deaths + again
+    if deaths >= context.limits.max_deaths:
+        what = f"{deaths} processes died while they ran it, the last one was {task.worker}"
+        yield _failure(task, result, wire.Error(type="ProcessDied", message=f"{what} (setting max_deaths)"))
+        yield Tell(wire.Control(kind="cancel", run_id=task.run_id, task_id=task.id, attempt=task.attempt))
+        return
+    yield MoveTask(
+        run_id=task.run_id,
+        task_id=task.id,
+        status=TaskStatus.RUNNING,
+        attempt=task.attempt,
+        tries=task.tries,
+        sent_at=task.sent_at or context.now,
+        first_started_at=task.first_started_at or started,
+        started_at=started,
+        worker=result.worker,
+        deaths=deaths,
+    )
+
+
+# It failed
+
+
+def failed(state: State, event: TaskFailed, context: Context) -> Iterator[Change | Event]:
+    """A task failed for good: its node's ``on_error`` goes on in its place, or its scope has failed."""
+    run, task = state.runs[event.run_id], state.tasks[event.run_id, event.task_id]
+    scope = state.scopes[run.id, task.scope]
+    if run.status.ended or not task.status.outstanding or scope.status is not ScopeStatus.OPEN:
+        return  # the same failure twice in a batch, or overtaken by another one
+    error = making.encode_error(event.error, task.node, task.id)
+    yield _settle(task, event.result, TaskStatus.FAILED, context, error=error)
+    handler = None if task.handler else state.on_error.get(task.node)
+    if handler is not None and run.tasks < context.limits.max_tasks:
+        inputs = {"error": codec.embed(error), "inputs": codec.embed(state.payloads[run.id, task.id])}
+        place = making.Place(run, task.id, paths.child(task.path, 0), task.scope)
+        # The task that failed and the one in its place both count one in the scope: its counter stays.
+        yield AddTask(making.task(Send(handler), place, context, inputs=codec.dumps(inputs), handler=True))
+        yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
+    else:
+        yield from branch_failed(state, BranchFailed(run.id, task.scope, task.path, task.id, error), context)
+
+
+def _failure(task: Task, result: wire.Result, error: wire.Error) -> TaskFailed:
+    return TaskFailed(task.run_id, task.id, result, error)
+
+
+def _limit(message: str) -> wire.Error:
+    return wire.Error(type="LimitExceeded", message=message)
+
+
+def _settle(
+    task: Task,
+    result: wire.Result,
+    status: TaskStatus,
+    context: Context,
+    *,
+    outputs: bytes | None = None,
+    nodes: bytes | None = None,
+    leaf_of: str | None = None,
+    error: bytes | None = None,
+) -> SettleTask:
+    return SettleTask(
+        run_id=task.run_id,
+        task_id=task.id,
+        status=status,
+        attempt=task.attempt,
+        outputs=outputs,
+        nodes=nodes,
+        leaf_of=leaf_of,
+        message=result.message,
+        error=error,
+        first_started_at=task.first_started_at or result.started_at,
+        started_at=result.started_at or task.started_at,
+        finished_at=result.finished_at or context.now,
+        worker=result.worker or task.worker,
+    )

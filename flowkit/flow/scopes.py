@@ -1,0 +1,139 @@
+"""Structured concurrency: what happens to a scope when something in it ends, fails, or takes too long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowkit.flow import making, paths, values
+from flowkit.flow.changes import (
+    AddTask,
+    BranchFailed,
+    CancelBelow,
+    Change,
+    Collect,
+    Collected,
+    CountTasks,
+    EndRun,
+    Event,
+    FailOutstanding,
+    MarkLeaf,
+    MoveScope,
+    RunExpired,
+    ScopeExpired,
+    Tell,
+)
+from flowkit.flow.context import Context
+from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+
+
+def count_down(scope: Scope, by: int) -> Iterator[Change]:
+    """Take ``by`` from the counter of a scope; a scope with nothing outstanding is collected."""
+    if by == 0 or scope.status is not ScopeStatus.OPEN:
+        return
+    left = max(scope.outstanding - by, 0)
+    yield MoveScope(run_id=scope.run_id, path=scope.path, outstanding=left, status=scope.status)
+    if left == 0:
+        yield Collect(scope.run_id, scope.path)
+
+
+def collected(state: State, event: Collected, context: Context) -> Iterator[Change | Event]:
+    """The values of a drained scope are there: its continuation fires, or the run has succeeded."""
+    run, scope = state.runs[event.run_id], state.scopes[event.run_id, event.scope]
+    if run.status.ended or scope.status is not ScopeStatus.OPEN:
+        return
+    if scope.parent is None:
+        yield from _succeed(run, event, context)
+        return
+    assert scope.then is not None
+    assert scope.opener is not None
+    send = making.decode_send(scope.then)
+    inputs = values.continuation(event.outputs, send.inputs, values.branch_values(scope.path, event.leaves))
+    if len(inputs) > context.limits.max_message_bytes:
+        what = f"max_message_bytes: the results of the Gather for {send.node} are {len(inputs):,} bytes together"
+        error = wire.Error(type="LimitExceeded", message=f"{what}; return references instead of data")
+        yield from _fail(scope, making.encode_error(error, send.node, scope.opener), context)
+        return
+    # The scope that ends and the task that goes on both count one in the parent scope: its counter stays.
+    place = making.Place(run, scope.opener, paths.then(scope.path), scope.parent)
+    yield MoveScope(run_id=run.id, path=scope.path, outstanding=0, status=ScopeStatus.CLOSED)
+    yield AddTask(making.task(send, place, context, inputs=inputs))
+    yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
+
+
+def _succeed(run: Run, event: Collected, context: Context) -> Iterator[Change]:
+    one = event.leaves[0] if len(event.leaves) == 1 else None
+    yield MoveScope(run_id=run.id, path="", outstanding=0, status=ScopeStatus.CLOSED)
+    yield EndRun(
+        run_id=run.id,
+        status=RunStatus.SUCCEEDED,
+        ended_at=context.now,
+        outputs=None if one else values.value(event.leaves),
+        outputs_from=one.task_id if one else None,
+        message=one.message if one else "",
+    )
+
+
+def branch_failed(state: State, failure: BranchFailed, context: Context) -> Iterator[Change | Event]:
+    """A task or child scope failed for good: so does its scope, unless the scope returns exceptions."""
+    run, scope = state.runs[failure.run_id], state.scopes[failure.run_id, failure.scope]
+    if run.status.ended or scope.status is not ScopeStatus.OPEN:
+        return
+    if scope.parent is None:
+        yield from end_failed(run, failure.error, context)
+    elif scope.return_exceptions:
+        branch = paths.child(scope.path, paths.branch(scope.path, failure.path))
+        yield MarkLeaf(run.id, failure.task_id, scope.path)
+        if scope.outstanding > 1:
+            yield CancelBelow(run.id, branch, scope.path, context.now)
+        yield from count_down(scope, 1)
+    else:
+        yield from _fail(scope, failure.error, context, failure)
+
+
+def expired(state: State, event: ScopeExpired, context: Context) -> Iterator[Change | Event]:
+    """A Gather's timeout counts as failure of the unfinished branches."""
+    run, scope = state.runs[event.run_id], state.scopes[event.run_id, event.scope]
+    if run.status.ended or scope.status is not ScopeStatus.OPEN or scope.due is None:
+        return
+    assert scope.then is not None
+    assert scope.opener is not None
+    then = making.decode_send(scope.then).node
+    error = wire.Error(type="TimeoutError", message=f"the Gather for {then} took longer than its timeout")
+    encoded = making.encode_error(error, then, scope.opener)
+    if scope.return_exceptions:
+        yield FailOutstanding(run.id, scope.path, encoded, context.now)
+    else:
+        yield from _fail(scope, encoded, context)
+
+
+def run_expired(state: State, event: RunExpired, context: Context) -> Iterator[Change]:
+    """A run that passed its deadline fails."""
+    run = state.runs[event.run_id]
+    if run.status.ended or run.deadline is None:
+        return
+    seconds = run.deadline - run.started_at
+    error = {"type": "DeadlineExceeded", "message": f"the run did not end within {seconds:g} s", "node": run.node}
+    yield from end_failed(run, codec.dumps(error), context)
+
+
+def end_failed(run: Run, error: bytes, context: Context) -> Iterator[Change]:
+    """The run failed: everything outstanding in it is cancelled."""
+    told = codec.loads(error)
+    message = f"{told['node']}: {told['type']}" + (f": {told['message']}" if told["message"] else "")
+    yield EndRun(run_id=run.id, status=RunStatus.FAILED, ended_at=context.now, message=message[:1000], error=error)
+    yield CancelBelow(run.id, "", None, context.now)
+    yield Tell(wire.Control(kind="cancel", run_id=run.id))
+
+
+def _fail(
+    scope: Scope, error: bytes, context: Context, failure: BranchFailed | None = None
+) -> Iterator[Change | Event]:
+    """The scope fails, with everything in it, and so does the branch of the parent that it stands in."""
+    assert scope.parent is not None
+    assert scope.opener is not None
+    culprit = scope.opener if failure is None else failure.task_id
+    yield MoveScope(run_id=scope.run_id, path=scope.path, outstanding=0, status=ScopeStatus.FAILED)
+    yield CancelBelow(scope.run_id, scope.path, None, context.now)
+    yield BranchFailed(scope.run_id, scope.parent, scope.path, culprit, error)

@@ -1,0 +1,89 @@
+"""A start message begins a run, or finds it there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from uuid import UUID
+
+from flowkit.flow import paths
+from flowkit.flow.changes import (
+    AddRun,
+    AddScope,
+    AddTask,
+    AnnounceRun,
+    Change,
+    DeclareConflict,
+    Event,
+    Reported,
+    Started,
+)
+from flowkit.flow.context import Context
+from flowkit.flow.state import Run, Scope, State, Task, TaskStatus
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+
+
+def started(state: State, event: Started, context: Context) -> Iterator[Change | Event]:
+    """Begin a run; the same start again changes nothing, another one with its id is a conflict."""
+    start, run_id, now = event.start, event.run_id, context.now
+    run = state.runs.get(run_id)
+    if run is not None:
+        if run.node != start.node or codec.loads(state.inputs[run_id]) != start.inputs:
+            yield DeclareConflict(run_id, start)
+        elif run.status.ended:
+            yield AnnounceRun(run_id)
+        return
+    yield AddRun(
+        Run(
+            id=run_id,
+            node=start.node,
+            tags=codec.dumps(start.tags),
+            parent=start.parent,
+            started_at=now,
+            deadline=None if start.deadline is None else now + start.deadline,
+            traceparent=event.traceparent,
+            tasks=1,
+        )
+    )
+    yield AddScope(Scope(run_id=run_id, path="", parent=None, outstanding=1))
+    root = Task(
+        run_id=run_id,
+        id=paths.task_id(context.secret, run_id, paths.ROOT),
+        path=paths.ROOT,
+        scope="",
+        node=start.node,
+        inputs=codec.dumps(start.inputs),
+        created_at=now,
+    )
+    if start.finished is not None:
+        # A one-shot script ran the first task itself: it was never sent, and its outcome is applied at once.
+        ran = replace(root, id=_one_shot_id(run_id, root.id), status=TaskStatus.RUNNING, sent_at=now)
+        yield AddTask(ran)
+        yield Reported(_outcome(ran, start.finished, now))
+    elif start.delay > 0:
+        yield AddTask(replace(root, status=TaskStatus.HELD, held_for="delay", due=now + start.delay))
+    else:
+        yield AddTask(root)
+
+
+def _outcome(task: Task, outcome: wire.Outcome, now: float) -> wire.Result:
+    return wire.Result(
+        task_id=task.id,
+        run_id=task.run_id,
+        node=task.node,
+        nodes=outcome.nodes,
+        outputs=outcome.outputs,
+        message=outcome.message,
+        error=outcome.error,
+        status=wire.Status(outcome.status),
+        finished_at=now,
+    )
+
+
+def _one_shot_id(run_id: str, derived: UUID) -> UUID:
+    """A one-shot script knows its task by the id it was given, which is the run's id too."""
+    try:
+        return UUID(run_id)
+    except ValueError:
+        return derived

@@ -1,0 +1,257 @@
+"""Waiting, failing over, being told what to do: the rules beside the way round."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from flowkit.flow.changes import RefuseCommand, Started, Tell
+from flowkit.flow.limits import Limits
+from flowkit.flow.state import RunStatus, TaskStatus
+from flowkit.wire import messages as wire
+from flowkit.wire.items import Gather, Send, Wait
+from tests.flow.rows import Rows
+
+
+@pytest.fixture
+def rows() -> Rows:
+    rows = Rows()
+    rows.start("a", x=1)
+    return rows
+
+
+# Wait
+
+
+def test_a_wait_goes_on_with_its_signal(rows):
+    rows.report("0", [Wait("approval", then="ship")], {"order": 7})
+    assert (rows.at("0.0").status, rows.outstanding()) == (TaskStatus.WAITING, ["0.0"])
+    rows.command("signal", name="approval", input={"by": "ann"})
+    assert rows.at("0.0.0").node == "ship"
+    assert rows.inputs("0.0.0") == {"order": 7, "signal": {"by": "ann"}}
+    rows.report("0.0.0", [], {"shipped": True})
+    assert rows.outputs() == {"shipped": True}
+
+
+def test_a_signal_without_input_is_an_empty_object(rows):
+    rows.report("0", [Wait("go", then=Send("b", {"own": 1}))])
+    rows.command("signal", name="go")
+    assert rows.inputs("0.0.0") == {"own": 1, "signal": {}}
+
+
+def test_signals_that_come_early_are_kept_in_order_and_each_ends_one_wait(rows):
+    for number in (1, 2, 3):
+        rows.command("signal", name="go", input={"n": number})
+    rows.report("0", [Wait("go", then="b"), Wait("go", then="b")])
+    assert [rows.inputs(path)["signal"]["n"] for path in ("0.0.0", "0.1.0")] == [1, 2]
+    assert [signal.input for signal in rows.signals["r", "go"]] == [b'{"n":3}']
+
+
+def test_one_signal_ends_the_oldest_wait_only(rows):
+    rows.report("0", [Wait("go", then="b"), Wait("go", then="c"), Wait("other", then="d")])
+    rows.command("signal", name="go")
+    assert rows.outstanding() == ["0.0.0", "0.1", "0.2"]
+
+
+def test_two_signals_in_one_batch_end_two_waits(rows):
+    from flowkit.flow.changes import Commanded
+
+    rows.report("0", [Wait("go", then="b"), Wait("go", then="b")])
+    commands = [wire.Command(id=UUID(int=n), kind="signal", run_id="r", name="go", input={"n": n}) for n in (1, 2, 2)]
+    rows.feed(*map(Commanded, commands))
+    assert [rows.inputs(path)["signal"]["n"] for path in ("0.0.0", "0.1.0")] == [1, 2]
+    assert not rows.signals.get(("r", "go"))
+
+
+def test_a_signal_and_its_wait_in_one_batch_meet(rows):
+    from flowkit.flow.changes import Commanded
+
+    signal = Commanded(wire.Command(id=UUID(int=1), kind="signal", run_id="r", name="go"))
+    rows.feed(signal, rows.result("0", [Wait("go", then="b")]))
+    assert rows.outstanding() == ["0.0.0"]
+    assert not rows.signals["r", "go"]
+
+
+def test_a_signal_is_applied_once_by_its_id(rows):
+    rows.report("0", [Wait("go", then="b"), Wait("go", then="b")])
+    for _ in range(3):
+        rows.command("signal", name="go", id=UUID(int=5))
+    assert rows.outstanding() == ["0.0.0", "0.1"]
+
+
+def test_a_wait_that_nobody_ends_fails_or_goes_elsewhere(rows):
+    rows.report(
+        "0", [Gather(["x"], then="end", return_exceptions=True), Wait("go", then="b", timeout=10, on_timeout="c")]
+    )
+    rows.report("0.0.0", [Wait("never", then="b", timeout=20)], {"y": 2})
+    rows.pass_time(9)
+    assert rows.outstanding() == ["0.0.0.0", "0.1"]
+    rows.pass_time(1)
+    assert rows.at("0.1.0").node == "c"
+    rows.pass_time(10)
+    (failed,) = rows.inputs("0.0.then")["results"]
+    assert failed["error"]["type"] == "TimeoutError"
+    assert "no signal 'never' came within 20 s" in failed["error"]["message"]
+
+
+def test_a_late_signal_after_the_timeout_is_kept(rows):
+    rows.report("0", [Wait("go", then="b", timeout=1, on_timeout="c")])
+    rows.pass_time(1)
+    rows.command("signal", name="go")
+    assert len(rows.signals["r", "go"]) == 1
+
+
+def test_a_result_for_a_wait_is_refused(rows):
+    rows.report("0", [Wait("go", then="b")])
+    rows.report("0.0", [], {"forged": True})
+    assert rows.superseded[0].reason == "the task waits for a signal"
+
+
+# on_error
+
+
+def test_on_error_goes_on_in_the_place_of_the_failed_task(rows):
+    rows.on_error["b"] = "cleanup"
+    rows.report("0", [Gather([Send("b", {"i": 1}), "c"], then="end")])
+    rows.fail("0.0.0")
+    handler = rows.inputs("0.0.0.0")
+    assert (handler["inputs"], handler["error"]["type"], handler["error"]["node"]) == ({"i": 1}, "ValueError", "b")
+    rows.report("0.0.0.0", [], {"clean": True})
+    rows.report("0.0.1", [], {"c": 1})
+    assert rows.inputs("0.0.then")["results"] == [{"clean": True}, {"c": 1}]
+
+
+def test_the_failure_of_a_handler_is_not_handled_again(rows):
+    rows.on_error |= {"a": "cleanup", "cleanup": "cleanup"}
+    rows.fail("0")
+    rows.fail("0.0", message="worse")
+    assert (rows.runs["r"].status, rows.runs["r"].message) == (RunStatus.FAILED, "cleanup: ValueError: worse")
+
+
+# Timeouts
+
+
+def test_a_gathers_timeout_fails_the_run(rows):
+    rows.report("0", [Gather(["b", "c"], then="end", timeout=5)])
+    rows.report("0.0.0", [], {"fine": 1})
+    rows.pass_time(5)
+    assert "TimeoutError" in rows.runs["r"].message
+    assert rows.outstanding() == []
+
+
+def test_with_return_exceptions_the_unfinished_branches_are_the_timeout(rows):
+    rows.report("0", [Gather(["b", "c", "d"], then="end", timeout=5, return_exceptions=True)])
+    rows.report("0.0.0", [], {"fine": 1})
+    rows.report("0.0.1", [Gather(["x", "y"], then="inner")])
+    rows.pass_time(5)
+    fine, nested, slow = rows.inputs("0.0.then")["results"]
+    assert (fine, nested["error"]["type"], slow["error"]["type"]) == ({"fine": 1}, "TimeoutError", "TimeoutError")
+    assert rows.outstanding() == ["0.0.then"]
+
+
+def test_a_gather_that_ended_in_time_is_left_alone(rows):
+    rows.report("0", [Gather(["b"], then="end", timeout=5)])
+    rows.report("0.0.0")
+    rows.pass_time(60)
+    assert rows.outstanding() == ["0.0.then"]
+
+
+def test_a_run_that_passes_its_deadline_fails():
+    rows = Rows()
+    rows.feed(Started("r", wire.Start(node="a", run_id="r", deadline=60)))
+    rows.pass_time(60)
+    run = rows.runs["r"]
+    assert (run.status, run.message) == (RunStatus.FAILED, "a: DeadlineExceeded: the run did not end within 60 s")
+
+
+# Commands
+
+
+def test_cancel_ends_the_run_and_tells_the_workers(rows):
+    rows.report("0", ["b", Wait("go", then="c")])
+    changes = rows.command("cancel")
+    assert rows.runs["r"].status is RunStatus.CANCELLED
+    assert [change.control.kind for change in changes if isinstance(change, Tell)] == ["cancel"]
+
+
+def test_a_paused_run_holds_what_would_be_sent_until_it_is_resumed(rows):
+    rows.report("0", ["b", "c"])
+    rows.command("pause")
+    assert {rows.at(path).held_for for path in ("0.0", "0.1")} == {"paused"}
+    rows.report("0.0", ["d"])  # it had been sent after all
+    rows.report("0.1", attempt=1, status="returned")
+    assert {task.held_for for task in rows.tasks.values() if task.status is TaskStatus.HELD} == {"paused"}
+    rows.command("resume")
+    assert [rows.at(path).status for path in rows.outstanding()] == [TaskStatus.QUEUED] * 2
+
+
+def test_time_stands_still_in_a_paused_run(rows):
+    rows.report("0", [Send("b", delay=5), Wait("go", then="c", timeout=5)])
+    rows.command("pause")
+    rows.pass_time(10)
+    assert rows.outstanding() == ["0.0", "0.1"]
+    rows.command("resume")
+    rows.pass_time(0)
+    assert "TimeoutError" in rows.runs["r"].message
+
+
+def test_retry_takes_up_the_failed_tasks_and_keeps_what_is_done(rows):
+    rows.report("0", [Gather(["b", "c", "d"], then="end"), Wait("go", then="e")])
+    rows.report("0.0.0", [], {"done": 1})
+    rows.fail("0.0.1")
+    assert rows.runs["r"].status is RunStatus.FAILED
+    rows.command("retry")
+    assert rows.outstanding() == ["0.0.1", "0.0.2", "0.1"]
+    assert (rows.at("0.0.1").attempt, rows.at("0.0.1").tries) == (2, 1)
+    assert rows.at("0.1").status is TaskStatus.WAITING
+    rows.report("0.0.1", [], {"again": 1})
+    rows.report("0.0.2", [], {"d": 1})
+    assert rows.inputs("0.0.then")["results"] == [{"done": 1}, {"again": 1}, {"d": 1}]
+
+
+def test_retry_leaves_failures_that_were_values(rows):
+    rows.report("0", [Gather(["b", "c"], then="end", return_exceptions=True)])
+    rows.report("0.0.0", [Gather(["x", "y"], then="inner")])
+    rows.fail("0.0.0.0.0")
+    rows.report("0.0.1")
+    rows.fail("0.0.then")
+    rows.command("retry")
+    assert rows.outstanding() == ["0.0.then"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "said"),
+    [
+        ("resume", {}, "it is running, not paused"),
+        ("retry", {}, "it is running, not failed"),
+        ("signal", {}, "a signal has a name"),
+        ("rerun", {}, "not supported"),
+    ],
+)
+def test_commands_that_make_no_sense_are_refused_with_the_reason(rows, kind, more, said):
+    (refused,) = [change for change in rows.command(kind, **more) if isinstance(change, RefuseCommand)]
+    assert said in refused.reason
+
+
+def test_commands_for_ended_and_unknown_runs_are_refused(rows):
+    rows.report("0")
+    for kind in ("cancel", "pause", "signal"):
+        (refused,) = [change for change in rows.command(kind, name="x") if isinstance(change, RefuseCommand)]
+        assert "it is succeeded" in refused.reason
+    (refused,) = rows.command("cancel", run="ghost")
+    assert "no run 'ghost'" in refused.reason
+
+
+# Process deaths
+
+
+def test_a_task_that_kills_its_processes_fails_with_that_reason():
+    rows = Rows(limits=Limits(max_deaths=3))
+    rows.start()
+    for number in range(3):
+        rows.report("0", attempt=1, status="started", started_at=1000.0 + number, worker=f"w{number}")
+        rows.report("0", attempt=1, status="started", started_at=1000.0 + number, worker=f"w{number}")  # a duplicate
+        assert rows.runs["r"].status is RunStatus.RUNNING
+    rows.report("0", attempt=1, status="started", started_at=1004.0, worker="w4")
+    assert "ProcessDied" in rows.runs["r"].message
