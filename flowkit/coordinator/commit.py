@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from flowkit.flow.context import Context
 from flowkit.flow.changes import (
     AddTask,
     AnnounceRun,
@@ -15,10 +14,17 @@ from flowkit.flow.changes import (
     DeclareConflict,
     EndRun,
     Event,
+    FailOutstanding,
+    HoldUnsent,
     MoveTask,
     Orphan,
+    RefuseCommand,
+    Reopen,
     SettleTask,
+    Tell,
+    Unhold,
 )
+from flowkit.flow.context import Context
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import Run, TaskStatus
@@ -35,7 +41,10 @@ class Committed:
     tasks: list[Sendable] = field(default_factory=list)
     ended: list[EndedRun] = field(default_factory=list)
     conflicts: list[wire.Start] = field(default_factory=list)
-    orphans: frozenset[str] = frozenset()  # runs that results named and nobody knows
+    orphans: set[str] = field(default_factory=set)  # runs that results named and nobody knows
+    controls: list[wire.Control] = field(default_factory=list)
+    refused: dict[UUID, str] = field(default_factory=dict)  # commands that make no sense now, with the reason
+    released: bool = False  # tasks were released as a set: the relay finds them
 
 
 def commit(
@@ -66,13 +75,29 @@ def commit(
 
 
 def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> Committed:
+    ended: list[str] = []
+    committed = Committed(tasks=_tasks(transaction, changes, runs))
+    for change in changes:
+        match change:
+            case EndRun(run_id=run_id) | AnnounceRun(run_id):
+                ended.append(run_id)
+            case DeclareConflict(start=start):
+                committed.conflicts.append(start)
+            case Orphan(run_id):
+                committed.orphans.add(run_id)
+            case Tell(control):
+                committed.controls.append(control)
+            case RefuseCommand(id=command_id, reason=reason):
+                committed.refused[command_id] = reason
+    released = any(isinstance(change, Unhold | Reopen) for change in changes)
+    return replace(committed, ended=transaction.ended(ended) if ended else [], released=released)
+
+
+def _tasks(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> list[Sendable]:
+    """Tasks to send; the inputs of most are in hand."""
     ready: dict[TaskKey, Sendable] = {}
     outputs: dict[TaskKey, bytes] = {}
     unresolved: list[TaskKey] = []
-    ended: list[str] = []
-    conflicts: list[wire.Start] = []
-    orphans: set[str] = set()
-    cancelled = False
     for change in changes:
         match change:
             case SettleTask(outputs=bytes(raw)):
@@ -83,21 +108,11 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
                 if inputs is None:
                     unresolved.append(key)
                 else:
-                    ready[key] = Sendable(
-                        *key, task.node, task.attempt, task.tries, inputs, traceparent=runs[task.run_id].traceparent
-                    )
+                    trace = runs[task.run_id].traceparent
+                    ready[key] = Sendable(*key, task.node, task.attempt, task.tries, inputs, traceparent=trace)
             case MoveTask(status=TaskStatus.QUEUED, sent_at=None):
                 unresolved.append((change.run_id, change.task_id))
-            case EndRun(run_id=run_id) | AnnounceRun(run_id):
-                ended.append(run_id)
-            case DeclareConflict(start=start):
-                conflicts.append(start)
-            case Orphan(run_id):
-                orphans.add(run_id)
-            case CancelBelow():
-                cancelled = True
-    if cancelled:
-        # Something that was added a moment ago may be among the cancelled: only the rows know.
+    if any(isinstance(change, CancelBelow | FailOutstanding | HoldUnsent) for change in changes):
+        # Something that was added a moment ago may be among what was cancelled or held: only the rows know.
         unresolved, ready = [*unresolved, *ready], {}
-    tasks = [*ready.values(), *(transaction.sendables(unresolved) if unresolved else ())]
-    return Committed(tasks, transaction.ended(ended) if ended else [], conflicts, frozenset(orphans))
+    return [*ready.values(), *(transaction.sendables(unresolved) if unresolved else ())]

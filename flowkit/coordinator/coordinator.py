@@ -157,7 +157,7 @@ class Coordinator:
                 reader=reader,
                 batch=self._pace.batch,
             )
-            for queue in (topology.results, topology.starts)
+            for queue in (topology.results, topology.starts, topology.commands)
         )
         return (*intakes, DeadLetters(broker, topology, ledger, outbox, reader))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from flowkit.broker.protocol import Broker, Delivery
@@ -15,7 +15,7 @@ from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
 from flowkit.errors import Unreadable
-from flowkit.flow.changes import Event, Reported
+from flowkit.flow.changes import Commanded, Event, Reported
 from flowkit.wire.topology import Queue, Topology
 
 logger = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ class Intake:
                              extra={"action": "batch_failed"})  # fmt: skip
             committed, culprits = await self._commit_one_by_one(readable)
             rejected += culprits
-        orphans = frozenset().union(*(one.orphans for one in committed))
-        return _Step(deliveries, committed, [*rejected, *_orphans(readable, orphans)])
+        return _Step(deliveries, committed, [*rejected, *_refused(readable, committed)])
 
     async def _commit_one_by_one(
         self, readable: Sequence[tuple[Delivery, list[Event]]]
@@ -103,10 +102,14 @@ class Intake:
         return committed, rejected
 
 
-def _orphans(readable: Sequence[tuple[Delivery, list[Event]]], runs: frozenset[str]) -> list[Rejected]:
-    return [
-        Rejected(delivery, "unknown-run", f"this store knows no run {event.run_id!r}", event.result.encode())
-        for delivery, events in readable
-        for event in events
-        if isinstance(event, Reported) and event.run_id in runs
-    ]
+def _refused(readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequence[Committed]) -> Iterator[Rejected]:
+    """Results of runs that nobody knows, and commands that make no sense."""
+    orphans = set[str]().union(*(one.orphans for one in committed))
+    commands = {command: reason for one in committed for command, reason in one.refused.items()}
+    for delivery, events in readable:
+        for event in events:
+            if isinstance(event, Reported) and event.run_id in orphans:
+                why_not = f"this store knows no run {event.run_id!r}"
+                yield Rejected(delivery, "unknown-run", why_not, event.result.encode())
+            elif isinstance(event, Commanded) and event.command.id in commands:
+                yield Rejected(delivery, "refused", commands[event.command.id])

@@ -28,6 +28,7 @@ class Ledger:
         self._store, self._limits, self._secret = store, limits, secret
         self._sent: list[SentMark] = []
         self._some_sent = asyncio.Event()
+        self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
         """Run ``function`` in one transaction, again and again while the store is away."""
@@ -52,10 +53,13 @@ class Ledger:
             return commit(transaction, events, secret=self._secret, limits=self._limits, sent=sent)
 
         try:
-            return await self.transact(work)
+            committed = await self.transact(work)
         except BaseException:
             self._sent = sent + self._sent
             raise
+        if committed.released:
+            self.released.set()
+        return committed
 
     def mark_sent(self, marks: Sequence[SentMark]) -> None:
         """These were confirmed: the next transaction writes it."""

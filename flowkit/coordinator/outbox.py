@@ -43,6 +43,7 @@ class Outbox:
         while True:
             failures = await self.send(committed.tasks)
             await self._announce(committed.ended, committed.conflicts)
+            await self._tell(committed.controls)
             if not failures:
                 return
             committed = await self._ledger.commit(failures)
@@ -92,6 +93,14 @@ class Outbox:
             return
         await self._broker.declare([self._topology.tasks(node) for node in missing])
         self._declared.update(missing)
+
+    async def _tell(self, controls: Sequence[wire.Control]) -> None:
+        """Workers are told as well as can be: a task that slips through is superseded."""
+        exchange = self._topology.name("control")
+        if controls:
+            await self._broker.publish(
+                [Outgoing(exchange, "", control.encode(), control.TYPE, durable=False) for control in controls]
+            )
 
     async def _absent(self, nodes: set[str]) -> dict[str, str]:
         """Nodes that nobody here can run, where it is us who bring up the workers."""

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flowkit.broker.protocol import Delivery
 from flowkit.errors import Unreadable
-from flowkit.flow.changes import Event, Reported, Started
+from flowkit.flow.changes import Commanded, Event, Reported, Started
 from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
@@ -33,10 +33,11 @@ class Reader:
     def __init__(self, topology: Topology) -> None:
         self._starts = topology.starts.name
         self._results = topology.results.name
+        self._commands = topology.commands.name
         self._tasks = topology.name("tasks", "")
 
     def read(self, delivery: Delivery) -> list[Event]:
-        """The events of a start or results message.
+        """The events of a start, results or command message.
 
         Raises:
             Unreadable: it cannot be decoded.
@@ -60,6 +61,11 @@ class Reader:
             return [Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))]
         if queue == self._results:
             return [Reported(result) for result in _results(delivery.body)]
+        if queue == self._commands:
+            command = wire.decode(wire.Command, delivery.body)
+            if command.run_id is None:
+                raise Unreadable("invalid", f"run_id: a {command.kind} command names its run")
+            return [Commanded(command)]
         raise Unreadable("unexpected-queue", f"nothing is known of messages of queue {queue!r}")
 
 

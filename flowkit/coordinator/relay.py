@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
+from flowkit.flow.changes import Event
 from flowkit.store.protocol import Sendable, Transaction
 
 logger = logging.getLogger(__name__)
@@ -15,7 +17,7 @@ LIMIT = 500  # rows a look
 
 
 class Timers:
-    """Releases held tasks that are due and sends them."""
+    """Releases held tasks that are due and sends them; lets waits, Gathers and runs expire."""
 
     def __init__(self, ledger: Ledger, outbox: Outbox, *, every: float) -> None:
         self._ledger, self._outbox, self._every = ledger, outbox, every
@@ -28,18 +30,21 @@ class Timers:
             await asyncio.sleep(self._every)
 
     async def look(self) -> int:
-        """Release what is due now.
+        """Do what is due now.
 
         Returns:
-            how many tasks that were.
+            how many tasks were released, or how many things expired, whichever is more.
         """
 
-        def work(transaction: Transaction) -> list[Sendable]:
-            return transaction.release_due(transaction.now(), LIMIT)
+        def work(transaction: Transaction) -> tuple[list[Sendable], list[Event]]:
+            now = transaction.now()
+            return transaction.release_due(now, LIMIT), transaction.expired(now, LIMIT)
 
-        due = await self._ledger.transact(work)
+        due, expired = await self._ledger.transact(work)
         await _send(self._ledger, self._outbox, due)
-        return len(due)
+        if expired:
+            await self._outbox.deliver(await self._ledger.commit(expired))
+        return max(len(due), len(expired))
 
 
 class Relay:
@@ -57,7 +62,9 @@ class Relay:
     async def run(self) -> None:
         """For ever; rests while the link is down or blocked."""
         while True:
-            await asyncio.sleep(self._every)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ledger.released.wait(), self._every)
+            self._ledger.released.clear()
             await self._broker.wait_connected()
             while await self.look() == LIMIT:
                 pass

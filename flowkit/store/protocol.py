@@ -97,6 +97,9 @@ class Transaction(Protocol):
     def release_due(self, now: float, limit: int) -> list[Sendable]:
         """Held tasks whose time has come become queued (attempt as it is, sent_at None) and are returned."""
 
+    def expired(self, now: float, limit: int) -> list[Event]:
+        """Waits, scopes and runs of running runs whose time has passed, as events, ``skip locked``."""
+
     def ended(self, runs: Iterable[str]) -> list[EndedRun]:
         """Those of the runs that have ended."""
 

@@ -101,6 +101,11 @@ class SqlTransaction:
             self._database.update("tasks", rows.TASK_KEY, columns, released)
         return [rows.read_sendable(row, self._database.id_out) for row in found]
 
+    def expired(self, now: float, limit: int) -> list[Event]:
+        """Waits, scopes and runs whose time has passed."""
+        del now, limit
+        return []
+
     def _take(self, condition: str, order: str, time: float, limit: int) -> list[Row]:
         return self._database.select(
             f"{rows.SENDABLE} WHERE {condition} AND run.status = 'running' "
