@@ -14,7 +14,7 @@ from flowkit.broker import Broker, Outgoing, open_broker
 from flowkit.client.ear import Ear
 from flowkit.client.run import Run
 from flowkit.errors import AccessRefused, BrokerUnreachable, PublishError, TimedOut, TooLarge, Unroutable, UsageError
-from flowkit.wire import codec
+from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
@@ -128,6 +128,23 @@ class Client:
         """
         return await self._begin([_start(node, one, tags=tags) for one in inputs])
 
+    def run(self, run_id: str) -> Run:
+        """A run that somebody else began: to be signalled, paused or cancelled, not to be waited for."""
+        if not names.is_run(run_id):
+            raise UsageError(f"run id {run_id!r}: expected {names.RUN}")
+        return Run(run_id, None, self._command)
+
+    async def command(self, commands: Iterable[wire.Command]) -> None:
+        """Publish commands, all together; a coordinator applies each of them once, by its id.
+
+        Raises:
+            TimedOut: nobody declared the queue for commands within ``patience``.
+            Refused: the broker does not allow it.
+        """
+        exchange = self._topology.name("commands")
+        messages = [Outgoing(exchange, one.kind, one.encode(), one.TYPE, correlation_id=one.run_id) for one in commands]
+        await self._within(self._publish("commands", messages), exchange)
+
     async def _begin(self, starts: Sequence[wire.Start]) -> list[Run]:
         awaited = None
         if self._ear is not None:
@@ -155,9 +172,7 @@ class Client:
         ]
 
     async def _command(self, command: wire.Command) -> None:
-        exchange = self._topology.name("commands")
-        message = Outgoing(exchange, command.kind, command.encode(), command.TYPE, correlation_id=command.run_id)
-        await self._within(self._publish("commands", [message]), exchange)
+        await self.command([command])
 
     async def _publish(self, short: str, messages: Sequence[Outgoing]) -> None:
         """Publish until all are taken; while no queue is bound, somebody may still declare it."""
@@ -213,6 +228,12 @@ def _start(
     delay: float = 0,
     deadline: float | None = None,
 ) -> wire.Start:
+    if not names.is_node(node):
+        raise UsageError(f"node {node!r}: a name is a letter, then up to 62 letters, digits, '_' or '-'")
+    if run_id is not None and not names.is_run(run_id):  # an empty one too: a new id each time would begin a new run
+        raise UsageError(
+            f"run id {run_id[:120]!r}: expected a letter or digit, then up to 99 letters, digits, '.', '_', ':' or '-'"
+        )
     values: dict[str, Any] = {"node": node, "inputs": dict(inputs or {}), "run_id": run_id or uuid4().hex}
     codec.check(values["inputs"], "inputs")
     if tags:

@@ -47,7 +47,9 @@ class Run:
             Conflict: its id belongs to a run of another node or with other inputs.
         """
         if self._awaited is None:
-            raise UsageError(f"run {self.id!r} cannot be waited for: its client was made with listen=False")
+            raise UsageError(
+                f"run {self.id!r} cannot be waited for: its client did not start it, or was made with listen=False"
+            )
         try:
             async with asyncio.timeout(timeout):
                 how = await asyncio.shield(self._awaited.end)  # others may wait for the same end
@@ -85,10 +87,23 @@ class Run:
         """
         body = dict(input or {})
         codec.check(body, "input")
-        await self._command(
-            wire.Command(id=uuid4(), kind=wire.CommandKind.SIGNAL, run_id=self.id, name=name, input=body)
-        )
+        await self._ask(wire.CommandKind.SIGNAL, name=name, input=body)
 
     async def cancel(self) -> None:
         """Ask for the run to be cancelled."""
-        await self._command(wire.Command(id=uuid4(), kind=wire.CommandKind.CANCEL, run_id=self.id))
+        await self._ask(wire.CommandKind.CANCEL)
+
+    async def pause(self) -> None:
+        """Ask that no further task of the run is begun, until ``resume``."""
+        await self._ask(wire.CommandKind.PAUSE)
+
+    async def resume(self) -> None:
+        """Ask for the paused run to go on."""
+        await self._ask(wire.CommandKind.RESUME)
+
+    async def retry(self) -> None:
+        """Ask for the failed run to go on from what failed; finished work is kept."""
+        await self._ask(wire.CommandKind.RETRY)
+
+    async def _ask(self, kind: wire.CommandKind, **words: Any) -> None:
+        await self._command(wire.Command(id=uuid4(), kind=kind, run_id=self.id, **words))

@@ -67,6 +67,18 @@ class SyncRun:
         """Ask for the run to be cancelled."""
         self._loop.run(self._run.cancel())
 
+    def pause(self) -> None:
+        """Ask that no further task of the run is begun, as ``Run.pause``."""
+        self._loop.run(self._run.pause())
+
+    def resume(self) -> None:
+        """Ask for the paused run to go on."""
+        self._loop.run(self._run.resume())
+
+    def retry(self) -> None:
+        """Ask for the failed run to go on from what failed, as ``Run.retry``."""
+        self._loop.run(self._run.retry())
+
 
 class SyncClient:
     """``Client`` for code that is not async; made by ``Client.sync(url)`` and used in a ``with`` block."""
@@ -115,6 +127,11 @@ class SyncClient:
         """Begin one run for each of ``inputs``, as ``Client.start_many``."""
         client, loop = self._opened()
         return [SyncRun(run, loop) for run in loop.run(client.start_many(node, inputs, tags=tags))]
+
+    def run(self, run_id: str) -> SyncRun:
+        """A run that somebody else began, as ``Client.run``."""
+        client, loop = self._opened()
+        return SyncRun(client.run(run_id), loop)
 
     def _opened(self) -> tuple[Client, Loop]:
         if self._open is None:

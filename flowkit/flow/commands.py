@@ -27,6 +27,14 @@ from flowkit.wire.messages import CommandKind
 
 PAUSED = "paused"  # why a task of a paused run is held
 
+FITTING = {  # what a run may be when a command comes
+    CommandKind.CANCEL: (RunStatus.RUNNING, RunStatus.PAUSED),
+    CommandKind.PAUSE: (RunStatus.RUNNING,),
+    CommandKind.RESUME: (RunStatus.PAUSED,),
+    CommandKind.RETRY: (RunStatus.FAILED,),
+    CommandKind.SIGNAL: (RunStatus.RUNNING, RunStatus.PAUSED),
+}
+
 
 def commanded(state: State, event: Commanded, context: Context) -> Iterator[Change | Event]:
     """Apply a command, once by its id."""
@@ -61,20 +69,16 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
             yield from waits.signal(state, run, command.name or "", sent, context)
 
 
-def _why_not(run: Run, command: wire.Command) -> str | None:
-    """Why a command makes no sense for a run in this state."""
-    kind, status = command.kind, run.status
-    if kind in (CommandKind.RERUN, CommandKind.REPLAY):
+def unfit(kind: CommandKind, run_id: str, status: str) -> str | None:
+    """Why a command makes no sense for a run of this status; None when it does."""
+    if kind not in FITTING:
         return f"{kind} is not supported by this coordinator"
-    if kind is CommandKind.SIGNAL and not command.name:
-        return "a signal has a name"
-    fitting = {
-        CommandKind.CANCEL: (RunStatus.RUNNING, RunStatus.PAUSED),
-        CommandKind.PAUSE: (RunStatus.RUNNING,),
-        CommandKind.RESUME: (RunStatus.PAUSED,),
-        CommandKind.RETRY: (RunStatus.FAILED,),
-        CommandKind.SIGNAL: (RunStatus.RUNNING, RunStatus.PAUSED),
-    }[kind]
-    if status in fitting:
+    if status in FITTING[kind]:
         return None
-    return f"cannot {kind} run {run.id!r}: it is {status}, not {' or '.join(fitting)}"
+    return f"cannot {kind} run {run_id!r}: it is {status}, not {' or '.join(FITTING[kind])}"
+
+
+def _why_not(run: Run, command: wire.Command) -> str | None:
+    if command.kind is CommandKind.SIGNAL and not command.name:
+        return "a signal has a name"
+    return unfit(command.kind, run.id, run.status)

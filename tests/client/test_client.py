@@ -144,6 +144,9 @@ async def test_commands_reach_the_commands_queue(url, coordinator):
         run = await client.start("add", id="r1")
         await run.signal("approved", {"by": "me"})
         await run.cancel()
+        await client.run("r2").pause()
+        await client.run("r2").resume()
+        await client.run("r2").retry()
         broker = MemoryBroker.named(url.removeprefix("memory:"))
         queue = broker.consume(TOPOLOGY.commands, prefetch=10)
         commands = [wire.decode(wire.Command, one.body) for one in await queue.receive(10)]
@@ -151,6 +154,9 @@ async def test_commands_reach_the_commands_queue(url, coordinator):
     assert [(one.kind, one.run_id, one.name, one.input) for one in commands] == [
         ("signal", "r1", "approved", {"by": "me"}),
         ("cancel", "r1", None, None),
+        ("pause", "r2", None, None),
+        ("resume", "r2", None, None),
+        ("retry", "r2", None, None),
     ]
     assert commands[0].id != commands[1].id
 
@@ -241,6 +247,10 @@ def test_the_synchronous_twin_does_the_same():
         assert (run.id, run.outputs(timeout=5)) == ("r1", {"x": 1})
         run.signal("go")
         run.cancel()
+        other = client.run("other")
+        other.pause()
+        other.resume()
+        other.retry()
         (failing,) = client.start_many("add", [{"a": 2}])
         loop.run(answer(coordinator, "failed", message="no"))
         with pytest.raises(RunFailed, match="no"):

@@ -1,0 +1,170 @@
+"""Why a task is not done, and what to do about it. Pure: whoever asks has gathered what the store and broker say."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from enum import StrEnum
+
+from flowkit.flow.commands import PAUSED
+from flowkit.flow.state import TaskStatus
+
+LATE = 5.0  # seconds after which something due and not done says that no coordinator is at work
+
+
+class Kind(StrEnum):
+    """The reasons there are."""
+
+    NO_WORKER = "no-worker"  # it stands in its queue, and nobody takes from it
+    QUEUED = "queued"  # it stands in its queue, and there are workers
+    UNSENT = "unsent"  # a coordinator has yet to send it
+    TAKEN = "taken"  # a worker has it, behind others
+    RUNNING = "running"
+    SILENT = "silent"  # a worker began it and has not been heard of since
+    DELAYED = "delayed"
+    RETRYING = "retrying"
+    PAUSED = "paused"
+    HELD = "held"  # for any other reason
+    WAITING = "waiting"  # for a signal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck:
+    """An outstanding task. Times are Unix seconds."""
+
+    run_id: str
+    node: str
+    status: TaskStatus
+    held_for: str | None = None
+    due: float | None = None
+    error: str | None = None  # of its last attempt, on one line
+    sent_at: float | None = None
+    started_at: float | None = None
+    worker: str | None = None  # that said it begins
+    signal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What there is around the task; None is what nobody could tell."""
+
+    workers: int | None = None  # alive and announcing its node
+    taken_by: str | None = None  # the worker that lists it as taken
+    taken_since: float | None = None  # when it began there; None: not begun
+    ready: int | None = None  # messages in the queue of its node
+    consumers: int | None = None  # of that queue: foreign workers, which announce nothing, are among them
+    coordinators: int | None = None  # consumers of the queue of results
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why it is not done.
+
+    ``text`` is for people; ``hint`` is what to do, mostly a command to type, and empty where there is nothing to do.
+    """
+
+    kind: Kind
+    text: str
+    hint: str = ""
+
+
+def explain(task: Stuck, around: Around, now: float) -> Reason:
+    """Why an outstanding task is not done.
+
+    Args:
+        task: its row.
+        around: what the broker and the workers say.
+        now: Unix seconds.
+    """
+    match task.status:
+        case TaskStatus.WAITING:
+            return _waiting(task, around, now)
+        case TaskStatus.HELD:
+            return _held(task, around, now)
+        case _ if around.taken_by is not None:
+            return _taken(task, around.taken_by, around.taken_since, now)
+        case TaskStatus.RUNNING:
+            return _silent(task, around, now)
+        case _:
+            return _queued(task, around, now)
+
+
+def _waiting(task: Stuck, around: Around, now: float) -> Reason:
+    until = "" if task.due is None else f", for {span(task.due - now)} more"
+    if task.due is not None and task.due <= now:
+        until = f", whose time ended {span(now - task.due)} ago"
+    hint = f"flowkit runs signal {task.run_id} {shlex.quote(task.signal or '')}"
+    return Reason(Kind.WAITING, f"waits for signal {task.signal!r}{until}", _unless_late(task, around, now, hint))
+
+
+def _held(task: Stuck, around: Around, now: float) -> Reason:
+    if task.held_for == PAUSED:
+        return Reason(Kind.PAUSED, "held: the run is paused", f"flowkit runs resume {task.run_id}")
+    if task.due is None:
+        return Reason(Kind.HELD, f"held for {task.held_for}")
+    when = f"in {span(task.due - now)}" if task.due > now else f"due since {span(now - task.due)}"
+    hint = _unless_late(task, around, now, "")
+    if task.held_for == "retry":
+        last = f"; the last attempt failed: {task.error}" if task.error else ""
+        return Reason(Kind.RETRYING, f"retry {when}{last}", hint)
+    if task.held_for == "delay":
+        return Reason(Kind.DELAYED, f"delayed, to be sent {when}" if task.due > now else f"delayed, {when}", hint)
+    return Reason(Kind.HELD, f"held for {task.held_for}, {when}", hint)
+
+
+def _taken(task: Stuck, worker: str, since: float | None, now: float) -> Reason:
+    if since is None:
+        return Reason(Kind.TAKEN, f"worker {worker} has taken it and not begun: it is busy with others",
+                      f"more workers: {_begin_worker(task)}")  # fmt: skip
+    return Reason(Kind.RUNNING, f"running on worker {worker} for {span(now - since)}", f"flowkit logs {task.run_id} -f")
+
+
+def _silent(task: Stuck, around: Around, now: float) -> Reason:
+    began = f"worker {task.worker or 'unknown'} began it"
+    if task.started_at is not None:
+        began += f" {span(now - task.started_at)} ago"
+    if around.workers:
+        return Reason(Kind.SILENT, f"{began} and does not list it any more; it is sent again when nobody answers")
+    if around.consumers:
+        return Reason(Kind.RUNNING, f"{began} and announces nothing", f"flowkit logs {task.run_id} -f")
+    return Reason(Kind.SILENT, f"{began} and is gone; no worker for node {task.node!r}", _begin_worker(task))
+
+
+def _queued(task: Stuck, around: Around, now: float) -> Reason:
+    if task.sent_at is None:
+        return Reason(Kind.UNSENT, "not sent yet", _begin_coordinator() if around.coordinators == 0 else "")
+    ready = "" if around.ready is None else f" with {around.ready:,} ready"
+    ago = f"for {span(now - task.sent_at)}"
+    serving = max(around.workers or 0, around.consumers or 0)
+    if not serving:
+        text = f"no worker for node {task.node!r}: it waits in its queue{ready} {ago}"
+        return Reason(Kind.NO_WORKER, text, _begin_worker(task))
+    workers = f"{serving:,} worker{'s' if serving != 1 else ''}"
+    hint = f"more workers: {_begin_worker(task)}" if around.ready else ""
+    return Reason(Kind.QUEUED, f"waiting in its queue{ready} and {workers} {ago}", hint)
+
+
+def _unless_late(task: Stuck, around: Around, now: float, hint: str) -> str:
+    """What is due and not done needs a coordinator before all else."""
+    late = task.due is not None and now - task.due > LATE
+    return _begin_coordinator() if late or (around.coordinators == 0 and task.due is not None) else hint
+
+
+def _begin_worker(task: Stuck) -> str:
+    return f"flowkit worker --node {task.node}"
+
+
+def _begin_coordinator() -> str:
+    return "no coordinator is at work: flowkit coordinator"
+
+
+def span(seconds: float) -> str:
+    """A duration for people: ``42 s``, ``3 min 05 s``, ``2 h 10 min``, ``3 d 4 h``."""
+    whole = max(0, round(seconds))
+    minutes, rest = divmod(whole, 60)
+    if minutes == 0:
+        return f"{rest} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

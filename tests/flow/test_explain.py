@@ -1,0 +1,148 @@
+"""Every reason why a task is not done, and what one is told to do."""
+
+from __future__ import annotations
+
+import pytest
+
+from flowkit.flow.explain import Around, Kind, Stuck, explain, span
+from flowkit.flow.state import OUTSTANDING, TaskStatus
+
+NOW = 10_000.0
+WORKER = "flowkit worker --node ship"
+COORDINATOR = "no coordinator is at work: flowkit coordinator"
+
+
+def stuck(status: str, **fields) -> Stuck:
+    return Stuck(run_id="r", node="ship", status=TaskStatus(status), **fields)
+
+
+CASES = [
+    (
+        "nobody takes from its queue",
+        stuck("queued", sent_at=NOW - 72),
+        Around(workers=0, ready=3, consumers=0),
+        (Kind.NO_WORKER, "no worker for node 'ship': it waits in its queue with 3 ready for 1 min 12 s", WORKER),
+    ),
+    (
+        "the broker could not be asked",
+        stuck("queued", sent_at=NOW - 5),
+        Around(workers=0),
+        (Kind.NO_WORKER, "no worker for node 'ship': it waits in its queue for 5 s", WORKER),
+    ),
+    (
+        "workers are busy",
+        stuck("queued", sent_at=NOW - 5),
+        Around(workers=2, ready=1_200, consumers=2),
+        (Kind.QUEUED, "waiting in its queue with 1,200 ready and 2 workers for 5 s", f"more workers: {WORKER}"),
+    ),
+    (
+        "a foreign worker consumes and announces nothing",
+        stuck("queued", sent_at=NOW - 5),
+        Around(workers=0, ready=0, consumers=1),
+        (Kind.QUEUED, "waiting in its queue with 0 ready and 1 worker for 5 s", ""),
+    ),
+    ("not sent yet", stuck("queued"), Around(coordinators=1), (Kind.UNSENT, "not sent yet", "")),
+    ("nobody sends it", stuck("queued"), Around(coordinators=0), (Kind.UNSENT, "not sent yet", COORDINATOR)),
+    (
+        "taken and not begun",
+        stuck("queued", sent_at=NOW - 5),
+        Around(workers=1, taken_by="w1"),
+        (Kind.TAKEN, "worker w1 has taken it and not begun: it is busy with others", f"more workers: {WORKER}"),
+    ),
+    (
+        "running, by the worker's own list",
+        stuck("queued", sent_at=NOW - 5),
+        Around(workers=1, taken_by="w1", taken_since=NOW - 4),
+        (Kind.RUNNING, "running on worker w1 for 4 s", "flowkit logs r -f"),
+    ),
+    (
+        "begun by a worker that is gone",
+        stuck("running", worker="w1", started_at=NOW - 4),
+        Around(workers=0, consumers=0),
+        (Kind.SILENT, "worker w1 began it 4 s ago and is gone; no worker for node 'ship'", WORKER),
+    ),
+    (
+        "begun by a worker that does not list it",
+        stuck("running", worker="w1", started_at=NOW - 4),
+        Around(workers=1, consumers=1),
+        (Kind.SILENT, "worker w1 began it 4 s ago and does not list it any more; it is sent again when nobody answers",
+         ""),
+    ),
+    (
+        "begun by a foreign worker",
+        stuck("running"),
+        Around(workers=0, consumers=1),
+        (Kind.RUNNING, "worker unknown began it and announces nothing", "flowkit logs r -f"),
+    ),
+    (
+        "delayed",
+        stuck("held", held_for="delay", due=NOW + 3_725),
+        Around(coordinators=1),
+        (Kind.DELAYED, "delayed, to be sent in 1 h 02 min", ""),
+    ),
+    (
+        "delayed, and nobody releases it",
+        stuck("held", held_for="delay", due=NOW - 30),
+        Around(),
+        (Kind.DELAYED, "delayed, due since 30 s", COORDINATOR),
+    ),
+    (
+        "retry",
+        stuck("held", held_for="retry", due=NOW + 42, error="TimeoutError: too slow"),
+        Around(coordinators=1),
+        (Kind.RETRYING, "retry in 42 s; the last attempt failed: TimeoutError: too slow", ""),
+    ),
+    (
+        "paused",
+        stuck("held", held_for="paused"),
+        Around(),
+        (Kind.PAUSED, "held: the run is paused", "flowkit runs resume r"),
+    ),
+    (
+        "held for a reason of tomorrow",
+        stuck("held", held_for="limit"),
+        Around(),
+        (Kind.HELD, "held for limit", ""),
+    ),
+    (
+        "waits for a signal for ever",
+        stuck("waiting", signal="approval"),
+        Around(coordinators=0),
+        (Kind.WAITING, "waits for signal 'approval'", "flowkit runs signal r approval"),
+    ),
+    (
+        "waits for a signal for a while",
+        stuck("waiting", signal="it's time", due=NOW + 3 * 86_400),
+        Around(coordinators=1),
+        (Kind.WAITING, 'waits for signal "it\'s time", for 3 d 0 h more', "flowkit runs signal r 'it'\"'\"'s time'"),
+    ),
+    (
+        "waited long enough, and nobody says so",
+        stuck("waiting", signal="go", due=NOW - 60),
+        Around(coordinators=0),
+        (Kind.WAITING, "waits for signal 'go', whose time ended 1 min 00 s ago", COORDINATOR),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("task", "around", "told"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_the_reason(task, around, told):
+    reason = explain(task, around, NOW)
+    assert (reason.kind, reason.text, reason.hint) == told
+
+
+@pytest.mark.parametrize("status", sorted(OUTSTANDING))
+def test_there_is_a_reason_for_a_task_of_which_nothing_else_is_known(status):
+    assert explain(stuck(status), Around(), NOW).text
+
+
+def test_every_kind_is_in_the_table():
+    assert {told[0] for *_, told in CASES} == set(Kind)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0 s"), (0.4, "0 s"), (59.4, "59 s"), (60, "1 min 00 s"), (3_600, "1 h 00 min"), (2 * 86_400, "2 d 0 h")],
+)
+def test_spans(seconds, text):
+    assert span(seconds) == text
