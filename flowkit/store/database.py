@@ -75,6 +75,9 @@ class Database(Protocol):
         left as they are.
         """
 
+    def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
+        """Remove the rows that have these values of the keys, in one go."""
+
     def lookup(
         self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
     ) -> list[Row]:

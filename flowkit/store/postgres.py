@@ -120,6 +120,12 @@ class PostgreSQL:
             statement = f"WITH v AS ({free}) UPDATE {table} AS t SET {setting} FROM v WHERE t.ctid = v.place"
         self._run(statement, self._arrays(table, names, rows))
 
+    def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
+        """Remove rows in one statement."""
+        same = " AND ".join(f"t.{key} = v.{key}" for key in keys)
+        gone = f"{self._unnest(table, keys)} AS v ({', '.join(keys)})"
+        self._run(f"DELETE FROM {table} AS t USING {gone} WHERE {same}", self._arrays(table, keys, rows))
+
     def lookup(
         self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
     ) -> list[Row]:

@@ -13,17 +13,20 @@ from flowkit.store.protocol import EndedRun, Sendable
 
 OUTSTANDING = "status IN ('held', 'queued', 'running', 'waiting')"  # spelled as in the index: SQLite compares the text
 
+AT_ONCE = 0.0  # unsent since ever: the relay takes it at its next look
+
 RUN = (
     "id", "node", "status", "tags", "parent", "started_at", "deadline", "traceparent", "tasks", "root", "ended_at",
     "outputs", "outputs_from", "message", "error",
 )  # fmt: skip
 SCOPE = (
     "run_id", "path", "parent", "status", "outstanding", "branches", "opener", "continuation", "return_exceptions",
+    "due",
 )  # fmt: skip
 TASK_KEY = ("run_id", "id")
 NEW_TASK = (
     *TASK_KEY, "path", "scope", "node", "status", "attempt", "tries", "held_for", "due", "inputs", "inputs_from",
-    "created_at", "unsent_since", "sent_at",
+    "wait", "signal", "handler", "deaths", "created_at", "unsent_since", "sent_at",
 )  # fmt: skip
 SETTLED = (
     "status", "attempt", "outputs", "nodes", "leaf_of", "message", "error", "first_started_at", "started_at",
@@ -31,7 +34,7 @@ SETTLED = (
 )  # fmt: skip
 MOVED = (
     "status", "attempt", "tries", "held_for", "due", "error", "sent_at", "first_started_at", "started_at", "worker",
-    "unsent_since",
+    "deaths", "unsent_since",
 )  # fmt: skip
 ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error")
 
@@ -43,7 +46,13 @@ RUN_STATE = (
 SCOPE_STATE = f"SELECT {', '.join(f't.{name}' for name in SCOPE)} FROM scopes AS t"
 TASK_STATE = (
     "SELECT t.run_id, t.id, t.path, t.scope, t.node, t.status, t.attempt, t.tries, t.held_for, t.due, t.inputs_from, "
-    "t.leaf_of, t.created_at, t.sent_at, t.first_started_at, t.started_at, t.finished_at, t.worker FROM tasks AS t"
+    "t.leaf_of, t.wait, t.signal, t.handler, t.deaths, t.created_at, t.sent_at, t.first_started_at, t.started_at, "
+    "t.finished_at, t.worker FROM tasks AS t"
+)
+SIGNAL = "SELECT t.run_id, t.name, t.seq, t.id, t.input FROM signals AS t"
+PAYLOAD = (
+    "SELECT t.run_id, t.id, t.node, coalesce(t.inputs, source.outputs) FROM tasks AS t "
+    "LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
 )
 ROOT_INPUTS = "SELECT t.id, root.inputs FROM runs AS t JOIN tasks AS root ON root.run_id = t.id AND root.id = t.root"
 SENDABLE = (
@@ -86,7 +95,7 @@ def scope_row(scope: Scope, id_in: IdIn) -> Row:
     """A new scope."""
     return (
         scope.run_id, scope.path, scope.parent, scope.status.value, scope.outstanding, scope.branches,
-        scope.opener and id_in(scope.opener), scope.then, scope.return_exceptions,
+        scope.opener and id_in(scope.opener), scope.then, scope.return_exceptions, scope.due,
     )  # fmt: skip
 
 
@@ -95,8 +104,8 @@ def new_task_row(task: Task, id_in: IdIn) -> Row:
     unsent = task.created_at if task.status is TaskStatus.QUEUED and task.sent_at is None else None
     return (
         task.run_id, id_in(task.id), task.path, task.scope, task.node, task.status.value, task.attempt, task.tries,
-        task.held_for, task.due, task.inputs, task.inputs_from and id_in(task.inputs_from), task.created_at, unsent,
-        task.sent_at,
+        task.held_for, task.due, task.inputs, task.inputs_from and id_in(task.inputs_from), task.wait,
+        _maybe_utf8(task.signal), task.handler, task.deaths, task.created_at, unsent, task.sent_at,
     )  # fmt: skip
 
 
@@ -125,7 +134,7 @@ def moved_row(change: MoveTask, now: float, id_in: IdIn) -> Row:
     return (
         change.run_id, id_in(change.task_id), change.status.value, change.attempt, change.tries, change.held_for,
         change.due, change.error, change.sent_at, change.first_started_at, change.started_at,
-        _maybe_utf8(change.worker), unsent,
+        _maybe_utf8(change.worker), change.deaths, unsent,
     )  # fmt: skip
 
 
@@ -149,23 +158,25 @@ def read_run(row: Row, id_out: IdOut) -> Run:
 
 def read_scope(row: Row, id_out: IdOut) -> Scope:
     """A row of ``SCOPE_STATE``."""
-    run_id, path, parent, status, outstanding, branches, opener, then, return_exceptions = row
+    run_id, path, parent, status, outstanding, branches, opener, then, return_exceptions, due = row
     return Scope(
         run_id=run_id, path=path, parent=parent, status=ScopeStatus(status), outstanding=outstanding,
         branches=branches, opener=opener and id_out(opener), then=then, return_exceptions=bool(return_exceptions),
+        due=due,
     )  # fmt: skip
 
 
 def read_task(row: Row, id_out: IdOut) -> Task:
     """A row of ``TASK_STATE``."""
     (
-        run_id, task_id, path, scope, node, status, attempt, tries, held_for, due, inputs_from, leaf_of, created_at,
-        sent_at, first_started_at, started_at, finished_at, worker,
+        run_id, task_id, path, scope, node, status, attempt, tries, held_for, due, inputs_from, leaf_of, wait,
+        signal, handler, deaths, created_at, sent_at, first_started_at, started_at, finished_at, worker,
     ) = row  # fmt: skip
     return Task(
         run_id=run_id, id=id_out(task_id), path=path, scope=scope, node=node, status=TaskStatus(status),
         attempt=attempt, tries=tries, held_for=held_for, due=due, inputs_from=inputs_from and id_out(inputs_from),
-        leaf_of=leaf_of, created_at=created_at, sent_at=sent_at, first_started_at=first_started_at,
+        leaf_of=leaf_of, wait=wait, signal=_maybe_text(signal), handler=bool(handler), deaths=deaths,
+        created_at=created_at, sent_at=sent_at, first_started_at=first_started_at,
         started_at=started_at, finished_at=finished_at, worker=_maybe_text(worker),
     )  # fmt: skip
 

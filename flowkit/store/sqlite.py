@@ -120,6 +120,11 @@ class SQLite:
         del wait  # nobody else has locks
         self.connection.executemany(_update(table, tuple(keys), tuple(columns), only), rows)
 
+    def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
+        """Remove rows in one go."""
+        where = " AND ".join(f"{key} = ?" for key in keys)
+        self.connection.executemany(f"DELETE FROM {table} WHERE {where}", rows)
+
     def lookup(
         self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
     ) -> list[Row]:

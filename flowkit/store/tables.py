@@ -65,7 +65,8 @@ runs = Table(
     Column("outputs_from", _ID),
     Column("message", _BYTES, nullable=False),
     Column("error", _BYTES),
-    Index("runs_newest", "started_at", "id"),  # pages of `runs list`
+    Index("runs_newest", "started_at", "id"),  # pages of `runs list`, prune
+    _partial("runs_deadline", "deadline", where="status = 'running' AND deadline IS NOT NULL"),  # timers
 )
 
 scopes = Table(
@@ -80,8 +81,10 @@ scopes = Table(
     Column("opener", _ID),
     Column("continuation", _BYTES),
     Column("return_exceptions", Boolean, nullable=False),
+    Column("due", _TIME),
     PrimaryKeyConstraint("run_id", "path"),
     _partial("scopes_open", "run_id", "path", where="status = 'open'"),  # recount
+    _partial("scopes_due", "due", where="status = 'open' AND due IS NOT NULL"),  # timers
 )
 
 tasks = Table(
@@ -102,6 +105,10 @@ tasks = Table(
     Column("outputs", _BYTES),
     Column("nodes", _BYTES),
     Column("leaf_of", _TEXT),
+    Column("wait", _BYTES),
+    Column("signal", _BYTES),
+    Column("handler", Boolean, nullable=False),
+    Column("deaths", Integer, nullable=False),
     Column("message", _BYTES),
     Column("error", _BYTES),
     Column("worker", _BYTES),
@@ -114,8 +121,32 @@ tasks = Table(
     PrimaryKeyConstraint("run_id", "id"),
     _partial("tasks_outstanding", "run_id", "scope", where=OUTSTANDING),  # recount, cancel, sweeper, nodes
     _partial("tasks_unsent", "unsent_since", where="unsent_since IS NOT NULL"),  # relay
-    _partial("tasks_due", "due", where="due IS NOT NULL"),  # timers
+    _partial("tasks_due", "due", where="status = 'held' AND due IS NOT NULL"),  # timers
+    _partial("tasks_waits", "run_id", "signal", where="status = 'waiting'"),  # signals
+    _partial("tasks_waits_due", "due", where="status = 'waiting' AND due IS NOT NULL"),  # timers
     _partial("tasks_leaves", "run_id", "leaf_of", where="leaf_of IS NOT NULL"),  # collect
+)
+
+signals = Table(  # that came before anybody waited for them
+    "signals",
+    metadata,
+    Column("seq", _NUMBER, primary_key=True),  # the order in which they came
+    Column("run_id", _TEXT, nullable=False),
+    Column("name", _BYTES, nullable=False),
+    Column("id", _ID, nullable=False),
+    Column("input", _BYTES, nullable=False),
+    Column("at", _TIME, nullable=False),
+    Index("signals_name", "run_id", "name"),
+)
+
+commands = Table(  # that were applied
+    "commands",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("run_id", _TEXT, nullable=False),
+    Column("kind", _TEXT, nullable=False),
+    Column("at", _TIME, nullable=False),
+    Index("commands_run", "run_id"),
 )
 
 superseded = Table(
@@ -152,6 +183,15 @@ workers = Table(
     Column("seen_at", _TIME, nullable=False),
     Column("stopping", Boolean, nullable=False),
     Column("announcement", _BYTES, nullable=False),
+)
+
+nodes = Table(  # as a worker announced them last
+    "nodes",
+    metadata,
+    Column("name", _TEXT, primary_key=True),
+    Column("on_error", _TEXT),
+    Column("info", _BYTES, nullable=False),  # JSON of wire NodeInfo
+    Column("announced_at", _TIME, nullable=False),
 )
 
 logs = Table(

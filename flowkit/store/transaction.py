@@ -5,16 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from flowkit.flow.changes import Change, Event
+from flowkit.flow.changes import Change, Event, RunExpired, ScopeExpired, WaitExpired
 from flowkit.flow.state import Keys, State
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
+from flowkit.store.loading import load
 from flowkit.store.protocol import DeadLetter, EndedRun, Sendable, SentTask, TaskKey
 from flowkit.store.writing import write
+from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
-AT_ONCE = 0.0  # unsent since ever: the relay takes it at its next look
 MAX_SEQ = 2**63 - 1
+RUNS_DUE = "SELECT t.id FROM runs AS t WHERE t.status = 'running' AND t.deadline <= :now ORDER BY t.deadline, t.id"
+SCOPES_DUE = (
+    "SELECT s.run_id, s.path FROM scopes AS s JOIN runs AS t ON t.id = s.run_id "
+    "WHERE s.status = 'open' AND s.due <= :now AND s.outstanding > 0 AND t.status = 'running' "
+    "ORDER BY s.due, s.run_id, s.path"
+)
+WAITS_DUE = (
+    "SELECT w.run_id, w.id FROM tasks AS w JOIN runs AS t ON t.id = w.run_id "
+    "JOIN scopes AS s ON s.run_id = w.run_id AND s.path = w.scope "
+    "WHERE w.status = 'waiting' AND w.due <= :now AND s.status = 'open' AND t.status = 'running' "
+    "ORDER BY w.due, w.run_id, w.id"
+)
 
 
 class SqlTransaction:
@@ -31,27 +44,7 @@ class SqlTransaction:
 
     def load(self, keys: Keys) -> State:
         """Lock the runs in the order of their ids and load what the keys name."""
-        database, id_in, id_out = self._database, self._database.id_in, self._database.id_out
-        state = State()
-        if keys.runs:
-            wanted: list[Row] = [(run_id,) for run_id in sorted(keys.runs)]
-            for row in database.lookup(rows.RUN_STATE, "runs", ("id",), wanted, lock=True):
-                state.runs[row[0]] = rows.read_run(row, id_out)
-        if keys.roots:
-            wanted = [(run_id,) for run_id in keys.roots]
-            state.inputs.update(database.lookup(rows.ROOT_INPUTS, "runs", ("id",), wanted))
-        scopes = set(keys.scopes)
-        if keys.tasks:
-            wanted = [(run_id, id_in(task_id)) for run_id, task_id in keys.tasks]
-            for row in database.lookup(rows.TASK_STATE, "tasks", rows.TASK_KEY, wanted):
-                task = rows.read_task(row, id_out)
-                state.tasks[task.run_id, task.id] = task
-                scopes.add((task.run_id, task.scope))
-        if scopes:
-            for row in database.lookup(rows.SCOPE_STATE, "scopes", ("run_id", "path"), list(scopes)):
-                scope = rows.read_scope(row, id_out)
-                state.scopes[scope.run_id, scope.path] = scope
-        return state
+        return load(self._database, keys)
 
     def write(self, changes: Sequence[Change]) -> list[Event]:
         """Write all rows in bulk, then carry out the effects."""
@@ -102,9 +95,20 @@ class SqlTransaction:
         return [rows.read_sendable(row, self._database.id_out) for row in found]
 
     def expired(self, now: float, limit: int) -> list[Event]:
-        """Waits, scopes and runs whose time has passed."""
-        del now, limit
-        return []
+        """Runs, scopes and waits of running runs whose time has passed.
+
+        Each of these events ends what it is about, so that it is not found again. The runs are locked, as in ``load``:
+        what another coordinator works on comes later.
+        """
+        events: list[Event] = [RunExpired(run_id) for (run_id,) in self._due(RUNS_DUE, now, limit)]
+        events += [ScopeExpired(run_id, path) for run_id, path in self._due(SCOPES_DUE, now, limit - len(events))]
+        waits = self._due(WAITS_DUE, now, limit - len(events))
+        return events + [WaitExpired(run_id, self._database.id_out(task_id)) for run_id, task_id in waits]
+
+    def _due(self, statement: str, now: float, limit: int) -> list[Row]:
+        return self._database.select(
+            f"{statement} LIMIT :limit {self._database.skip_locked}", {"now": now, "limit": limit}
+        )
 
     def _take(self, condition: str, order: str, time: float, limit: int) -> list[Row]:
         return self._database.select(
@@ -141,7 +145,7 @@ class SqlTransaction:
         """These are to be sent again, if they are still queued or running."""
         return sum(
             self._database.execute(
-                f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {AT_ONCE} "
+                f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {rows.AT_ONCE} "
                 "WHERE run_id = :run_id AND id = :id AND status IN ('queued', 'running')",
                 {"run_id": run_id, "id": self._database.id_in(task_id)},
             )
@@ -151,7 +155,7 @@ class SqlTransaction:
     def unsend_all(self) -> int:
         """Everything outstanding that was sent is to be sent again."""
         return self._database.execute(
-            f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {AT_ONCE} "
+            f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {rows.AT_ONCE} "
             f"WHERE {rows.OUTSTANDING} AND status IN ('queued', 'running') AND sent_at IS NOT NULL"
         )
 
@@ -181,7 +185,8 @@ class SqlTransaction:
     # Workers, dead letters, logs
 
     def record_workers(self, announcements: Sequence[wire.Worker], at: float) -> None:
-        """The newest announcement of each worker."""
+        """The newest announcement of each worker, and of each node."""
+        self._record_nodes(announcements, at)
         newest = {rows.utf8(announcement.worker): announcement for announcement in announcements}
         for name in sorted(newest):  # one order for everybody: no deadlocks
             announcement = newest[name]
@@ -196,6 +201,22 @@ class SqlTransaction:
                     "at": at,
                     "stopping": announcement.stopping,
                     "announcement": announcement.encode(),
+                },
+            )
+
+    def _record_nodes(self, announcements: Sequence[wire.Worker], at: float) -> None:
+        newest = {node.name: node for announcement in announcements for node in announcement.nodes}
+        for name in sorted(newest):
+            node = newest[name]
+            self._database.execute(
+                "INSERT INTO nodes (name, on_error, info, announced_at) VALUES (:name, :on_error, :info, :at) "
+                "ON CONFLICT (name) DO UPDATE SET on_error = excluded.on_error, info = excluded.info, "
+                "announced_at = excluded.announced_at WHERE nodes.announced_at <= excluded.announced_at",
+                {
+                    "name": name,
+                    "on_error": node.on_error,
+                    "info": codec.dumps(node.model_dump(exclude_unset=True)),
+                    "at": at,
                 },
             )
 

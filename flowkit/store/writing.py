@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
 from flowkit.flow.changes import (
     AddRun,
     AddScope,
+    AddSignal,
     AddTask,
-    CancelBelow,
-    Cancelled,
     Change,
-    Collect,
-    Collected,
     CountTasks,
     EndRun,
     Event,
     MarkLeaf,
+    MoveRun,
     MoveScope,
     MoveTask,
+    NoteCommand,
     SettleTask,
     Supersede,
+    TakeSignal,
 )
-from flowkit.flow.state import Leaf, Run, Scope, Task
+from flowkit.flow.state import Run, RunStatus, Scope, Task
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
+from flowkit.store.effects import Effect, carry_out
 
 TaskKey = tuple[str, UUID]
 ScopeKey = tuple[str, str]
+REOPENED = (None, None, None, b"", None)  # a run that goes on has not ended
 
 
 @dataclass(slots=True)
 class Changes:
     """Changes sorted by kind. They are written in the order of the fields, which is any order that was given.
 
-    Only two kinds change the same columns of a task, so a move that comes after a settlement needs a batch of its own.
+    A move of a task after its settlement, or of a run after its end, changes the same columns again: that needs a batch
+    of its own.
     """
 
     runs: list[Run] = field(default_factory=list)
@@ -48,6 +50,10 @@ class Changes:
     leaves: dict[TaskKey, str] = field(default_factory=dict)
     counters: dict[ScopeKey, MoveScope] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
+    commands: list[NoteCommand] = field(default_factory=list)
+    kept: list[AddSignal] = field(default_factory=list)
+    taken: list[TakeSignal] = field(default_factory=list)
+    statuses: dict[str, RunStatus] = field(default_factory=dict)
     ends: dict[str, EndRun] = field(default_factory=dict)
     superseded: list[Supersede] = field(default_factory=list)
 
@@ -58,9 +64,11 @@ class Changes:
                 return (run_id, task_id) not in self.settlements
             case SettleTask(run_id=run_id, task_id=task_id):
                 return (run_id, task_id) not in self.leaves
+            case MoveRun(run_id):
+                return run_id not in self.ends
         return True
 
-    def add(self, change: Change) -> None:
+    def add(self, change: Change) -> None:  # noqa: C901, PLR0912 - one case a change
         """Sort one change in; the last one of a row holds."""
         match change:
             case SettleTask():
@@ -79,6 +87,14 @@ class Changes:
                 self.runs.append(run)
             case AddScope(scope):
                 self.scopes.append(scope)
+            case MoveRun(run_id, status):
+                self.statuses[run_id] = status
+            case NoteCommand():
+                self.commands.append(change)
+            case AddSignal():
+                self.kept.append(change)
+            case TakeSignal():
+                self.taken.append(change)
             case EndRun():
                 self.ends[change.run_id] = change
             case MarkLeaf(run_id, task_id, leaf_of):
@@ -90,9 +106,9 @@ class Changes:
 def write(database: Database, changes: Sequence[Change]) -> list[Event]:
     """Write all rows, then carry out the effects; returns their outcomes in the order of the effects."""
     batch = Changes()
-    effects: list[Collect | CancelBelow] = []
+    effects: list[Effect] = []
     for change in changes:
-        if isinstance(change, (Collect, CancelBelow)):
+        if isinstance(change, Effect):
             effects.append(change)
             continue
         if not batch.takes(change):
@@ -100,10 +116,10 @@ def write(database: Database, changes: Sequence[Change]) -> list[Event]:
             batch = Changes()
         batch.add(change)
     _write_rows(database, batch)
-    return _carry_out(database, effects)
+    return carry_out(database, effects)
 
 
-def _write_rows(database: Database, batch: Changes) -> None:
+def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0912 - one statement a kind
     id_in = database.id_in
     if batch.runs:
         roots = {task.run_id: task.id for task in batch.tasks if task.path == "0"}
@@ -127,8 +143,21 @@ def _write_rows(database: Database, batch: Changes) -> None:
         database.update("scopes", ("run_id", "path"), ("outstanding", "status"), counters)
     if batch.counts:
         database.update("runs", ("id",), ("tasks",), list(batch.counts.items()))
+    if batch.commands:
+        noted = [(id_in(note.id), note.run_id, note.kind, note.at) for note in batch.commands]
+        database.insert("commands", ("id", "run_id", "kind", "at"), noted)
+    if batch.kept:
+        kept = [(k.run_id, rows.utf8(k.name), id_in(k.signal.id), k.signal.input, k.at) for k in batch.kept]
+        database.insert("signals", ("run_id", "name", "id", "input", "at"), kept)
+    if batch.taken:
+        taken = [(take.run_id, rows.utf8(take.name), id_in(take.id)) for take in batch.taken]
+        database.delete("signals", ("run_id", "name", "id"), taken)
+    if batch.statuses:
+        moved_runs = [(run_id, status.value, *REOPENED) for run_id, status in batch.statuses.items()]
+        database.update("runs", ("id",), rows.ENDED, moved_runs)
     if batch.ends:
         database.update("runs", ("id",), rows.ENDED, [rows.ended_row(end, id_in) for end in batch.ends.values()])
+        database.delete("signals", ("run_id",), [(run_id,) for run_id in batch.ends])
     if batch.superseded:
         columns = ("run_id", "task_id", "attempt", "status", "reason", "at")
         database.insert("superseded", columns, [_superseded_row(database, change) for change in batch.superseded])
@@ -137,66 +166,3 @@ def _write_rows(database: Database, batch: Changes) -> None:
 def _superseded_row(database: Database, change: Supersede) -> Row:
     task_id, status, reason = database.id_in(change.task_id), rows.utf8(change.status), rows.utf8(change.reason)
     return (change.run_id, task_id, change.attempt, status, reason, change.at)
-
-
-def _carry_out(database: Database, effects: Sequence[Collect | CancelBelow]) -> list[Event]:
-    if not effects:
-        return []
-    collected = _collect(database, {(e.run_id, e.scope) for e in effects if isinstance(e, Collect)})
-    events: list[Event] = []
-    for effect in effects:
-        if isinstance(effect, Collect):
-            events.append(collected[effect.run_id, effect.scope])
-        else:
-            count = _cancel(database, effect)
-            if effect.scope is not None:
-                events.append(Cancelled(effect.run_id, effect.scope, count))
-    return events
-
-
-def _collect(database: Database, scopes: Iterable[ScopeKey]) -> dict[ScopeKey, Collected]:
-    """All scopes in two statements: many runs end in one batch."""
-    wanted = list(scopes)
-    if not wanted:
-        return {}
-    leaves: dict[ScopeKey, list[Leaf]] = defaultdict(list)
-    select = "SELECT t.run_id, t.leaf_of, t.path, t.id, t.outputs, t.error, t.message FROM tasks AS t"
-    for run_id, scope, path, task_id, outputs, error, message in database.lookup(
-        select, "tasks", ("run_id", "leaf_of"), wanted
-    ):
-        text = message.decode() if message else ""
-        leaves[run_id, scope].append(Leaf(path, database.id_out(task_id), outputs, error, text))
-    select = (
-        "SELECT t.run_id, t.path, opener.outputs FROM scopes AS t "
-        "JOIN tasks AS opener ON opener.run_id = t.run_id AND opener.id = t.opener"
-    )
-    opened = {(run_id, path): outputs for run_id, path, outputs in database.lookup(
-        select, "scopes", ("run_id", "path"), wanted
-    )}  # fmt: skip
-    return {key: Collected(*key, opened.get(key) or b"{}", tuple(leaves[key])) for key in wanted}
-
-
-def _cancel(database: Database, effect: CancelBelow) -> int:
-    """Cancel in two statements, and say how many stood directly in ``effect.scope``."""
-    values = {"run_id": effect.run_id, "at": effect.at}
-    where = "run_id = :run_id"
-    if effect.path:  # below p is what begins with "p.", that is from "p." up to "p/", the character after the dot
-        where += " AND (path = :path OR (path >= :first AND path < :end))"
-        values |= {"path": effect.path, "first": effect.path + ".", "end": effect.path + "/"}
-    tasks = f"FROM tasks WHERE {where} AND {rows.OUTSTANDING}"
-    scopes = f"FROM scopes WHERE {where} AND status = 'open'"
-    count = 0
-    if effect.scope is not None:
-        counted = (
-            f"SELECT (SELECT count(*) {tasks} AND scope = :scope) + (SELECT count(*) {scopes} AND parent = :scope)"
-        )
-        count = database.select(counted, values | {"scope": effect.scope})[0][0]
-    database.execute(
-        "UPDATE tasks SET status = 'cancelled', finished_at = :at, held_for = NULL, due = NULL, unsent_since = NULL "
-        f"WHERE {where} AND {rows.OUTSTANDING}",
-        values,
-    )
-    database.execute(
-        f"UPDATE scopes SET status = 'cancelled', outstanding = 0 WHERE {where} AND status = 'open'", values
-    )
-    return count

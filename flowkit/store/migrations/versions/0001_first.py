@@ -47,6 +47,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
     )
     op.create_index("runs_newest", "runs", ["started_at", "id"])
+    _partial("runs_deadline", "runs", ["deadline"], where="status = 'running' AND deadline IS NOT NULL")
     op.create_table(
         "scopes",
         sa.Column("run_id", TEXT, nullable=False),
@@ -58,8 +59,10 @@ def upgrade() -> None:
         sa.Column("opener", ID),
         sa.Column("continuation", BYTES),
         sa.Column("return_exceptions", sa.Boolean(), nullable=False),
+        sa.Column("due", TIME),
         sa.PrimaryKeyConstraint("run_id", "path"),
     )
+    _partial("scopes_due", "scopes", ["due"], where="status = 'open' AND due IS NOT NULL")
     _partial("scopes_open", "scopes", ["run_id", "path"], where="status = 'open'")
     op.create_table(
         "tasks",
@@ -78,6 +81,10 @@ def upgrade() -> None:
         sa.Column("outputs", BYTES),
         sa.Column("nodes", BYTES),
         sa.Column("leaf_of", TEXT),
+        sa.Column("wait", BYTES),
+        sa.Column("signal", BYTES),
+        sa.Column("handler", sa.Boolean(), nullable=False),
+        sa.Column("deaths", sa.Integer(), nullable=False),
         sa.Column("message", BYTES),
         sa.Column("error", BYTES),
         sa.Column("worker", BYTES),
@@ -89,10 +96,32 @@ def upgrade() -> None:
         sa.Column("finished_at", TIME),
         sa.PrimaryKeyConstraint("run_id", "id"),
     )
-    _partial("tasks_due", "tasks", ["due"], where="due IS NOT NULL")
+    _partial("tasks_due", "tasks", ["due"], where="status = 'held' AND due IS NOT NULL")
     _partial("tasks_leaves", "tasks", ["run_id", "leaf_of"], where="leaf_of IS NOT NULL")
     _partial("tasks_outstanding", "tasks", ["run_id", "scope"], where=OUTSTANDING)
     _partial("tasks_unsent", "tasks", ["unsent_since"], where="unsent_since IS NOT NULL")
+    _partial("tasks_waits", "tasks", ["run_id", "signal"], where="status = 'waiting'")
+    _partial("tasks_waits_due", "tasks", ["due"], where="status = 'waiting' AND due IS NOT NULL")
+    op.create_table(
+        "signals",
+        sa.Column("seq", NUMBER, nullable=False),
+        sa.Column("run_id", TEXT, nullable=False),
+        sa.Column("name", BYTES, nullable=False),
+        sa.Column("id", ID, nullable=False),
+        sa.Column("input", BYTES, nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+    )
+    op.create_index("signals_name", "signals", ["run_id", "name"])
+    op.create_table(
+        "commands",
+        sa.Column("id", ID, nullable=False),
+        sa.Column("run_id", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("commands_run", "commands", ["run_id"])
     op.create_table(
         "superseded",
         sa.Column("id", NUMBER, nullable=False),
@@ -124,6 +153,14 @@ def upgrade() -> None:
         sa.Column("seen_at", TIME, nullable=False),
         sa.Column("stopping", sa.Boolean(), nullable=False),
         sa.Column("announcement", BYTES, nullable=False),
+        sa.PrimaryKeyConstraint("name"),
+    )
+    op.create_table(
+        "nodes",
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("on_error", TEXT),
+        sa.Column("info", BYTES, nullable=False),
+        sa.Column("announced_at", TIME, nullable=False),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(

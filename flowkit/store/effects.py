@@ -1,0 +1,152 @@
+"""Carries out effects: what concerns many rows, in a few statements each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from flowkit.flow.changes import (
+    CancelBelow,
+    Cancelled,
+    Collect,
+    Collected,
+    Event,
+    FailOutstanding,
+    HoldUnsent,
+    Reopen,
+    Unhold,
+)
+from flowkit.flow.state import Leaf
+from flowkit.store import rows
+from flowkit.store.database import Database, Values
+from flowkit.store.reopening import reopen
+
+Effect = Collect | CancelBelow | FailOutstanding | Unhold | HoldUnsent | Reopen
+ScopeKey = tuple[str, str]
+
+# A wait keeps its time, and so does a scope: they may be opened again.
+CANCEL_TASKS = (
+    "UPDATE tasks SET status = 'cancelled', finished_at = :at, held_for = NULL, "
+    "due = CASE WHEN status = 'waiting' THEN due END, unsent_since = NULL"
+)
+CANCEL_SCOPES = "UPDATE scopes SET status = 'cancelled', outstanding = 0"
+
+
+def carry_out(database: Database, effects: Sequence[Effect]) -> list[Event]:
+    """Carry out effects; returns their outcomes in the order of the effects."""
+    if not effects:
+        return []
+    collected = _collect(database, {(e.run_id, e.scope) for e in effects if isinstance(e, Collect)})
+    events: list[Event] = []
+    for effect in effects:
+        match effect:
+            case Collect(run_id, scope):
+                events.append(collected[run_id, scope])
+            case CancelBelow():
+                events += _cancel(database, effect)
+            case FailOutstanding():
+                events += _fail_outstanding(database, effect)
+            case Unhold():
+                _unhold(database, effect)
+            case HoldUnsent():
+                _hold_unsent(database, effect)
+            case Reopen(run_id, at):
+                drained = reopen(database, run_id, at)
+                events += _collect(database, [(run_id, path) for path in drained]).values()
+    return events
+
+
+def _collect(database: Database, scopes: Iterable[ScopeKey]) -> dict[ScopeKey, Collected]:
+    """All scopes in two statements: many runs end in one batch."""
+    wanted = list(scopes)
+    if not wanted:
+        return {}
+    leaves: dict[ScopeKey, list[Leaf]] = defaultdict(list)
+    select = "SELECT t.run_id, t.leaf_of, t.path, t.id, t.outputs, t.error, t.message FROM tasks AS t"
+    for run_id, scope, path, task_id, outputs, error, message in database.lookup(
+        select, "tasks", ("run_id", "leaf_of"), wanted
+    ):
+        text = message.decode() if message else ""
+        leaves[run_id, scope].append(Leaf(path, database.id_out(task_id), outputs, error, text))
+    select = (
+        "SELECT t.run_id, t.path, opener.outputs FROM scopes AS t "
+        "JOIN tasks AS opener ON opener.run_id = t.run_id AND opener.id = t.opener"
+    )
+    opened = {(run_id, path): outputs for run_id, path, outputs in database.lookup(
+        select, "scopes", ("run_id", "path"), wanted
+    )}  # fmt: skip
+    return {key: Collected(*key, opened.get(key) or b"{}", tuple(leaves[key])) for key in wanted}
+
+
+def _cancel(database: Database, effect: CancelBelow) -> list[Event]:
+    """Cancel in two statements, and say how many stood directly in ``effect.scope``."""
+    values: Values = {"run_id": effect.run_id, "at": effect.at}
+    where = "run_id = :run_id"
+    if effect.path:
+        below, bounds = _below(effect.path)
+        where += f" AND (path = :path OR {below})"
+        values = {**values, **bounds, "path": effect.path}
+    tasks = f"WHERE {where} AND {rows.OUTSTANDING}"
+    scopes = f"WHERE {where} AND status = 'open'"
+    events: list[Event] = []
+    if effect.scope is not None:
+        counted = (
+            f"SELECT (SELECT count(*) FROM tasks {tasks} AND scope = :scope) + "
+            f"(SELECT count(*) FROM scopes {scopes} AND parent = :scope)"
+        )
+        count = database.select(counted, {**values, "scope": effect.scope})[0][0]
+        events.append(Cancelled(effect.run_id, effect.scope, count))
+    database.execute(f"{CANCEL_TASKS} {tasks}", values)
+    database.execute(f"{CANCEL_SCOPES} {scopes}", values)
+    return events
+
+
+def _fail_outstanding(database: Database, effect: FailOutstanding) -> list[Event]:
+    """Fail what stands directly in the scope, cancel what is below that.
+
+    All that the scope's counter says is gone then, so that it drains even if the counter was wrong.
+    """
+    key: Values = {"run_id": effect.run_id, "scope": effect.scope}
+    counted = "SELECT outstanding FROM scopes WHERE run_id = :run_id AND path = :scope AND status = 'open'"
+    found = database.select(counted, key)
+    if not found:
+        return []
+    failed: Values = {**key, "error": effect.error}
+    database.execute(
+        "UPDATE tasks SET status = 'failed', error = :error, leaf_of = :scope WHERE run_id = :run_id AND id IN "
+        "(SELECT opener FROM scopes WHERE run_id = :run_id AND parent = :scope AND status = 'open')",
+        failed,
+    )
+    database.execute(
+        "UPDATE tasks SET status = 'failed', error = :error, leaf_of = :scope, finished_at = :at, held_for = NULL, "
+        f"due = NULL, unsent_since = NULL WHERE run_id = :run_id AND scope = :scope AND {rows.OUTSTANDING}",
+        {**failed, "at": effect.at},
+    )
+    below, bounds = _below(effect.scope)
+    where: Values = {"run_id": effect.run_id, **bounds}
+    tasks = f"{CANCEL_TASKS} WHERE run_id = :run_id AND {below} AND {rows.OUTSTANDING}"
+    database.execute(tasks, {**where, "at": effect.at})
+    database.execute(f"{CANCEL_SCOPES} WHERE run_id = :run_id AND {below} AND status = 'open'", where)
+    return [Cancelled(effect.run_id, effect.scope, found[0][0])]
+
+
+def _below(path: str) -> tuple[str, Values]:
+    """Below p is what begins with "p.": from "p." up to "p/", the character after the dot."""
+    return "path >= :first AND path < :end", {"first": path + ".", "end": path + "/"}
+
+
+def _unhold(database: Database, effect: Unhold) -> None:
+    database.execute(
+        "UPDATE tasks SET status = 'queued', held_for = NULL, due = NULL, sent_at = NULL, "
+        f"unsent_since = {rows.AT_ONCE} "
+        f"WHERE run_id = :run_id AND {rows.OUTSTANDING} AND status = 'held' AND held_for = :reason",
+        {"run_id": effect.run_id, "reason": effect.reason},
+    )
+
+
+def _hold_unsent(database: Database, effect: HoldUnsent) -> None:
+    database.execute(
+        "UPDATE tasks SET status = 'held', held_for = :reason, due = NULL, unsent_since = NULL "
+        f"WHERE run_id = :run_id AND {rows.OUTSTANDING} AND status = 'queued' AND sent_at IS NULL",
+        {"run_id": effect.run_id, "reason": effect.reason},
+    )

@@ -1,0 +1,78 @@
+"""Loads what a round of events needs: a few statements, whatever the number of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from flowkit.flow import paths
+from flowkit.flow.state import Keys, Signal, State, Task
+from flowkit.store import rows
+from flowkit.store.database import Database, Row
+from flowkit.store.protocol import TaskKey
+
+Name = tuple[str, str]  # run id, name of a signal
+
+
+def load(database: Database, keys: Keys) -> State:
+    """Lock the runs in the order of their ids and load what the keys name."""
+    state = State()
+    if keys.runs:
+        locked: list[Row] = [(run_id,) for run_id in sorted(keys.runs)]
+        for row in database.lookup(rows.RUN_STATE, "runs", ("id",), locked, lock=True):
+            state.runs[row[0]] = rows.read_run(row, database.id_out)
+    if keys.roots:
+        state.inputs.update(database.lookup(rows.ROOT_INPUTS, "runs", ("id",), [(run_id,) for run_id in keys.roots]))
+    if keys.tasks:
+        wanted: list[Row] = [(run_id, database.id_in(task_id)) for run_id, task_id in keys.tasks]
+        for row in database.lookup(rows.TASK_STATE, "tasks", rows.TASK_KEY, wanted):
+            task = rows.read_task(row, database.id_out)
+            state.tasks[task.run_id, task.id] = task
+    if keys.waits:
+        _load_waits(database, keys.waits, state)
+    if scopes := set(keys.scopes) | {(task.run_id, task.scope) for task in state.tasks.values()}:
+        for row in database.lookup(rows.SCOPE_STATE, "scopes", ("run_id", "path"), list(scopes)):
+            scope = rows.read_scope(row, database.id_out)
+            state.scopes[scope.run_id, scope.path] = scope
+    if keys.payloads:
+        _load_payloads(database, keys.payloads, state)
+    if keys.signals:
+        _load_signals(database, keys.signals, state)
+    if keys.commands:
+        wanted = [(database.id_in(command),) for command in keys.commands]
+        found = database.lookup("SELECT t.id FROM commands AS t", "commands", ("id",), wanted)
+        state.commands.update(database.id_out(command) for (command,) in found)
+    return state
+
+
+def _load_waits(database: Database, names: Iterable[Name], state: State) -> None:
+    """The tasks that wait, oldest first."""
+    waiting: list[Task] = []
+    wanted = [(run_id, rows.utf8(name)) for run_id, name in names]
+    for row in database.lookup(rows.TASK_STATE, "tasks", ("run_id", "signal"), wanted, only="t.status = 'waiting'"):
+        task = rows.read_task(row, database.id_out)
+        state.tasks[task.run_id, task.id] = task
+        waiting.append(task)
+    for task in sorted(waiting, key=lambda task: (task.created_at, paths.order(task.path))):
+        assert task.signal is not None
+        state.waits.setdefault((task.run_id, task.signal), []).append(task.id)
+
+
+def _load_payloads(database: Database, tasks: Iterable[TaskKey], state: State) -> None:
+    """The resolved inputs of tasks, and who handles the failures of their nodes."""
+    wanted = [(run_id, database.id_in(task_id)) for run_id, task_id in tasks]
+    nodes = set()
+    for run_id, task_id, node, inputs in database.lookup(rows.PAYLOAD, "tasks", rows.TASK_KEY, wanted):
+        state.payloads[run_id, database.id_out(task_id)] = inputs or b"{}"
+        nodes.add((node,))
+    if nodes:
+        select = "SELECT t.name, t.on_error FROM nodes AS t"
+        state.on_error.update(database.lookup(select, "nodes", ("name",), list(nodes), only="t.on_error IS NOT NULL"))
+
+
+def _load_signals(database: Database, names: Iterable[Name], state: State) -> None:
+    """Signals that nobody has taken, in the order in which they came."""
+    asked = {(run_id, rows.utf8(name)): name for run_id, name in names}
+    found = database.lookup(rows.SIGNAL, "signals", ("run_id", "name"), list(asked))
+    for run_id, kept_name, _, signal_id, value in sorted(found, key=lambda row: row[2]):
+        key = (run_id, asked[run_id, kept_name])
+        state.signals.setdefault(key, []).append(Signal(database.id_out(signal_id), value))
