@@ -44,8 +44,9 @@ docs: $(STAMP) ## Write anew what is generated: the JSON Schemas in docs/referen
 	@$(PY) docs/reference/generate.py
 	@$(PY) broker/generate.py
 
-bench: $(STAMP) ## Measure start-up, the census, memory (prints, judges nothing)
+bench: $(STAMP) ## Measure start-up, the census, memory, a chain on RabbitMQ (prints, judges nothing)
 	@$(PY) benchmarks/numbers.py
+	@$(PY) -m benchmarks.way_round
 
 clean: ## Remove what is not in version control: .venv, .flowkit, caches
 	@rm -rf $(VENV) .flowkit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build
