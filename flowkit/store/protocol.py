@@ -55,6 +55,7 @@ class DeadLetter:
     properties: bytes  # JSON
     at: float
     run_id: str | None = None
+    id: int | None = None  # once it is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +117,19 @@ class Transaction(Protocol):
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong."""
 
     def record_workers(self, announcements: Sequence[wire.Worker], at: float) -> None:
-        """The newest announcement of each worker."""
+        """The newest announcement of each worker, and of each node."""
 
     def add_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters."""
+
+    def take_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Remove dead letters, and return those that were there, in the order of their ids."""
+
+    def prune(self, before: float, limit: int) -> int:
+        """Remove runs that ended before ``before``, with all that is kept of them; returns how many.
+
+        At most ``limit``, those that started first: a few at a time disturb nobody.
+        """
 
     def archive_claim(self, owner: str, now: float, lease: float) -> bool:
         """Be the one archiver, for ``lease`` seconds from now; False when another one is."""
@@ -197,6 +207,9 @@ class TaskRow:
     first_started_at: float | None
     started_at: float | None
     finished_at: float | None
+    signal: str | None = None  # the name that it waits for, or waited
+    handler: bool = False  # it stands in for a failed task
+    deaths: int = 0  # processes that died over this attempt
     inputs: bytes | None = None
     outputs: bytes | None = None
 
@@ -214,7 +227,7 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class NodeCount:
-    """Outstanding tasks of one node."""
+    """Outstanding tasks of one node, without those that wait for a signal."""
 
     node: str
     held: int
@@ -248,11 +261,29 @@ class Queries(Protocol):
     def run_counts(self) -> dict[str, int]:
         """How many runs have each status."""
 
+    def node_infos(self) -> list[tuple[str, bytes, float]]:
+        """Every node ever announced, by name: JSON of its newest wire NodeInfo, and when that came."""
+
     def dead(self, *, limit: int) -> list[DeadLetter]:
         """Dead letters, newest first."""
 
+    def dead_letter(self, letter_id: int) -> DeadLetter | None:
+        """One dead letter."""
+
+    def count_dead(self) -> int:
+        """How many dead letters are kept."""
+
+    def commands(self, run_id: str) -> list[tuple[UUID, str, float]]:
+        """Commands that were applied to a run, in the order they came: id, kind, time."""
+
+    def signals(self, run_id: str) -> list[tuple[UUID, str, bytes, float]]:
+        """Signals of a run that nobody has taken yet, in the order they came: id, name, JSON of the input, time."""
+
     def superseded(self, run_id: str) -> list[tuple[UUID, int | None, str, str, float]]:
         """Results of a run that changed nothing: task, attempt, status, reason, time."""
+
+    def archive_offset(self) -> int | None:
+        """The offset of the last log message that was archived; None: none was."""
 
     def meta(self, key: str) -> str | None:
         """A fact about the store itself."""

@@ -13,11 +13,12 @@ from flowkit.errors import UsageError
 from flowkit.store import tables
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import DeadLetter, NodeCount, RunRow, TaskRow, WorkerRow
-from flowkit.store.rows import OUTSTANDING
+from flowkit.store.rows import DEAD, OUTSTANDING, read_dead
 from flowkit.wire import messages as wire
 
 _RUN = tables.runs.c
 _TASK = tables.tasks.c
+_DEAD_COLUMNS = tuple(tables.dead.c[name] for name in DEAD)
 _RUN_COLUMNS = (
     _RUN.id, _RUN.node, _RUN.status, _RUN.started_at, _RUN.ended_at, _RUN.message, _RUN.error, _RUN.tags, _RUN.parent,
     _RUN.tasks,
@@ -25,7 +26,7 @@ _RUN_COLUMNS = (
 _TASK_COLUMNS = (
     _TASK.id, _TASK.run_id, _TASK.path, _TASK.scope, _TASK.node, _TASK.status, _TASK.attempt, _TASK.tries,
     _TASK.held_for, _TASK.due, _TASK.message, _TASK.error, _TASK.worker, _TASK.created_at, _TASK.sent_at,
-    _TASK.first_started_at, _TASK.started_at, _TASK.finished_at,
+    _TASK.first_started_at, _TASK.started_at, _TASK.finished_at, _TASK.signal, _TASK.handler, _TASK.deaths,
 )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ class SqlQueries:
 
     def nodes(self) -> list[NodeCount]:
         """Nodes with outstanding tasks, by name."""
-        counted = select(_TASK.node, _TASK.status, func.count()).where(text(OUTSTANDING))
+        counted = select(_TASK.node, _TASK.status, func.count()).where(text(OUTSTANDING), _TASK.status != "waiting")
         counts: dict[str, Counter[str]] = {}
         for node, status, count in self._rows(counted.group_by(_TASK.node, _TASK.status)):
             counts.setdefault(node, Counter())[status] = count
@@ -120,6 +121,12 @@ class SqlQueries:
             for node, count in sorted(counts.items())
         ]
 
+    def node_infos(self) -> list[tuple[str, bytes, float]]:
+        """Every node ever announced, by name."""
+        node = tables.nodes.c
+        every = select(node.name, node.info, node.announced_at).order_by(node.name)
+        return [(name, info, announced_at) for name, info, announced_at in self._rows(every)]
+
     def run_counts(self) -> dict[str, int]:
         """How many runs have each status."""
         counted = self._rows(select(_RUN.status, func.count()).group_by(_RUN.status).order_by(_RUN.status))
@@ -127,15 +134,35 @@ class SqlQueries:
 
     def dead(self, *, limit: int) -> list[DeadLetter]:
         """Dead letters, newest first."""
-        dead = tables.dead.c
-        newest = select(dead.reason, dead.detail, dead.queue, dead.body, dead.properties, dead.at, dead.run_id)
+        newest = select(*_DEAD_COLUMNS).order_by(tables.dead.c.id.desc()).limit(limit)
+        return [read_dead(row) for row in self._rows(newest)]
+
+    def dead_letter(self, letter_id: int) -> DeadLetter | None:
+        """One dead letter."""
+        found = self._rows(select(*_DEAD_COLUMNS).where(tables.dead.c.id == letter_id))
+        return read_dead(found[0]) if found else None
+
+    def count_dead(self) -> int:
+        """How many dead letters are kept."""
+        count: int = self._rows(select(func.count()).select_from(tables.dead))[0][0]
+        return count
+
+    def commands(self, run_id: str) -> list[tuple[UUID, str, float]]:
+        """Commands that were applied to a run, in the order they came."""
+        command = tables.commands.c
+        found = select(command.id, command.kind, command.at).where(command.run_id == run_id)
         return [
-            DeadLetter(
-                reason.decode(), detail.decode(), queue.decode(), body, properties, at, run_id and run_id.decode()
-            )
-            for reason, detail, queue, body, properties, at, run_id in self._rows(
-                newest.order_by(dead.id.desc()).limit(limit)
-            )
+            (self._database.id_out(command_id), kind, at)
+            for command_id, kind, at in self._rows(found.order_by(command.at, command.id))
+        ]
+
+    def signals(self, run_id: str) -> list[tuple[UUID, str, bytes, float]]:
+        """Signals of a run that nobody has taken yet, in the order they came."""
+        signal = tables.signals.c
+        found = select(signal.id, signal.name, signal.input, signal.at).where(signal.run_id == run_id)
+        return [
+            (self._database.id_out(signal_id), name.decode(), value, at)
+            for signal_id, name, value, at in self._rows(found.order_by(signal.seq))
         ]
 
     def superseded(self, run_id: str) -> list[tuple[UUID, int | None, str, str, float]]:
@@ -147,6 +174,11 @@ class SqlQueries:
             for task_id, attempt, status, reason, at in self._rows(found.order_by(row.id))
         ]
 
+    def archive_offset(self) -> int | None:
+        """The offset of the last log message that was archived."""
+        position: int | None = self._rows(select(tables.archive.c.position).where(tables.archive.c.id == 1))[0][0]
+        return position
+
     def meta(self, key: str) -> str | None:
         """A fact about the store itself."""
         found = self._rows(select(tables.meta.c.value).where(tables.meta.c.key == key))
@@ -156,12 +188,17 @@ class SqlQueries:
         return self._database.select(*self._database.compile(statement))
 
     def _task(self, row: Row) -> TaskRow:
-        task_id, run_id, path, scope, node, status, attempt, tries, held_for, due, message, error, worker, *rest = row
+        (
+            task_id, run_id, path, scope, node, status, attempt, tries, held_for, due, message, error, worker,
+            created_at, sent_at, first_started_at, started_at, finished_at, signal, handler, deaths, *payloads,
+        ) = row  # fmt: skip
         text_of = message.decode() if message else ""
         name = worker.decode() if worker is not None else None
+        waited_for = signal.decode() if signal is not None else None
         return TaskRow(
             self._database.id_out(task_id), run_id, path, scope, node, status, attempt, tries, held_for, due, text_of,
-            error, name, *rest,
+            error, name, created_at, sent_at, first_started_at, started_at, finished_at, waited_for, bool(handler),
+            deaths, *payloads,
         )  # fmt: skip
 
 

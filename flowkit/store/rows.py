@@ -9,7 +9,7 @@ from uuid import UUID
 from flowkit.flow.changes import EndRun, MoveTask, SettleTask
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Task, TaskStatus
 from flowkit.store.database import Row
-from flowkit.store.protocol import EndedRun, Sendable
+from flowkit.store.protocol import DeadLetter, EndedRun, Sendable
 
 OUTSTANDING = "status IN ('held', 'queued', 'running', 'waiting')"  # spelled as in the index: SQLite compares the text
 
@@ -36,6 +36,7 @@ MOVED = (
     "status", "attempt", "tries", "held_for", "due", "error", "sent_at", "first_started_at", "started_at", "worker",
     "deaths", "unsent_since",
 )  # fmt: skip
+DEAD = ("id", "reason", "detail", "queue", "body", "properties", "at", "run_id")
 ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error")
 
 # What the core needs of a row: no payloads
@@ -186,6 +187,22 @@ def read_sendable(row: Row, id_out: IdOut) -> Sendable:
     run_id, task_id, node, attempt, tries, inputs, first_started_at, traceparent = row
     return Sendable(
         run_id, id_out(task_id), node, attempt, tries, inputs or b"{}", first_started_at, _maybe_text(traceparent)
+    )
+
+
+def dead_row(letter: DeadLetter) -> Row:
+    """A new dead letter: ``DEAD`` without the id, which is the database's to give."""
+    return (
+        utf8(letter.reason), utf8(letter.detail), utf8(letter.queue), letter.body, letter.properties, letter.at,
+        _maybe_utf8(letter.run_id),
+    )  # fmt: skip
+
+
+def read_dead(row: Row) -> DeadLetter:
+    """A row of ``DEAD``."""
+    letter_id, reason, detail, queue, body, properties, at, run_id = row
+    return DeadLetter(
+        reason.decode(), detail.decode(), queue.decode(), body, properties, at, _maybe_text(run_id), letter_id
     )
 
 

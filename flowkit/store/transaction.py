@@ -222,21 +222,35 @@ class SqlTransaction:
 
     def add_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters."""
-        columns = ("reason", "detail", "queue", "body", "properties", "at", "run_id")
-        added: list[Row] = [
-            (
-                rows.utf8(letter.reason),
-                rows.utf8(letter.detail),
-                rows.utf8(letter.queue),
-                letter.body,
-                letter.properties,
-                letter.at,
-                None if letter.run_id is None else rows.utf8(letter.run_id),
-            )
-            for letter in letters
-        ]
-        if added:
-            self._database.insert("dead", columns, added)
+        if letters:
+            self._database.insert("dead", rows.DEAD[1:], [rows.dead_row(letter) for letter in letters])
+
+    def take_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Remove dead letters, and return those that were there, in the order of their ids."""
+        if not ids:
+            return []
+        wanted: list[Row] = [(letter_id,) for letter_id in set(ids)]
+        select = f"SELECT {', '.join(f't.{name}' for name in rows.DEAD)} FROM dead AS t"
+        found = sorted(self._database.lookup(select, "dead", ("id",), wanted, lock=True), key=lambda row: row[0])
+        if found:
+            self._database.delete("dead", ("id",), [row[:1] for row in found])
+        return [rows.read_dead(row) for row in found]
+
+    def prune(self, before: float, limit: int) -> int:
+        """Remove runs that ended before ``before``, with all that is kept of them; returns how many.
+
+        Whoever ended before has started before: the index of the list of runs finds the oldest.
+        """
+        ended = self._database.select(
+            "SELECT t.id FROM runs AS t WHERE t.started_at < :before AND t.ended_at < :before "
+            f"ORDER BY t.started_at, t.id LIMIT :limit {self._database.skip_locked}",
+            {"before": before, "limit": limit},
+        )
+        if ended:
+            for table in ("tasks", "scopes", "signals", "commands", "superseded", "logs"):
+                self._database.delete(table, ("run_id",), ended)
+            self._database.delete("runs", ("id",), ended)
+        return len(ended)
 
     def archive_claim(self, owner: str, now: float, lease: float) -> bool:
         """Be the one archiver, for ``lease`` seconds from now."""
