@@ -63,7 +63,7 @@ async def cut(broker: Broker) -> None:
     links = [broker._durable, broker._transient, broker._shared, *(one._link for one in broker._consumers)]
     for link in links:
         if link._connection is not None:
-            link._connection._writer_task.cancel()
+            link._connection.underlay._writer_task.cancel()
 
 
 async def gather(consumer: Consumer, count: int) -> list[Delivery]:

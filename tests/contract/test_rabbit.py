@@ -6,7 +6,8 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import aiormq
 import pytest
@@ -128,7 +129,7 @@ async def test_publishing_and_consuming_go_on_through_restarts(
 ) -> None:
     consumer = broker.consume(topology.results, prefetch=50)
     seen, confirmed = set[bytes](), set[bytes]()
-    stop = asyncio.Event()
+    stop, published = asyncio.Event(), asyncio.Event()
 
     async def publish() -> None:
         number = 0
@@ -139,13 +140,13 @@ async def test_publishing_and_consuming_go_on_through_restarts(
             number += 20
 
     async def consume() -> None:
-        while not (stop.is_set() and confirmed <= seen):
+        while not (published.is_set() and confirmed <= seen):
             got = await consumer.receive(100)
             seen.update(one.body for one in got)
             await consumer.ack(got)
 
     async with asyncio.timeout(100), asyncio.TaskGroup() as group:
-        group.create_task(publish())
+        publishing = group.create_task(publish())
         group.create_task(consume())
         for end in (private_rabbitmq.stop, private_rabbitmq.kill):
             before = len(confirmed)
@@ -158,7 +159,9 @@ async def test_publishing_and_consuming_go_on_through_restarts(
         before = len(confirmed)
         await until(lambda: len(confirmed) > before + 100)
         stop.set()
-        await broker.publish([result(topology, b"last")])
+        await publishing
+        published.set()
+        await broker.publish([result(topology, b"last")])  # wakes the consumer
     assert confirmed <= seen
     assert consumer.reconnects == 2
 
@@ -167,7 +170,7 @@ async def test_a_connection_that_went_silent_is_noticed_and_made_again(
     private_rabbitmq: RabbitMQ, topology: Topology, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("flowkit.broker.rabbit.link.WATCH", 0.3)
-    monkeypatch.setattr("flowkit.broker.rabbit.link.CLOSE", 0.3)
+    monkeypatch.setattr("flowkit.broker.rabbit.connection.CLOSE", 0.3)
     async with Proxy(private_rabbitmq.port) as proxy:
         broker = RabbitBroker(f"amqp://guest:guest@127.0.0.1:{proxy.port}/")
         await broker.connect(timeout=10)
@@ -198,6 +201,56 @@ async def test_a_consumer_left_deaf_by_a_queue_that_was_swapped_hears_again(
     await broker.publish([result(topology, b"heard")])
     async with asyncio.timeout(20):
         assert (await consumer.receive(1))[0].body == b"heard"
+
+
+async def test_a_login_that_is_refused_later_ends_in_an_error_for_all_who_wait(
+    private_rabbitmq: RabbitMQ, broker: RabbitBroker, topology: Topology, caplog: pytest.LogCaptureFixture
+) -> None:
+    user = topology.namespace
+    private_rabbitmq.ctl("add_user", user, "before")
+    private_rabbitmq.ctl("set_permissions", user, ".*", ".*", ".*")
+    ours = RabbitBroker(f"amqp://{user}:before@127.0.0.1:{private_rabbitmq.port}/", refusal_patience=0.5)
+    await ours.connect(timeout=10)
+    consumer = ours.consume(topology.results, prefetch=5)
+    await consumer.wait_connected()
+    async with asyncio.TaskGroup() as group:
+        receiving = group.create_task(given_up(consumer.receive(1)))
+        await asyncio.to_thread(private_rabbitmq.ctl, "change_password", user, "after")
+        await asyncio.to_thread(private_rabbitmq.close_connections)
+        publishing = group.create_task(given_up(ours.publish([result(topology)])))
+    for error in (receiving.result(), publishing.result()):
+        assert (error.why, error.final) == ("login refused", True)
+    assert not ours.connected
+    assert not consumer.connected
+    assert "link_given_up" in {getattr(record, "action", "") for record in caplog.records}
+    await ours.close()
+
+
+async def given_up(waiting: Coroutine[Any, Any, object]) -> BrokerUnreachable:
+    async with asyncio.timeout(20):
+        with pytest.raises(BrokerUnreachable) as caught:
+            await waiting
+    return caught.value
+
+
+async def test_a_missing_queue_that_appears_takes_no_connection_down(
+    broker: RabbitBroker, topology: Topology, caplog: pytest.LogCaptureFixture
+) -> None:
+    queue = topology.tasks("late")  # a quorum queue: consumed while it is being made, it crashes RabbitMQ's channel
+    other = broker.consume(topology.results, prefetch=1)
+    await other.wait_connected()
+    caplog.set_level(logging.DEBUG, "flowkit.broker.rabbit.consumer")
+    for _ in range(5):
+        caplog.clear()
+        consumers = [broker.consume(queue, prefetch=1) for _ in range(4)]
+        await until(lambda: sum("NOT_FOUND" in record.message for record in caplog.records) == 4)
+        await broker.declare([queue])
+        for one in consumers:
+            async with asyncio.timeout(10):
+                await one.wait_connected()
+            await one.close()
+        await broker.delete(queue.name)
+    assert other.reconnects == 0
 
 
 async def test_an_alarm_is_seen_and_publishing_waits_for_its_end(

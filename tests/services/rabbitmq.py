@@ -23,6 +23,22 @@ import pytest
 BIN = Path("/usr/lib/rabbitmq/bin")
 INSTALL = "apt-get update && apt-get install -y --no-install-recommends rabbitmq-server"
 IMAGE = "rabbitmq:4"
+# Reads "begin PID" and "end PID", and when nothing can come any more, since the tests have ended in whatever way
+# (kill -9 too), ends the process groups that are left.
+KEEPER = """
+import os, shutil, signal, sys
+left = set()
+for line in sys.stdin:
+    word, group = line.split()
+    (left.add if word == "begin" else left.discard)(int(group))
+for group in left:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+if left:
+    shutil.rmtree(sys.argv[1], ignore_errors=True)
+"""
 
 
 class RabbitMQ:
@@ -34,6 +50,7 @@ class RabbitMQ:
         self._home = Path(tempfile.mkdtemp(prefix="flowkit-rabbitmq-"))
         self._server: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
+        self._keeper: subprocess.Popen[str] | None = None
         (self._home / "plugins").write_text("[].\n")
         (self._home / "rabbitmq.conf").write_text("loopback_users = none\nlog.file.level = warning\n")
 
@@ -44,6 +61,11 @@ class RabbitMQ:
 
     def start(self, timeout: float = 60) -> None:
         """Start it and wait until it takes connections; ``timeout`` in seconds."""
+        if self._keeper is None:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-c", KEEPER, str(self._home)],
+                stdin=subprocess.PIPE, text=True, bufsize=1, start_new_session=True,
+            )  # fmt: skip
         if self._epmd is None:
             self._epmd = self._run(["epmd", "-port", str(self._epmd_port), "-address", "127.0.0.1"])
         # Debian's wrapper in /usr/sbin changes the user; the script itself runs as whoever calls it.
@@ -95,15 +117,26 @@ class RabbitMQ:
             if self._epmd is not None:
                 self._epmd.kill()
                 self._epmd.wait()
+                self._keep("end", self._epmd)
                 self._epmd = None
+            if self._keeper is not None:
+                self._keeper.communicate()
+                self._keeper = None
             shutil.rmtree(self._home, ignore_errors=True)
 
     def _run(self, command: list[str]) -> subprocess.Popen[bytes]:
         with (self._home / "output").open("ab") as output:
-            return subprocess.Popen(
+            started = subprocess.Popen(
                 command, env=self._environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL,
                 cwd=self._home, start_new_session=True,
             )  # fmt: skip
+        self._keep("begin", started)
+        return started
+
+    def _keep(self, word: str, process: subprocess.Popen[bytes]) -> None:
+        assert self._keeper is not None
+        assert self._keeper.stdin is not None
+        self._keeper.stdin.write(f"{word} {process.pid}\n")
 
     def _end(self, how: signal.Signals) -> None:
         """Signal the session of the server: the shell that started it, the emulator and its port programs."""
@@ -117,6 +150,7 @@ class RabbitMQ:
         except subprocess.TimeoutExpired:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait(10)
+        self._keep("end", server)
 
     def _environment(self) -> dict[str, str]:
         home = str(self._home)

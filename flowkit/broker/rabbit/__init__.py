@@ -1,7 +1,6 @@
-"""RabbitMQ: the only room that imports the AMQP client library.
+"""RabbitMQ: the only room that imports aio-pika, and aiormq below it.
 
-The library is aiormq, the engine of aio-pika. aio-pika's own objects are left out: they know nothing of batches, and
-its robust connection never recovers from a queue that came back with other arguments.
+Which of the two is used where, and why: docs/decisions/0006-aio-pika-and-its-underlay.md
 """
 
 import logging
@@ -10,6 +9,7 @@ from flowkit.broker.rabbit.broker import RabbitBroker
 
 __all__ = ["RabbitBroker"]
 
-# It logs every attempt to connect that fails and every channel the broker closes. The links here say the same once,
+# They log every attempt to connect that fails and every channel the broker closes. The links here say the same once,
 # with a stable name and without a traceback.
-logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+for library in ("aio_pika", "aiormq"):
+    logging.getLogger(library).setLevel(logging.CRITICAL)

@@ -7,14 +7,15 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-import aiormq
+from aiormq.abc import AbstractChannel as UnderlayChannel
 
 from flowkit.broker.address import check, mask
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
 from flowkit.broker.rabbit import declare
+from flowkit.broker.rabbit.connection import close_channel, open_underlay_channel
 from flowkit.broker.rabbit.consumer import RabbitConsumer
 from flowkit.broker.rabbit.faults import LinkLost
-from flowkit.broker.rabbit.link import Link, close_channel, open_channel, pauses
+from flowkit.broker.rabbit.link import Link, pauses
 from flowkit.broker.rabbit.publisher import Publisher
 from flowkit.errors import PublishError, UsageError
 from flowkit.wire.topology import Exchange, Part, Queue
@@ -32,11 +33,20 @@ class RabbitBroker:
         url: ``amqp://user:password@host:port/virtual-host``, or ``amqps://``.
         heartbeat: seconds between heartbeats.
         max_message_bytes: the size limit of a body.
+        refusal_patience: seconds. When it has refused the login (or has no such virtual host) for so long, whoever
+            publishes or receives gets ``BrokerUnreachable``: better no worker than a deaf one.
     """
 
-    def __init__(self, url: str, *, heartbeat: float = 15, max_message_bytes: int = MAX_MESSAGE_BYTES) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        heartbeat: float = 15,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        refusal_patience: float = 30,
+    ) -> None:
         check(url)
-        self._address, self._heartbeat = url, heartbeat
+        self._address, self._heartbeat, self._refusal_patience = url, heartbeat, refusal_patience
         self._durable, self._transient, self._shared = (self._link(what) for what in ("publish", "signal", "consume"))
         user = unquote(urlsplit(url).username or "") or None
         self._publisher = Publisher(self._durable, user=user, limit=max_message_bytes)
@@ -64,7 +74,7 @@ class RabbitBroker:
 
     async def server_version(self) -> str:
         """What the broker says it is, such as ``3.13.7``; empty when it does not say."""
-        said = (await self._durable.connection()).server_properties.get("version", b"")
+        said = (await self._durable.connection()).underlay.server_properties.get("version", b"")
         return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
 
     async def wait_connected(self) -> None:
@@ -131,14 +141,19 @@ class RabbitBroker:
         await asyncio.gather(*(link.close() for link in (self._durable, self._transient, self._shared)))
 
     def _link(self, what: str) -> Link:
-        return Link(self._address, name=f"flowkit {what}", heartbeat=self._heartbeat)
+        return Link(
+            self._address,
+            name=f"flowkit {what}",
+            heartbeat=self._heartbeat,
+            refusal_patience=self._refusal_patience,
+        )
 
-    async def _ask(self, question: Callable[[aiormq.Channel], Awaitable[Answer]]) -> Answer:
+    async def _ask(self, question: Callable[[UnderlayChannel], Awaitable[Answer]]) -> Answer:
         """Ask on a channel of its own, again after a lost connection."""
         waits = pauses(most=1.0)
         while True:
             try:
-                channel = await open_channel(await self._durable.connection(), confirms=False)
+                channel = await open_underlay_channel(await self._durable.connection())
                 try:
                     return await question(channel)
                 finally:

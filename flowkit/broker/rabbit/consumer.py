@@ -6,22 +6,31 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import aiormq
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq import ChannelAccessRefused
+from aiormq.abc import AbstractChannel as UnderlayChannel
 from aiormq.abc import DeliveredMessage
 
 from flowkit.broker.change import Change
 from flowkit.broker.protocol import Delivery
-from flowkit.broker.rabbit.declare import declare
+from flowkit.broker.rabbit.connection import CLOSE, close_channel, open_channel, open_underlay_channel
+from flowkit.broker.rabbit.declare import declare, inspect
 from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard
-from flowkit.broker.rabbit.link import CLOSE, Link, close_channel, open_channel, pauses
-from flowkit.errors import AccessRefused, FlowKitError, Refused
+from flowkit.broker.rabbit.link import Link, pauses
+from flowkit.errors import AccessRefused, BrokerUnreachable, FlowKitError, Refused
 from flowkit.wire.topology import Queue
 
 # A quorum queue that is deleted and declared again within milliseconds leaves its consumers deaf, without a word
-# (RabbitMQ 3.10). So one that hears nothing for this many seconds, and holds nothing, opens a new channel.
+# (RabbitMQ 3.10): what it shall hear counts as delivered. So one that hears nothing for this many seconds, and holds
+# nothing, opens a new channel.
 QUIET = 30.0
+# RabbitMQ 3.10 shows a quorum queue before it is ready, and who consumes it then takes the whole connection down with
+# INTERNAL_ERROR. So a queue that was missing is only looked at, which does no harm, and left alone for this long (s).
+SETTLE = 0.3
 SESSION = 1 << 40  # a tag is session * SESSION + AMQP's delivery tag: those of dead channels are recognised by it
 logger = logging.getLogger(__name__)
 
@@ -44,7 +53,9 @@ class RabbitConsumer:
         self._prefetch, self._allowed = prefetch, prefetch
         self._slow_start = "x-delivery-limit" in dict(queue.arguments)
         self._offset, self._stuck_at = offset, offset
-        self._channel: aiormq.Channel | None = None  # while deliveries can arrive or be acknowledged
+        # While deliveries can arrive or be acknowledged. aio-pika's underlay does both: aio-pika itself has no word for
+        # acknowledging a prefix or for a consumer that the broker has cancelled, and makes a second task per message.
+        self._channel: UnderlayChannel | None = None
         self._consumer_tag: str | None = None
         self._session = self._newest = 0
         self._arrived: deque[Delivery] = deque()
@@ -99,7 +110,7 @@ class RabbitConsumer:
                     await channel.basic_ack(together[-1], multiple=True, wait=False)
                 for tag in sorted(done.difference(together)):
                     await channel.basic_ack(tag, wait=False)
-        except (LinkLost, aiormq.ChannelClosed):
+        except (LinkLost, ChannelClosed):
             return  # they will be delivered again
         if self._allowed < self._prefetch:
             self._allowed = min(self._prefetch, self._allowed << min(len(tags), 20))
@@ -117,7 +128,7 @@ class RabbitConsumer:
             with guard():
                 for tag in tags:
                     await channel.basic_nack(tag, requeue=True, wait=False)
-        except (LinkLost, aiormq.ChannelClosed):
+        except (LinkLost, ChannelClosed):
             return
 
     async def stop(self) -> None:
@@ -130,7 +141,7 @@ class RabbitConsumer:
                     with guard():
                         async with asyncio.timeout(CLOSE):
                             await channel.basic_cancel(tag)
-                except (LinkLost, aiormq.ChannelClosed, TimeoutError):
+                except (LinkLost, ChannelClosed, TimeoutError):
                     pass
             self._consumer_tag = None
             self._look.set()
@@ -175,49 +186,67 @@ class RabbitConsumer:
             except LinkClosed:
                 await self.stop()
                 return
+            except BrokerUnreachable as error:
+                self._fail(error)
+                return
             except LinkLost:
                 await asyncio.sleep(next(waits))
                 continue
+            missing = False
             try:
                 await self._serve(channel)
                 continue
             except (AccessRefused, Refused) as error:
-                self._error = error
-                self._tell()
+                self._fail(error)
                 return
-            except (LinkLost, aiormq.ChannelClosed) as error:
+            except (LinkLost, ChannelClosed) as error:
                 if self.connected:
                     self._lost(error)
                     waits = pauses(most=1.0)
                 else:
                     logger.debug("queue %s: %s", self._queue.name, error)
+                missing = self._cancelled or isinstance(error, ChannelNotFoundEntity)
             finally:
                 self._end_session()
                 await self._let_go(channel)
             await asyncio.sleep(next(waits))
+            if missing and not self._queue.exclusive:
+                await self._appearance()
 
-    async def _serve(self, channel: aiormq.Channel) -> None:
+    async def _appearance(self) -> None:
+        """Wait until the queue is there and ready to be consumed; whatever goes wrong is met again by consuming."""
+        waits = pauses(most=1.0)
+        try:
+            while True:
+                channel = await open_underlay_channel(await self._link.connection())
+                try:
+                    state = await inspect(channel, self._queue.name)
+                finally:
+                    await close_channel(channel)
+                if state is not None:
+                    await asyncio.sleep(SETTLE)
+                    return
+                await asyncio.sleep(next(waits))
+        except (LinkLost, ChannelClosed, FlowKitError):
+            pass
+
+    def _fail(self, error: FlowKitError) -> None:
+        """It cannot be consumed, and trying again cannot help: whoever receives gets the reason."""
+        self._error = error
+        self._tell()
+
+    async def _serve(self, channel: AbstractChannel) -> None:
         """Consume, and when stopped stay for acknowledgements; raise when the channel or the queue is gone.
 
         Returns when it has been so quiet that a new channel is in order.
         """
         self._session += 1
-        self._channel, self._cancelled = channel, False
-        channel.on_consumer_cancel_callbacks.add(self._on_cancel)
-        closing = channel.closing
+        underlay = await channel.get_underlay_channel()
+        self._channel, self._cancelled = underlay, False
+        underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
+        closing = underlay.closing
         try:
-            try:
-                if self._queue.exclusive:
-                    await declare(channel, self._queue)
-                granted = await self._consume(channel)
-            except aiormq.ChannelAccessRefused as error:
-                raise AccessRefused(f"queue {self._queue.name!r} may not be consumed: {error}") from None
-            except aiormq.ChannelPreconditionFailed as error:
-                raise Refused(f"queue {self._queue.name!r} cannot be consumed: {error}") from None
-            if self._was_lost:
-                self.reconnects += 1
-            self._was_lost = False
-            self._change.notify()
+            granted = await self._begin(channel)
             while True:
                 newest = self._newest
                 changed = await self._first(closing)
@@ -233,10 +262,26 @@ class RabbitConsumer:
                     return
                 if granted < self._allowed:
                     with guard():
-                        await channel.basic_cancel(self._consumer_tag)
+                        await underlay.basic_cancel(self._consumer_tag)
                     granted = await self._consume(channel)
         finally:
             closing.cancel()
+
+    async def _begin(self, channel: AbstractChannel) -> int:
+        """Consume for the first time on a channel; return the prefetch."""
+        try:
+            if self._queue.exclusive:
+                await declare(channel, self._queue)
+            granted = await self._consume(channel)
+        except ChannelAccessRefused as error:
+            raise AccessRefused(f"queue {self._queue.name!r} may not be consumed: {error}") from None
+        except ChannelPreconditionFailed as error:
+            raise Refused(f"queue {self._queue.name!r} cannot be consumed: {error}") from None
+        if self._was_lost:
+            self.reconnects += 1
+        self._was_lost = False
+        self._change.notify()
+        return granted
 
     async def _first(self, closing: asyncio.Future[Any]) -> bool:
         """Wait for the end of the channel, or for a reason to look; return whether there was any in good time."""
@@ -248,7 +293,7 @@ class RabbitConsumer:
         self._look.clear()
         return bool(done)
 
-    async def _consume(self, channel: aiormq.Channel) -> int:
+    async def _consume(self, channel: AbstractChannel) -> int:
         """Consume with the prefetch allowed now, which is returned: a consumer keeps the one it was made with.
 
         What an earlier consumer of this channel holds does not count, so while a prefetch grows up to twice as much may
@@ -257,9 +302,12 @@ class RabbitConsumer:
         granted = self._allowed
         arguments: dict[str, Any] = {"x-stream-offset": self._offset if self._offset is not None else "next"}
         with guard():
-            await channel.basic_qos(prefetch_count=granted)
-            begun = await channel.basic_consume(
-                self._queue.name, self._on_message, arguments=arguments if self._queue.stream else None
+            await channel.set_qos(granted)
+            underlay = await channel.get_underlay_channel()
+            begun = await underlay.basic_consume(
+                self._queue.name,
+                partial(self._on_message, self._session),
+                arguments=arguments if self._queue.stream else None,
             )
         self._consumer_tag = begun.consumer_tag
         return granted
@@ -269,8 +317,10 @@ class RabbitConsumer:
         self._cancelled = True
         self._look.set()
 
-    async def _on_message(self, message: DeliveredMessage) -> None:
+    async def _on_message(self, session: int, message: DeliveredMessage) -> None:
         """Only enqueue: when the channel dies, whatever runs in here is cancelled."""
+        if session != self._session or self._channel is None:
+            return  # late, from a channel that is gone: it will come again
         tag = message.delivery_tag or 0
         headers: dict[str, Any] = dict(message.header.properties.headers or {})
         offset = headers.pop("x-stream-offset", None)
@@ -324,13 +374,13 @@ class RabbitConsumer:
             self._arrived.clear()
         self._change.notify()
 
-    async def _let_go(self, channel: aiormq.Channel) -> None:
+    async def _let_go(self, channel: AbstractChannel) -> None:
         """Give back what is unacknowledged by closing the channel, and end an exclusive queue."""
         if self._queue.exclusive and not channel.is_closed:
             try:
                 with guard():
                     async with asyncio.timeout(CLOSE):
                         await channel.queue_delete(self._queue.name)
-            except (LinkLost, TimeoutError, aiormq.ChannelClosed):
+            except (LinkLost, TimeoutError, ChannelClosed):
                 pass
         await close_channel(channel)

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import aiormq
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aiormq import ChannelAccessRefused
+from aiormq.abc import AbstractChannel as UnderlayChannel
 
 from flowkit.broker.protocol import QueueState
+from flowkit.broker.rabbit.connection import close_channel, open_channel
 from flowkit.broker.rabbit.faults import guard, refused
-from flowkit.broker.rabbit.link import Link, close_channel, open_channel
+from flowkit.broker.rabbit.link import Link
 from flowkit.errors import AccessRefused, NotFound
 from flowkit.wire.topology import Exchange, Part
 
 
-async def declare(channel: aiormq.Channel, part: Part) -> None:
+async def declare(channel: AbstractChannel, part: Part) -> None:
     """Declare one part; after any error the broker has closed the channel.
 
     Raises:
         LinkLost
-        aiormq.ChannelAccessRefused, aiormq.ChannelNotFoundEntity, aiormq.ChannelLockedResource
+        ChannelClosed: 403, 404 and 405.
         Refused: it stands there with other arguments.
     """
     try:
         with guard():
             if isinstance(part, Exchange):
-                await channel.exchange_declare(part.name, exchange_type=part.kind, durable=True)
+                await channel.declare_exchange(part.name, part.kind, durable=True)
                 return
-            await channel.queue_declare(
+            queue = await channel.declare_queue(
                 part.name, durable=not part.exclusive, exclusive=part.exclusive, arguments=dict(part.arguments)
             )
             for binding in part.bindings:
-                await channel.queue_bind(part.name, binding.exchange, binding.key)
-    except aiormq.ChannelPreconditionFailed as error:
+                await queue.bind(binding.exchange, binding.key)
+    except ChannelPreconditionFailed as error:
         raise refused(part, error) from None
 
 
@@ -53,45 +57,45 @@ async def declare_all(link: Link, parts: list[Part], forbidden: list[Part]) -> N
                 channel = await open_channel(await link.connection(), confirms=False)
             try:
                 await declare(channel, parts[0])
-            except aiormq.ChannelAccessRefused:
+            except ChannelAccessRefused:
                 forbidden.append(parts[0])
-            except aiormq.ChannelNotFoundEntity as error:
+            except ChannelNotFoundEntity as error:
                 raise NotFound("exchange", str(error), f"Queue {parts[0].name!r} is to be bound to it.") from None
             parts.pop(0)
     finally:
         await close_channel(channel)
 
 
-async def inspect(channel: aiormq.Channel, queue: str) -> QueueState | None:
+async def inspect(channel: UnderlayChannel, queue: str) -> QueueState | None:
     """Look at a queue without changing it; None when it does not exist."""
     try:
         with guard():
             found = await channel.queue_declare(queue, passive=True)
-    except aiormq.ChannelNotFoundEntity:
+    except ChannelNotFoundEntity:
         return None
-    except aiormq.ChannelAccessRefused as error:
+    except ChannelAccessRefused as error:
         raise AccessRefused(str(error)) from None
     return QueueState(found.message_count or 0, found.consumer_count or 0)
 
 
-async def exists(channel: aiormq.Channel, exchange: Exchange) -> bool:
+async def exists(channel: UnderlayChannel, exchange: Exchange) -> bool:
     """Whether an exchange exists."""
     try:
         with guard():
             await channel.exchange_declare(exchange.name, exchange_type=exchange.kind, passive=True)
-    except aiormq.ChannelNotFoundEntity:
+    except ChannelNotFoundEntity:
         return False
-    except aiormq.ChannelAccessRefused as error:
+    except ChannelAccessRefused as error:
         raise AccessRefused(str(error)) from None
     return True
 
 
-async def delete(channel: aiormq.Channel, queue: str) -> None:
+async def delete(channel: UnderlayChannel, queue: str) -> None:
     """Delete a queue with all that is in it."""
     try:
         with guard():
             await channel.queue_delete(queue)
-    except aiormq.ChannelNotFoundEntity:
+    except ChannelNotFoundEntity:
         pass
-    except aiormq.ChannelAccessRefused as error:
+    except ChannelAccessRefused as error:
         raise AccessRefused(str(error)) from None

@@ -26,7 +26,7 @@ class LinkClosed(FlowKitError):
 
 @contextmanager
 def guard() -> Iterator[None]:
-    """Turn what aiormq raises when a connection dies into ``LinkLost``; answers of the broker pass as they are.
+    """Turn what the library raises when a connection dies into ``LinkLost``; answers of the broker pass as they are.
 
     A dying connection fails its callers with whatever killed it: an error of decoding, a bare ``Exception``, even a
     ``CancelledError`` that nobody sent, which is told from a real one by the count of cancel requests.

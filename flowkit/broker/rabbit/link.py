@@ -12,18 +12,18 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
-import aiormq
+import aio_pika
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelClosed
 from yarl import URL
 
 from flowkit.broker.address import mask
 from flowkit.broker.change import Change
-from flowkit.broker.rabbit.door import Door
-from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard, poisonous, unreachable
+from flowkit.broker.rabbit.connection import OPEN, Connection, abandon, open_channel
+from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard, poisonous
 from flowkit.errors import BrokerUnreachable
 
-CONNECT = 10.0  # seconds for a connection to be made
 WATCH = 5.0  # seconds between looks at a quiet connection, and for each look to be answered
-CLOSE = 3.0  # seconds for a polite end: closing can deadlock (aiormq#83)
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +43,10 @@ class Link:
         url: the address, with the password.
         name: what the broker's connection list shows, such as ``flowkit publish``.
         heartbeat: seconds.
+        refusal_patience: seconds of nothing but refusals (login, virtual host) after which it gives up for good.
     """
 
-    def __init__(self, url: str, *, name: str, heartbeat: float) -> None:
+    def __init__(self, url: str, *, name: str, heartbeat: float, refusal_patience: float) -> None:
         address = URL(url)
         asked = {"heartbeat": str(max(1, round(heartbeat)))} if "heartbeat" not in address.query else {}
         self._url = address.update_query(asked)
@@ -54,9 +55,9 @@ class Link:
             "product": "FlowKit",
             "version": version("flowkit-mq"),
         }
-        self._shown, self._name = mask(url), name
+        self._shown, self._name, self._refusal_patience = mask(url), name, refusal_patience
         self._task: asyncio.Task[None] | None = None
-        self._connection: aiormq.Connection | None = None
+        self._connection: Connection | None = None
         self.change = Change()
         self.generation = 0
         self.trouble: BrokerUnreachable | None = None  # why the last attempt to connect failed
@@ -65,19 +66,25 @@ class Link:
     @property
     def up(self) -> bool:
         """Whether the connection stands, and the broker takes messages on it."""
-        return self._connection is not None and not blocked(self._connection)
+        return self._connection is not None and not self._connection.blocked
 
     def start(self) -> None:
-        """Begin to connect, and never stop until ``close``."""
+        """Begin to connect, and never stop until ``close`` or until it is refused for good."""
         if self._task is None:
             self._task = asyncio.create_task(self._run(), name=self._name)
-            self._task.add_done_callback(lambda _: self.change.notify())
+            self._task.add_done_callback(self._ended)
 
-    async def connection(self) -> aiormq.Connection:
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # seen: all who wait for the link get it, and there may be nobody
+        self.change.notify()
+
+    async def connection(self) -> Connection:
         """The connection, as soon as it stands.
 
         Raises:
             LinkClosed: ``close`` was called.
+            BrokerUnreachable: it was refused for too long.
         """
         self.start()
         while self._connection is None:
@@ -85,18 +92,18 @@ class Link:
             await self.change.wait()
         return self._connection
 
-    async def unblocked(self) -> aiormq.Connection:
+    async def unblocked(self) -> Connection:
         """The connection, as soon as it stands and the broker takes messages on it."""
         while True:
             connection = await self.connection()
-            if not blocked(connection):
+            if not connection.blocked:
                 return connection
-            ready, gone = asyncio.ensure_future(connection.ready()), connection.closing
+            # aio-pika has no word for an alarm, so it is the underlay that is asked and waited for.
+            ready, gone = asyncio.ensure_future(connection.underlay.ready()), connection.underlay.closing
             try:
                 await asyncio.wait((ready, gone), return_when=asyncio.FIRST_COMPLETED)
             finally:
                 ready.cancel()
-                gone.cancel()
 
     async def attempt(self, timeout: float) -> None:
         """Connect within ``timeout`` seconds, or say why not.
@@ -131,23 +138,25 @@ class Link:
             raise LinkClosed("the broker was closed")
 
     async def _run(self) -> None:
-        waits = pauses()
+        waits, refused_since = pauses(), None
         while True:
+            began = asyncio.get_running_loop().time()
             try:
-                connection = await self._open()
+                connection = await aio_pika.connect(
+                    self._url, client_properties=self._properties, connection_class=Connection, timeout=OPEN
+                )
             except BrokerUnreachable as trouble:
-                if self.trouble is None or self.trouble.why != trouble.why:
-                    logger.warning("%s: %s", self._name, trouble, extra={"action": "link_refused", "link": self._name})
-                self.trouble = trouble
-                self.change.notify()
+                refused_since = (refused_since or began) if trouble.final else None
+                self._note(trouble)
+                if refused_since is not None and began - refused_since > self._refusal_patience:
+                    logger.error(  # noqa: TRY400 - the reason has been said, and a traceback says less
+                        "%s gives up", self._name, extra={"action": "link_given_up", "link": self._name}
+                    )
+                    raise
                 await asyncio.sleep(next(waits))
                 continue
-            if self.generation:
-                logger.info("%s is back", self._name, extra={"action": "link_back", "link": self._name})
-            self._connection, self.trouble = connection, None
-            self.generation += 1
-            self.change.notify()
-            since = asyncio.get_running_loop().time()
+            refused_since = None
+            since = self._take(connection)
             try:
                 why = await self._watch(connection)
             finally:
@@ -160,90 +169,49 @@ class Link:
                 waits = pauses()
             await asyncio.sleep(next(waits))
 
-    async def _open(self) -> aiormq.Connection:
-        door = Door(self._url.scheme)
-        connection = aiormq.Connection(self._url, client_properties=self._properties, transport_factory=door)
-        try:
-            async with asyncio.timeout(CONNECT):
-                with guard():
-                    await connection.connect()
-        except TimeoutError as error:
-            raise unreachable(self._shown, error, door.heard) from None
-        except LinkLost as error:
-            raise unreachable(self._shown, error.__cause__ or error, door.heard) from error
-        return connection
+    def _note(self, trouble: BrokerUnreachable) -> None:
+        """An attempt has failed; the same reason is said once."""
+        if self.trouble is None or self.trouble.why != trouble.why:
+            logger.warning("%s: %s", self._name, trouble, extra={"action": "link_refused", "link": self._name})
+        self.trouble = trouble
+        self.change.notify()
 
-    async def _watch(self, connection: aiormq.Connection) -> str:
-        """Return why the connection is lost; a half-open one is found by asking it for a channel now and then."""
-        closing, loop = connection.closing, asyncio.get_running_loop()
-        try:
-            while True:
-                await asyncio.wait((closing,), timeout=WATCH)
-                if closing.done():
-                    error = None if closing.cancelled() else closing.exception()
-                    self.poisoned = poisonous(error)
-                    return repr(error)
-                if blocked(connection):
-                    continue  # the broker does not read from it now, so it cannot answer; heartbeats still watch
-                asked = loop.time()
-                try:
-                    async with asyncio.timeout(WATCH):
-                        await close_channel(await open_channel(connection, confirms=False))
-                except TimeoutError:
-                    if loop.time() - asked < 1.2 * WATCH:  # longer: it was this loop that stood still
-                        self.poisoned = False
-                        return f"no answer in {WATCH:g} s"
-                except LinkLost as error:
+    def _take(self, connection: Connection) -> float:
+        """An attempt has succeeded; return when."""
+        if self.generation:
+            logger.info("%s is back", self._name, extra={"action": "link_back", "link": self._name})
+        self._connection, self.trouble = connection, None
+        self.generation += 1
+        self.change.notify()
+        return asyncio.get_running_loop().time()
+
+    async def _watch(self, connection: Connection) -> str:
+        """Return why the connection is lost; a half-open one is found by asking it something now and then."""
+        # aio-pika's close_callbacks stay silent on a connection that is closed already; this future does not.
+        closing, loop = connection.underlay.closing, asyncio.get_running_loop()
+        channel: AbstractChannel | None = None
+        while True:
+            await asyncio.wait((closing,), timeout=WATCH)
+            if closing.done():
+                error = None if closing.cancelled() else closing.exception()
+                self.poisoned = poisonous(error)
+                return repr(error)
+            if connection.blocked:
+                continue  # the broker does not read from it now, so it cannot answer; heartbeats still watch
+            asked = loop.time()
+            try:
+                async with asyncio.timeout(WATCH):
+                    channel = channel or await open_channel(connection, confirms=False)
+                    with guard():
+                        await channel.set_qos(1)  # nobody consumes on it: a question without consequences
+            except TimeoutError:
+                channel = None  # closed by the question that was broken off
+                if loop.time() - asked < 1.2 * WATCH:  # longer: it was this loop that stood still
                     self.poisoned = False
-                    return str(error)
-        finally:
-            closing.cancel()
-
-
-def blocked(connection: aiormq.Connection) -> bool:
-    """Whether the broker has blocked this connection because of an alarm.
-
-    aiormq tells only who waits for the end of it, so this takes the first step of that wait and no second one.
-    """
-    wait = connection.ready().__await__()
-    try:
-        next(wait)
-    except StopIteration:
-        return False
-    wait.close()
-    return True
-
-
-async def open_channel(connection: aiormq.Connection, *, confirms: bool) -> aiormq.Channel:
-    """Open a channel; messages without a queue raise on it.
-
-    Raises:
-        LinkLost
-    """
-    with guard():
-        channel = await connection.channel(publisher_confirms=confirms, on_return_raises=True)
-        assert isinstance(channel, aiormq.Channel)
-        return channel
-
-
-async def close_channel(channel: aiormq.Channel) -> None:
-    """Close a channel within 3 s, or leave it to the end of its connection."""
-    try:
-        async with asyncio.timeout(CLOSE):
-            with guard():
-                await channel.close()
-    except (LinkLost, TimeoutError, aiormq.ChannelClosed):
-        pass
-
-
-async def abandon(connection: aiormq.Connection) -> None:
-    """Close a connection within 3 s, or leave it to its fate."""
-    try:
-        async with asyncio.timeout(CLOSE):
-            with guard():
-                await connection.close()
-    except (LinkLost, TimeoutError):
-        pass
+                    return f"no answer in {WATCH:g} s"
+            except (LinkLost, ChannelClosed) as error:
+                self.poisoned = False
+                return str(error)
 
 
 async def _nothing() -> None:

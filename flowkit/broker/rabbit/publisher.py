@@ -9,12 +9,15 @@ import struct
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
-import aiormq
-from aiormq import spec
+from aio_pika import DeliveryMode, Message
+from aio_pika.abc import AbstractChannel, AbstractExchange
+from aio_pika.exceptions import ChannelClosed, DeliveryError
+from aio_pika.exceptions import PublishError as Returned
 
 from flowkit.broker.protocol import Outgoing
+from flowkit.broker.rabbit.connection import Connection, close_channel, open_channel
 from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard
-from flowkit.broker.rabbit.link import Link, close_channel, open_channel, pauses
+from flowkit.broker.rabbit.link import Link, pauses
 from flowkit.errors import NotSent, PublishError, TooLarge, Unroutable
 
 PATIENCE = 5.0  # seconds that transient messages wait for their confirms
@@ -36,7 +39,8 @@ class Publisher:
 
     def __init__(self, link: Link, *, user: str | None, limit: int) -> None:
         self._link, self._user, self._limit = link, user, limit
-        self._channel: aiormq.Channel | None = None
+        self._connection: Connection | None = None
+        self._channel: AbstractChannel | None = None
         self._opening = asyncio.Lock()
         self._transient = 0
 
@@ -103,16 +107,19 @@ class Publisher:
             return {}
         return settled
 
-    async def _open(self) -> aiormq.Channel:
+    async def _open(self) -> AbstractChannel:
         connection = await self._link.unblocked()
         async with self._opening:
-            if self._channel is None or self._channel.is_closed or self._channel.connection is not connection:
+            if self._channel is None or self._channel.is_closed or self._connection is not connection:
                 self._channel = await open_channel(connection, confirms=True)
+                self._connection = connection
             return self._channel
 
-    async def _send(self, channel: aiormq.Channel, batch: Batch) -> tuple[Verdicts, Batch, str]:
+    async def _send(self, channel: AbstractChannel, batch: Batch) -> tuple[Verdicts, Batch, str]:
         """Publish all, pipelined; return verdicts, who was in flight when the broker closed the channel, and why."""
-        attempts = [self._publish(channel, message) for message in batch.values()]
+        names = {message.exchange for message in batch.values()}
+        exchanges = {name: await channel.get_exchange(name, ensure=False) for name in names}
+        attempts = [self._publish(channel, exchanges[message.exchange], message) for message in batch.values()]
         outcomes = await asyncio.gather(*attempts, return_exceptions=True)
         settled: Verdicts = {}
         blamed: dict[int, Outgoing] = {}
@@ -123,45 +130,44 @@ class Publisher:
                     settled[at] = None
                 case PublishError():
                     settled[at] = outcome
-                case aiormq.ChannelClosed():
+                case ChannelClosed():
                     blamed[at] = message
                     why = str(outcome)
-                case LinkLost() | aiormq.DeliveryError():
+                case LinkLost() | DeliveryError():
                     pass  # again in the next round; a negative confirm is a full queue, which may have room then
                 case _:
                     raise outcome
         return settled, blamed, why
 
-    async def _publish(self, channel: aiormq.Channel, message: Outgoing) -> PublishError | None:
+    async def _publish(
+        self, channel: AbstractChannel, exchange: AbstractExchange, message: Outgoing
+    ) -> PublishError | None:
         mandatory = message.durable and message.mandatory
-        properties = spec.Basic.Properties(
+        try:
+            with guard():
+                await exchange.publish(self._envelope(message), message.key, mandatory=mandatory)
+        except Returned:
+            return Unroutable(message.exchange, message.key) if mandatory else None
+        except LinkLost as error:
+            written = not isinstance(error.__cause__, TypeError | ValueError | struct.error)
+            if written or channel.is_closed:
+                raise
+            return PublishError(f"it cannot be written as AMQP: {error}")  # a header, or a key over 255 bytes
+        return None
+
+    def _envelope(self, message: Outgoing) -> Message:
+        return Message(
+            message.body,
             content_type="application/json",
-            delivery_mode=2 if message.durable else 1,
+            delivery_mode=DeliveryMode.PERSISTENT if message.durable else DeliveryMode.NOT_PERSISTENT,
             # Fresh for every attempt: returned messages are matched by it, so two in flight must never share one.
             message_id=message.message_id or uuid4().hex,
             correlation_id=message.correlation_id,
-            message_type=message.type,
+            type=message.type,
             app_id=message.app_id,
             user_id=self._user,
-            headers=dict(message.headers) or None,
+            headers=dict(message.headers),
         )
-        try:
-            with guard():
-                await channel.basic_publish(
-                    message.body,
-                    exchange=message.exchange,
-                    routing_key=message.key,
-                    properties=properties,
-                    mandatory=mandatory,
-                    wait=False,
-                )
-        except aiormq.PublishError:
-            return Unroutable(message.exchange, message.key) if mandatory else None
-        except LinkLost as error:
-            if isinstance(error.__cause__, TypeError | ValueError | struct.error) and not channel.is_closed:
-                return PublishError(f"it cannot be written as AMQP: {error}")  # a header, or a key over 255 bytes
-            raise
-        return None
 
     async def _isolate(self, batch: Batch) -> Verdicts:
         """Find who makes the broker close the channel: on a channel apart, by exchange, then by halves."""
