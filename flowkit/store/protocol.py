@@ -235,6 +235,25 @@ class NodeCount:
     running: int
 
 
+@dataclass(frozen=True, slots=True)
+class CommandRow:
+    """A command that was applied."""
+
+    id: UUID
+    kind: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SignalRow:
+    """A signal that nobody has taken yet. ``input`` is JSON."""
+
+    id: UUID
+    name: str
+    input: bytes
+    at: float
+
+
 class Queries(Protocol):
     """What people ask. Read only; takes no lock that a coordinator would wait for."""
 
@@ -273,11 +292,11 @@ class Queries(Protocol):
     def count_dead(self) -> int:
         """How many dead letters are kept."""
 
-    def commands(self, run_id: str) -> list[tuple[UUID, str, float]]:
-        """Commands that were applied to a run, in the order they came: id, kind, time."""
+    def commands(self, run_id: str) -> list[CommandRow]:
+        """Commands that were applied to a run, in the order they came."""
 
-    def signals(self, run_id: str) -> list[tuple[UUID, str, bytes, float]]:
-        """Signals of a run that nobody has taken yet, in the order they came: id, name, JSON of the input, time."""
+    def signals(self, run_id: str) -> list[SignalRow]:
+        """Signals of a run that nobody has taken yet, in the order they came."""
 
     def superseded(self, run_id: str) -> list[tuple[UUID, int | None, str, str, float]]:
         """Results of a run that changed nothing: task, attempt, status, reason, time."""

@@ -12,7 +12,7 @@ from sqlalchemy.sql import ColumnElement
 from flowkit.errors import UsageError
 from flowkit.store import tables
 from flowkit.store.database import Database, Row
-from flowkit.store.protocol import DeadLetter, NodeCount, RunRow, TaskRow, WorkerRow
+from flowkit.store.protocol import CommandRow, DeadLetter, NodeCount, RunRow, SignalRow, TaskRow, WorkerRow
 from flowkit.store.rows import DEAD, OUTSTANDING, read_dead
 from flowkit.wire import messages as wire
 
@@ -147,21 +147,21 @@ class SqlQueries:
         count: int = self._rows(select(func.count()).select_from(tables.dead))[0][0]
         return count
 
-    def commands(self, run_id: str) -> list[tuple[UUID, str, float]]:
+    def commands(self, run_id: str) -> list[CommandRow]:
         """Commands that were applied to a run, in the order they came."""
         command = tables.commands.c
         found = select(command.id, command.kind, command.at).where(command.run_id == run_id)
         return [
-            (self._database.id_out(command_id), kind, at)
+            CommandRow(self._database.id_out(command_id), kind, at)
             for command_id, kind, at in self._rows(found.order_by(command.at, command.id))
         ]
 
-    def signals(self, run_id: str) -> list[tuple[UUID, str, bytes, float]]:
+    def signals(self, run_id: str) -> list[SignalRow]:
         """Signals of a run that nobody has taken yet, in the order they came."""
         signal = tables.signals.c
         found = select(signal.id, signal.name, signal.input, signal.at).where(signal.run_id == run_id)
         return [
-            (self._database.id_out(signal_id), name.decode(), value, at)
+            SignalRow(self._database.id_out(signal_id), name.decode(), value, at)
             for signal_id, name, value, at in self._rows(found.order_by(signal.seq))
         ]
 
