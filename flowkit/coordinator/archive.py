@@ -61,21 +61,38 @@ class Archive:
         try:
             if self._stopping.is_set():
                 return
-            while deliveries := await consumer.receive(BATCH):
-                if not await self._keep(deliveries):
-                    return  # another one archives now
-                await consumer.ack(deliveries)
+            while True:
+                deliveries = await self._receive(consumer)
+                if deliveries is None:
+                    return
+                if not await self._keep(deliveries, offset):
+                    return  # another one archives now, or the stream is a new one
+                if deliveries:
+                    offset = deliveries[-1].offset
+                    await consumer.ack(deliveries)
         finally:
             self._consumer = None
             await consumer.close()
 
-    async def _keep(self, deliveries: Sequence[Delivery]) -> bool:
+    async def _receive(self, consumer: Consumer) -> Sequence[Delivery] | None:
+        """The next lines; nothing when the claim is to be renewed without any, None when there will be no more."""
+        try:
+            async with asyncio.timeout(self._lease / 2):
+                return await consumer.receive(BATCH) or None
+        except TimeoutError:
+            return ()
+
+    async def _keep(self, deliveries: Sequence[Delivery], before: int | None) -> bool:
+        """Add lines behind ``before``; False when the store has gone on from elsewhere, so that they mean nothing."""
         lines = [line for delivery in deliveries for line in _lines(delivery)]
 
         def work(transaction: Transaction) -> bool:
             if not transaction.archive_claim(self._owner, transaction.now(), self._lease):
                 return False
-            transaction.archive(lines, deliveries[-1].offset)
+            if transaction.archive_offset() != before:
+                return False
+            if deliveries:
+                transaction.archive(lines, deliveries[-1].offset)
             return True
 
         return await self._ledger.transact(work)

@@ -6,16 +6,17 @@ message there: it was delivered too often, perhaps through no fault of its own, 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flowkit.broker.protocol import Broker, Delivery, Outgoing
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
-from flowkit.errors import FlowKitError, Unreadable
+from flowkit.errors import FlowKitError, TooLarge, Unreadable, Unroutable
 from flowkit.store.protocol import DeadLetter, Transaction
 from flowkit.wire import codec, names
 from flowkit.wire.topology import Topology
@@ -23,6 +24,8 @@ from flowkit.wire.topology import Topology
 logger = logging.getLogger(__name__)
 REASON, DETAIL = "flowkit-reason", "flowkit-detail"
 MAX_DETAIL = 16 * 1024  # bytes of header: a traceback's worth
+KEPT_OF_TOO_LARGE = 64 * 1024  # bytes of a body over the limit: enough to see what it is
+ROUTE_RETRY = 0.5  # seconds between attempts while no queue is bound for dead letters
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,28 @@ async def bury(broker: Broker, topology: Topology, rejected: Sequence[Rejected])
     for one in rejected:
         logger.warning("message from %s is dead-lettered, %s: %s", one.delivery.queue, one.reason, one.detail[:300],
                        extra={"action": "dead_letter", "reason": one.reason, "queue": one.delivery.queue})  # fmt: skip
-    verdicts = await broker.publish([_letter(topology, one) for one in rejected])
-    for verdict in verdicts:
-        if verdict is not None:
-            raise verdict
+    letters = [_letter(topology, one) for one in rejected]
+    while letters:
+        verdicts = await broker.publish(letters)
+        again: list[Outgoing] = []
+        for letter, verdict in zip(letters, verdicts, strict=True):
+            if isinstance(verdict, TooLarge):
+                again.append(_cut(letter))
+            elif isinstance(verdict, Unroutable):
+                again.append(letter)
+            elif verdict is not None:
+                raise verdict
+        if any(isinstance(verdict, Unroutable) for verdict in verdicts):
+            # Somebody deleted the queue, or the broker is a new one that has not got its queues yet.
+            await asyncio.sleep(ROUTE_RETRY)
+            await broker.declare(topology.standing)
+        letters = again
+
+
+def _cut(letter: Outgoing) -> Outgoing:
+    """What can be kept of a message that is larger than we may send ourselves."""
+    detail = f"{letter.headers[DETAIL]} (the first {KEPT_OF_TOO_LARGE:,} of {len(letter.body):,} bytes are kept)"
+    return replace(letter, body=letter.body[:KEPT_OF_TOO_LARGE], headers={**letter.headers, DETAIL: detail})
 
 
 def _letter(topology: Topology, one: Rejected) -> Outgoing:

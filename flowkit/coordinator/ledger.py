@@ -11,7 +11,7 @@ from flowkit.coordinator.commit import Committed, SentMark, commit
 from flowkit.errors import StoreUnreachable
 from flowkit.flow.changes import Event
 from flowkit.flow.limits import Limits
-from flowkit.store.protocol import Store, Transaction
+from flowkit.store.protocol import Store, TaskKey, Transaction
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,6 +28,7 @@ class Ledger:
         self._store, self._limits, self._secret = store, limits, secret
         self._sent: list[SentMark] = []
         self._some_sent = asyncio.Event()
+        self.in_hand: set[TaskKey] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
@@ -57,6 +58,7 @@ class Ledger:
         except BaseException:
             self._sent = sent + self._sent
             raise
+        self.in_hand |= {(task.run_id, task.task_id) for task in committed.tasks}
         if committed.released:
             self.released.set()
         return committed

@@ -32,11 +32,10 @@ class Outbox:
         self._max_nodes, self._summon = max_nodes, summon
         self._declared: set[str] = set()
         self._generation = broker.generation
-        self._in_flight: set[TaskKey] = set()
 
     def in_flight(self) -> set[TaskKey]:
-        """Tasks that are being sent, or were and their rows do not say so yet: the relay leaves them alone."""
-        return self._in_flight | {(run, task) for run, task, _ in self._ledger.unwritten()}
+        """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
+        return self._ledger.in_hand | {(run, task) for run, task, _ in self._ledger.unwritten()}
 
     async def deliver(self, committed: Committed) -> None:
         """Publish all that follows, and return when the broker has confirmed it."""
@@ -57,7 +56,7 @@ class Outbox:
         if not tasks:
             return []
         keys = {(task.run_id, task.task_id) for task in tasks}
-        self._in_flight |= keys
+        self._ledger.in_hand |= keys
         try:
             nodes = {task.node for task in tasks}
             await self.declare(nodes)
@@ -76,7 +75,7 @@ class Outbox:
             self._ledger.mark_sent(marks)
             return failures
         finally:
-            self._in_flight -= keys
+            self._ledger.in_hand -= keys
 
     async def declare(self, nodes: set[str]) -> None:
         """Make sure that these nodes have their queues."""
