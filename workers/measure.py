@@ -6,6 +6,7 @@ A file that cannot be read or parsed is a finding, not a failure: its entry carr
 
 import ast
 import asyncio
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,10 @@ BLOCKS = FUNCTIONS + LOOPS + OTHERS
 # warnings.catch_warnings changes the whole process, and several files are parsed at a time.
 NAME = "<census>"
 warnings.filterwarnings("ignore", module=NAME)
+
+# CPython before 3.11.8 and 3.12.2 keeps one depth counter for the trees that all threads make, and fails with
+# "SystemError: AST constructor recursion depth mismatch" when they make some at the same time (gh-106905).
+PARSER = threading.Lock()
 
 
 def statements(tree: ast.AST) -> Iterator[tuple[ast.AST, int]]:
@@ -52,7 +57,9 @@ def measure(source: bytes) -> dict[str, Any]:
     """
     functions = classes = deepest = 0
     longest: dict[str, Any] | None = None
-    for part, depth in statements(ast.parse(source, NAME)):
+    with PARSER:
+        tree = ast.parse(source, NAME)
+    for part, depth in statements(tree):
         deepest = max(deepest, depth)
         classes += isinstance(part, ast.ClassDef)
         if isinstance(part, FUNCTIONS):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import gc
 import sys
 import sysconfig
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from textwrap import dedent
 from types import ModuleType
@@ -134,6 +138,22 @@ def test_what_cannot_be_parsed_is_an_entry_with_its_error(
 
 def test_a_file_that_is_gone_is_an_entry_too(measure: ModuleType, tmp_path: Path) -> None:
     assert "FileNotFoundError" in measure.measure_file(str(tmp_path), "gone.py")["error"]
+
+
+def test_files_are_measured_in_several_threads(measure: ModuleType) -> None:
+    """Threads that change places in the middle of a tree: what the collector may cause at any allocation."""
+
+    def change_places(*_: object) -> None:
+        time.sleep(0)
+
+    source = Path(ast.__file__).read_bytes()
+    gc.callbacks.append(change_places)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            entries = list(threads.map(measure.measure, [source] * 20))
+    finally:
+        gc.callbacks.remove(change_places)
+    assert all(entry == entries[0] for entry in entries)
 
 
 def test_the_summary(summarize: ModuleType) -> None:
