@@ -103,7 +103,14 @@ class Node:
         Raises:
             InvalidNode: it is not async, or takes something else.
         """
-        check_main(main, self.name)
+        try:
+            check_main(main, self.name)
+        except InvalidNode as error:
+            if self._hosted or not self._is_script:
+                raise
+            from flowkit import oneshot
+
+            raise SystemExit(oneshot.complain(error)) from None
         if self._main is not None:
             raise InvalidNode(f"node {self.name!r} has a main already; a file may have several Nodes, each with a name")
         self._main = main
@@ -150,12 +157,15 @@ class Node:
         if code:
             raise SystemExit(code)
 
+    @property
+    def _is_script(self) -> bool:
+        return getattr(sys.modules["__main__"], "__file__", None) == self._source
+
     def _task(self, asked: str) -> Task:
         running = current.get()
         if running is not None:
             return running.task
-        script = getattr(sys.modules["__main__"], "__file__", None)
-        if self._hosted or script != self._source:
+        if self._hosted or not self._is_script:
             raise UsageError(f"node {self.name!r}: {asked}() is for main, while a task runs; there is none here")
         from flowkit import oneshot
 

@@ -85,6 +85,12 @@ def test_wrong_arguments(script, arguments, said):
     assert done.stdout == ""
 
 
+def test_a_main_that_cannot_be_one(script):
+    done = script("input.json", ID, "-", "add", source=ADD.replace("async def", "def"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: node 'add': main is not async; write 'async def main():'\n"
+
+
 @pytest.mark.parametrize("inputs", ["[1]", "3", '"x"', "null", "", "{"])
 def test_inputs_that_are_no_object(script, inputs):
     done = script("input.json", ID, "-", "add", inputs=inputs)
