@@ -119,7 +119,7 @@ def _explain_usage(error: typer.TyperException) -> None:
     if text.startswith("Usage:"):  # a verb that needs another one behind it
         say(text)
     else:
-        say(f"flowkit: {text} See '{context.command_path if context else 'flowkit'} --help'.")
+        say(f"flowkit: {text.rstrip('.')}. See '{context.command_path if context else 'flowkit'} --help'.")
 
 
 def _cause(group: BaseExceptionGroup[BaseException]) -> BaseException:

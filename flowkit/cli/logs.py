@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flowkit.cli import options
-from flowkit.errors import StoreUnreachable, UsageError
+from flowkit.errors import NotFound, StoreUnreachable, UsageError
 
 if TYPE_CHECKING:
     from flowkit.broker import Broker
@@ -37,7 +37,7 @@ def register(app: typer.Typer) -> None:
 
 
 def logs(
-    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="Id of a run.", show_default=False)] = None,
+    run: Annotated[str | None, typer.Argument(metavar="RUN", help="Id of a run.", show_default=False)] = None,
     *,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes, until Ctrl-C.")] = False,
     number: Annotated[int | None, typer.Option("-n", min=0, help="The last lines only (100 without RUN).")] = None,
@@ -114,7 +114,7 @@ async def _print(settings: Settings, wanted: Wanted, last: int | None, *, follow
     archived = False
     if wanted.run is not None:
         try:
-            history, offset = await _archive(settings, wanted)
+            history, offset = await _archive(settings, wanted, may_come=follow)
         except StoreUnreachable as error:
             say(f"flowkit: {error} Reading the log stream only.")
         else:
@@ -133,15 +133,24 @@ async def _print(settings: Settings, wanted: Wanted, last: int | None, *, follow
                     show(log)
 
 
-async def _archive(settings: Settings, wanted: Wanted) -> tuple[list[Log], int | str]:
-    """Archived lines, and the offset where the stream goes on: read first, so that nothing lies between."""
+async def _archive(settings: Settings, wanted: Wanted, *, may_come: bool) -> tuple[list[Log], int | str]:
+    """Archived lines, and the offset where the stream goes on: read first, so that nothing lies between.
+
+    Raises:
+        NotFound: neither the run nor a line of it is there, and it is not waited for.
+    """
     from flowkit.cli.parts import store_of
 
     async with store_of(settings) as store:
-        position = await store.transact(lambda transaction: transaction.archive_offset())
-        found = await store.query(
-            lambda query: query.logs(run_id=wanted.run, node=wanted.node, since=wanted.since, limit=None)
+        position, run, found = await store.query(
+            lambda query: (
+                query.archive_offset(),
+                query.run(wanted.run or ""),
+                query.logs(run_id=wanted.run, node=wanted.node, since=wanted.since, limit=None),
+            )
         )
+    if run is None and not found and not may_come:
+        raise NotFound("run", wanted.run or "", "'flowkit runs list' shows those that are there.")
     return [log for log in found if log in wanted], "first" if position is None else position + 1
 
 

@@ -32,6 +32,9 @@ def nodes(*, store: options.Store = None, as_json: options.Json = False) -> None
     if as_json:
         data_json({"v": 1, "nodes": listed})
         return
+    if not listed:
+        say("No nodes yet: flowkit worker --node NAME")
+        return
     head = ("node", "workers", "running", "queued", "held")
     data(table(head, [[node[word] for word in head] for node in listed]))
     for node in listed:

@@ -94,8 +94,8 @@ async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, 
                 ended = await (await client.start(node, inputs)).end()
             finally:
                 drawing.cancel()
+                progress.end()  # however it ended: what is said next begins on a line of its own
                 await logs.stop()  # what has arrived is still printed
-        progress.end()
     return ended
 
 

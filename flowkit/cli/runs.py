@@ -61,6 +61,9 @@ def list_runs(
         ]  # fmt: skip
         data_json({"v": 1, "runs": listed, "next": following})
         return
+    if not runs:
+        say("No such runs." if after or status or node or since else "No runs yet: flowkit start NODE")
+        return
     rows = [
         (run.id, run.node, run.status, clock(run.started_at), duration(_took(run)), run.tasks, _why(run)[:80])
         for run in runs

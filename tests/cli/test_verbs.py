@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -62,6 +64,7 @@ def test_every_verb_has_examples_before_its_options(flowkit, verb):
         (["health", "--kind", "cat"], "--kind 'cat': expected worker or coordinator"),
         (["completion", "tcsh"], "shell 'tcsh': expected one of bash, zsh, fish"),
         (["new", "1x"], "node name '1x'"),
+        (["runs", "list", "--limit", "0"], "equal to 1. See 'flowkit runs list --help'."),
         (["start", "add", "--broker", "http://x/"], "expected amqp://"),
         (["runs", "list", "--store", "mysql://u:canary@x"], "no store that FlowKit knows"),
         (["config", "--namespace", "a.b"], "setting namespace = 'a.b' (flag --namespace)"),
@@ -87,8 +90,8 @@ def test_a_store_that_is_not_there(flowkit, folder):
 
 def test_a_run_that_is_not_there(flowkit):
     flowkit("db", "upgrade")
-    for verb in ("show", "tree"):
-        said = flowkit("runs", verb, "nope")
+    for verb in (("runs", "show"), ("runs", "tree"), ("logs",)):
+        said = flowkit(*verb, "nope")
         assert (said.code, said.err) == (4, "flowkit: no run 'nope'. 'flowkit runs list' shows those that are there.\n")
 
 
@@ -100,6 +103,17 @@ def test_db_status_and_upgrade(flowkit, folder):
     said = flowkit("db", "status", "--json")
     assert (said.code, said.json["current"]) == (0, True)
     assert "is current" in flowkit("db", "status").out
+
+
+def test_where_nothing_is_the_next_step_is_said(flowkit):
+    flowkit("db", "upgrade")
+    for arguments, says in (
+        (("runs", "list"), "No runs yet: flowkit start NODE"),
+        (("runs", "list", "--status", "failed"), "No such runs."),
+        (("nodes",), "No nodes yet: flowkit worker --node NAME"),
+    ):
+        said = flowkit(*arguments)
+        assert (said.code, said.out, said.err) == (0, "", says + "\n")
 
 
 def test_runs_as_pinned_json(flowkit):
@@ -191,6 +205,28 @@ def test_an_interrupt_exits_130(process, folder):
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=20)
     assert (running.returncode, out, err) == (130, "", "flowkit: interrupted\n")
+
+
+def test_an_interrupt_takes_the_progress_line_away(folder):
+    """On a terminal: what is said after it begins on a line of its own."""
+    (folder / "workers" / "slow.py").write_text(
+        "import asyncio\nfrom flowkit import Node\nnode = Node()\n"
+        "@node.main\nasync def main():\n    await asyncio.sleep(60)\n    return [], {}, ''\nnode.run()\n"
+    )
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "flowkit.cli", "run", "slow"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs) as running:
+        os.close(theirs)
+        said = b""
+        while b"tasks to do" not in said:
+            said += os.read(ours, 4096)
+        running.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+            while read := os.read(ours, 4096):
+                said += read
+    os.close(ours)
+    assert running.returncode == 130
+    assert said.endswith(b"\r\x1b[2Kflowkit: interrupted\r\n")
 
 
 def test_a_reader_that_goes_away_is_no_error(process):

@@ -164,10 +164,11 @@ async def test_commands_reach_the_commands_queue(url, coordinator):
 @pytest.mark.parametrize(
     ("node", "inputs", "words", "error", "says"),
     [
-        ("no node", {}, {}, UsageError, "node"),
+        ("no node", {}, {}, UsageError, "node 'no node': a name is a letter"),
         ("add", {"a": {1, 2}}, {}, InvalidPayload, "inputs.a: set is no JSON type"),
         ("add", {"a": float("nan")}, {}, InvalidPayload, "inputs.a"),
-        ("add", {}, {"id": "bad id"}, UsageError, "run_id"),
+        ("add", {}, {"id": "bad id"}, UsageError, "run id 'bad id': expected a letter or digit"),
+        ("add", {}, {"id": ""}, UsageError, "run id ''"),
         ("add", {}, {"delay": -1}, UsageError, "delay"),
         ("add", {}, {"tags": {"a": 1}}, UsageError, "tags"),
     ],
