@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from flowkit.flow import making, paths, waits
 from flowkit.flow.changes import (
     AddScope,
     AddTask,
+    AnnounceRun,
     BranchFailed,
     Change,
     Collect,
@@ -30,6 +32,7 @@ from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait, as_send, unwrap
 
 Items = list[Send | Gather | Wait]
+WINDOW = "max_concurrency"  # why a branch of a Gather is held
 
 
 def reported(state: State, event: Reported, context: Context) -> Iterator[Change | Event]:
@@ -50,6 +53,8 @@ def reported(state: State, event: Reported, context: Context) -> Iterator[Change
             reason=reason or "unknown task",
             at=context.now,
         )
+        if run.status.ended and task is not None and task.status in (TaskStatus.SUCCEEDED, TaskStatus.FAILED):
+            yield AnnounceRun(run.id)  # it comes again: whoever applied it may have died before telling of the end
         return
     match result.status:
         case wire.Status.SUCCEEDED:
@@ -146,9 +151,16 @@ def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[A
             due=None if gather.timeout is None else context.now + gather.timeout,
         )
     )
+    window = gather.max_concurrency
     for number, send in enumerate(gather.sends):
-        branch = making.Place(place.run, place.parent, paths.child(place.path, number), place.path)
-        yield AddTask(making.task(as_send(send), branch, context))
+        path = paths.child(place.path, number)
+        if window is None:
+            yield AddTask(making.task(as_send(send), replace(place, path=path, scope=place.path), context))
+            continue
+        # Each branch is a scope of its own: its end, and not only its first task's, makes room for the next one.
+        first = making.task(as_send(send), replace(place, path=path, scope=path), context)
+        yield AddScope(Scope(run_id=place.run.id, path=path, parent=place.path, outstanding=1, opener=first.id))
+        yield AddTask(first if number < window else replace(first, status=TaskStatus.HELD, held_for=WINDOW))
 
 
 def _refuse(task: Task, items: Items, limits: Limits) -> wire.Error | None:
@@ -158,9 +170,9 @@ def _refuse(task: Task, items: Items, limits: Limits) -> wire.Error | None:
             if len(item.sends) > limits.max_gather:
                 count = f"a Gather of {len(item.sends):,} sends is over max_gather ({limits.max_gather:,})"
                 return _limit(f"{count}; split it, or raise the setting")
-            if item.max_concurrency is not None:
-                what = f"node {task.node}: Gather(max_concurrency=…) is not supported yet"
-                return wire.Error(type="NotSupported", message=what)
+            if item.max_concurrency is not None and any(as_send(send).delay for send in item.sends):
+                what = f"node {task.node}: a Send with a delay cannot stand in a Gather with max_concurrency"
+                return wire.Error(type="InvalidGather", message=what)
     return None
 
 

@@ -1,0 +1,107 @@
+"""What must not stop a coordinator, and what it must not overlook."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from flowkit.broker import Outgoing
+from flowkit.broker.memory import MemoryBroker
+from flowkit.coordinator.identity import Identity
+from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.relay import Relay
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+from tests.coordinator.house import House
+
+
+async def test_a_message_larger_than_it_may_send_is_kept_in_part_and_the_others_flow(house):
+    modest = House(MemoryBroker(house.broker._server, max_message_bytes=100_000), house.store, house.topology)
+    async with modest.coordinator():
+        await house.publish("starts", "a", b"{" + b"x" * 200_000)
+        await house.start("a", "fine")
+        await house.tasks("a")
+        (letter,) = await house.until(lambda queries: queries.dead(limit=10), "a dead letter")
+        assert letter.reason == "not-json"
+        assert letter.body.startswith(b"{xxx")
+        assert "of 200,001 bytes are kept" in letter.detail
+
+
+async def test_a_dead_letter_waits_for_its_queue(house):
+    async with house.coordinator():
+        await house.broker.delete(house.topology.dead.name)
+        await house.publish("starts", "a", b"{")
+        (letter,) = await house.until(lambda queries: queries.dead(limit=10), "a dead letter")
+        assert letter.reason == "not-json"
+
+
+async def test_a_wipe_is_recognised_while_what_was_stranded_waits_to_be_sent(house, monkeypatch):
+    claimed = asyncio.Event()
+    look, claim = Relay.look, Identity.claim
+
+    async def stuck(self, *, after=None):
+        if after is not None:  # at the start
+            return await look(self, after=after)
+        return await asyncio.get_running_loop().create_future()
+
+    async def claims(self):
+        await claim(self)
+        claimed.set()
+
+    monkeypatch.setattr(Relay, "look", stuck)
+    monkeypatch.setattr(Identity, "claim", claims)
+    async with house.coordinator(alone=True):
+        claimed.clear()
+        house.broker.disconnect()
+        await claimed.wait()
+        house.broker.wipe()
+        async with asyncio.timeout(5):
+            while not await house.broker.exists(house.topology.marker()):
+                await asyncio.sleep(0.01)
+
+
+async def test_the_archive_begins_anew_when_another_coordinator_has_found_a_new_stream(house):
+    async def log(message):
+        line = {"ts": 1.0, "level": "info", "message": message, "run_id": "r1"}  # of a program that numbers nothing
+        sent = Outgoing(house.topology.name("logs"), "", codec.dumps(line), type="flowkit.log", durable=False)
+        assert await house.broker.publish([sent]) == [None]
+
+    async with house.coordinator():
+        for message in ("old 0", "old 1"):
+            await log(message)
+        await house.until(lambda queries: len(queries.logs(run_id="r1")) == 2, "two lines")
+        await house.store.transact(lambda transaction: transaction.archive([], None))
+        await house.broker.delete(house.topology.logs.name)
+        await house.broker.declare(house.topology.standing)
+        await log("new 0")
+        found = await house.until(
+            lambda queries: [one for one in queries.logs(run_id="r1") if one.message == "new 0"], "the new line"
+        )
+        assert len(found) == 1
+
+
+async def test_the_end_of_a_run_is_announced_although_who_committed_it_died(house, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    async def crash(self, committed):
+        raise Killed
+
+    ear = house.broker.consume(house.topology.runs("test"), prefetch=10)
+
+    async def until_killed():
+        async with house.coordinator():
+            await house.start("a", "r1")
+            (task,) = await house.tasks("a")
+            monkeypatch.setattr(Outbox, "deliver", crash)
+            await house.answer(task, [], {"ok": True})
+            await house.run_ended("r1")
+
+    with pytest.raises(Killed):
+        await until_killed()
+    monkeypatch.undo()
+    async with house.coordinator(), asyncio.timeout(5):
+        (delivery,) = await ear.receive(1)
+    assert wire.decode(wire.RunEnded, delivery.body).outputs == {"ok": True}
+    await ear.close()
