@@ -104,11 +104,8 @@ class Coordinator:
         outbox = Outbox(self._broker, self._topology, ledger, max_nodes=self._limits.max_nodes, summon=self._summon)
         archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
         relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)
-        identity = Identity(
-            self._broker, self._topology, ledger, relay, archive, store_id=store_id, take_over=self._take_over
-        )
+        identity = Identity(self._broker, self._topology, ledger, archive, store_id=store_id, take_over=self._take_over)
         await identity.claim()
-        await relay.look(after=0 if self._alone else None)
         presence = Presence(self._broker, self._topology, ledger, outbox, silence=self._pace.worker_silence)
         readers = (*self._intakes(ledger, outbox), presence)
         sweeper = Sweeper(
@@ -119,12 +116,13 @@ class Coordinator:
             timers.run,
             relay.run,
             sweeper.run,
-            identity.watch,
             partial(ledger.flush, self._pace.sent_marks_every),
         )
         try:
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(loop()) for loop in clockwork]
+                background = [group.create_task(identity.watch())]  # first: whatever is sent may have to wait for it
+                await relay.look(after=0 if self._alone else None)  # before anything new could look unsent too
+                background += [group.create_task(loop()) for loop in clockwork]
                 reading = [group.create_task(loop.run()) for loop in (*readers, archive)]
                 self._ready.set()
                 logger.info("coordinator %s is ready", self._name, extra={"action": "ready"})

@@ -15,7 +15,6 @@ import logging
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.archive import Archive
 from flowkit.coordinator.ledger import Ledger
-from flowkit.coordinator.relay import Relay
 from flowkit.errors import WrongBroker
 from flowkit.store.protocol import Transaction
 from flowkit.wire.topology import Topology
@@ -26,11 +25,12 @@ logger = logging.getLogger(__name__)
 class Identity:
     """Claims the broker at the start, and looks again after every reconnect."""
 
-    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, relay: Relay, archive: Archive, *,
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, archive: Archive, *,
                  store_id: str, take_over: bool) -> None:  # fmt: skip
         self._broker, self._topology, self._ledger = broker, topology, ledger
-        self._relay, self._archive = relay, archive
+        self._archive = archive
         self._store_id, self._take_over = store_id, take_over
+        self._generation = broker.generation
         self._address = f"{broker.url} namespace {topology.namespace}"
 
     async def claim(self) -> None:
@@ -39,6 +39,7 @@ class Identity:
         Raises:
             WrongBroker: it belongs to another store, or this store to another broker.
         """
+        self._generation = self._broker.generation  # from before the first look: what comes later is looked at again
         any_store, this_store = self._topology.marker(), self._topology.marker(self._store_id)
         ours = await self._broker.exists(this_store)
         if not ours and not self._take_over:
@@ -55,15 +56,16 @@ class Identity:
         await self._ledger.transact(lambda transaction: transaction.set_meta("broker", self._address))
 
     async def watch(self) -> None:
-        """For ever: after every reconnect declare the topology, recognise a wipe, and send what was stranded."""
-        generation = self._broker.generation
+        """For ever: after every reconnect declare the topology, recognise a wipe, and have sent what was stranded.
+
+        It never sends itself: a publish waits for an exchange that is missing, and after a wipe that is declared here.
+        """
         while True:
             await asyncio.sleep(0.2)
             await self._broker.wait_connected()
-            if self._broker.generation != generation:
-                generation = self._broker.generation
+            if self._broker.generation != self._generation:
                 await self.claim()
-                await self._relay.look()
+                self._ledger.released.set()
 
     async def _check_address(self) -> None:
         known = await self._ledger.transact(lambda transaction: transaction.meta("broker"))
