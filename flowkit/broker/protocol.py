@@ -144,6 +144,9 @@ class Broker(Protocol):
         Returns:
             for each message None when it was confirmed, else why this one cannot be: ``Unroutable``, ``TooLarge``,
             ``NotSent`` (transient while the link is down; any once the broker is closed), ``PublishError`` for 403.
+
+        Raises:
+            BrokerUnreachable: of durable messages, when the broker has refused the login for so long that it is final.
         """
 
     def consume(
