@@ -26,6 +26,9 @@ from flowkit.cli import (
     nodes,
     run,
     runs,
+    runs_command,
+    runs_explain,
+    runs_prune,
     start,
     version,
     worker,
@@ -55,6 +58,8 @@ app = typer.Typer(
 )
 for verb in (run, worker, coordinator, start, logs):
     verb.register(app)
+for verb in (runs_command, runs_explain, runs_prune):
+    verb.register(runs.app)
 app.add_typer(runs.app, name="runs")
 nodes.register(app)
 app.add_typer(db.app, name="db")

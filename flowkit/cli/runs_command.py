@@ -1,0 +1,217 @@
+"""``flowkit runs cancel|pause|resume|retry|signal``: what people ask of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flowkit.cli import options
+from flowkit.cli.inputs import inputs_of
+from flowkit.cli.selection import DryRun, Runs, Selection, Since, Where, Yes, agreed, selection
+from flowkit.errors import Refused, TimedOut, UsageError
+
+if TYPE_CHECKING:
+    from flowkit.settings import Settings
+    from flowkit.store.protocol import Queries, RunRow, Store
+    from flowkit.wire.messages import Command
+
+PATIENCE = 10  # seconds that somebody waits for a coordinator to do it
+LOOK = 0.1  # seconds between two looks into the store
+BATCH = 500  # commands published together
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help=f"Do not wait (up to {PATIENCE} s) for a coordinator.")]
+
+VERBS = {
+    "cancel": (
+        "Cancel runs: nothing more of them is begun.",
+        "flowkit runs cancel 5f1c…",
+        "flowkit runs cancel --where node=resize --since 1h --dry-run",
+        "What workers are doing for them just now may still end; its result is dropped.",
+    ),
+    "pause": (
+        "Begin no further tasks of runs.",
+        "flowkit runs pause 5f1c…",
+        "flowkit runs pause --where status=running --yes",
+        "What runs already ends, and its result is kept.",
+    ),
+    "resume": (
+        "Let paused runs go on.",
+        "flowkit runs resume 5f1c…",
+        "flowkit runs resume --where status=paused --yes",
+        "",
+    ),
+    "retry": (
+        "Let failed runs go on from what failed.",
+        "flowkit runs retry 5f1c…",
+        "flowkit runs retry --where status=failed --since 1h --dry-run",
+        "Finished work is kept; failed tasks, and those cancelled by that failure, are sent again.",
+    ),
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for kind, (summary, one, many, after) in VERBS.items():
+        app.command(kind, help=options.page(summary, one, many, after=after))(_verb(kind))
+    app.command(
+        "signal",
+        help=options.page(
+            "Send a run a signal, which ends a Wait.",
+            "flowkit runs signal 5f1c… approval",
+            "flowkit runs signal 5f1c… approval -F approved=true -F by=ann",
+            after="A signal that comes before the wait is kept for it.",
+        ),
+    )(signal)
+
+
+def _verb(kind: str) -> Callable[..., None]:
+    def command(
+        runs: Runs = None,
+        *,
+        where: Where = None,
+        since: Since = None,
+        dry_run: DryRun = False,
+        yes: Yes = False,
+        no_wait: NoWait = False,
+        broker: options.Broker = None,
+        store: options.Store = None,
+        namespace: options.Namespace = None,
+    ) -> None:
+        """Parse, choose, ask."""
+        chosen = selection(runs, where, since)
+        settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
+        options.complete(_command(settings, kind, chosen, dry_run=dry_run, yes=yes, wait=not no_wait))
+
+    return command
+
+
+def signal(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the signal.")],
+    *,
+    input: options.Input = None,  # noqa: A002 - the flag's name
+    fields: options.Fields = None,
+    no_wait: NoWait = False,
+    broker: options.Broker = None,
+    store: options.Store = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Parse, ask."""
+    words = {"name": name, "input": inputs_of(input, fields)}
+    if not 0 < len(name) <= 100:
+        raise UsageError(f"signal name {name!r}: expected 1 to 100 characters")
+    settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
+    options.complete(
+        _command(settings, "signal", Selection((run,)), dry_run=False, yes=True, wait=not no_wait, words=words)
+    )
+
+
+async def _command(
+    settings: Settings,
+    kind: str,
+    chosen: Selection,
+    *,
+    dry_run: bool,
+    yes: bool,
+    wait: bool,
+    words: dict[str, Any] | None = None,
+) -> None:
+    from flowkit.cli.output import data, say
+    from flowkit.cli.parts import store_of
+
+    async with store_of(settings) as store:
+        rows = _fitting(kind, chosen, await store.query(chosen.rows))
+        if not chosen.ids or dry_run:
+            say(f"{_runs(len(rows))} to {kind}")
+        if dry_run:
+            for row in rows:
+                data(row.id)
+        elif not rows or not (len(rows) == 1 or chosen.ids or agreed(f"{kind} {_runs(len(rows))}", yes=yes)):
+            say("Nothing was done.")
+        else:
+            commands = await _publish(settings, kind, rows, words or {})
+            await _report(settings, store, commands, wait=wait)
+
+
+def _fitting(kind: str, chosen: Selection, rows: list[RunRow]) -> list[RunRow]:
+    """Those that the command makes sense for; of those that were named, all have to be.
+
+    Raises:
+        Refused: one that was named is not.
+    """
+    from flowkit.flow.commands import unfit
+    from flowkit.wire.messages import CommandKind
+
+    refused = {row.id: unfit(CommandKind(kind), row.id, row.status) for row in rows}
+    for why in refused.values():
+        if why is not None and chosen.ids:
+            raise Refused(f"{why}. See 'flowkit runs show'.")
+    return [row for row in rows if refused[row.id] is None]
+
+
+async def _publish(settings: Settings, kind: str, rows: Sequence[RunRow], words: dict[str, Any]) -> list[Command]:
+    from uuid import uuid4
+
+    from flowkit.client import Client
+    from flowkit.wire.messages import Command, CommandKind
+
+    commands = [Command(id=uuid4(), kind=CommandKind(kind), run_id=row.id, **words) for row in rows]
+    async with Client(settings.broker_url, namespace=settings.namespace, listen=False) as client:
+        for begin in range(0, len(commands), BATCH):
+            await client.command(commands[begin : begin + BATCH])
+    return commands
+
+
+async def _report(settings: Settings, store: Store, commands: Sequence[Command], *, wait: bool) -> None:
+    """Say what became of the runs.
+
+    Raises:
+        TimedOut: no coordinator has done it in time.
+    """
+    from flowkit.cli.output import say
+
+    waiting = await _applied(store, commands) if wait else commands
+    late = {command.run_id for command in waiting}
+    if not wait:
+        say(f"queued for {_runs(len(commands))}; a coordinator will do it")
+        return
+    done = [command.run_id or "" for command in commands if command.run_id not in late]
+    rows = await store.query(lambda query: [query.run(run_id) for run_id in done])
+    for row in rows:
+        if row is not None:
+            say(f"run {row.id} is {row.status}")
+    if late:
+        raise TimedOut(
+            f"no coordinator of namespace {settings.namespace!r} did it for {_runs(len(late))} within {PATIENCE} s. "
+            "It is queued, and done as soon as one runs: flowkit coordinator"
+        )
+
+
+async def _applied(store: Store, commands: Sequence[Command]) -> list[Command]:
+    """Wait until the store shows them applied; returns those that are not in time."""
+    import asyncio
+
+    missing = list(commands)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                missing = await store.query(partial(_unapplied, missing))
+                if not missing:
+                    break
+                await asyncio.sleep(LOOK)
+    except TimeoutError:
+        pass
+    return missing
+
+
+def _unapplied(commands: Sequence[Command], query: Queries) -> list[Command]:
+    runs = {command.run_id for command in commands if command.run_id is not None}
+    applied = {row.id for run_id in runs for row in query.commands(run_id)}
+    return [command for command in commands if command.id not in applied]
+
+
+def _runs(count: int) -> str:
+    return f"{count:,} run{'' if count == 1 else 's'}"

@@ -1,0 +1,203 @@
+"""``flowkit runs explain``: why a run is not done, and what to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from flowkit.cli import options
+from flowkit.cli.nodes import ALIVE
+from flowkit.errors import FlowKitError, NotFound
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from flowkit.broker import QueueState
+    from flowkit.flow.explain import Around, Reason, Stuck
+    from flowkit.settings import Settings
+    from flowkit.store.protocol import RunRow, TaskRow, WorkerRow
+
+SHOWN = 50  # tasks, for people
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command(
+        "explain",
+        help=options.page(
+            "Say why a run is not done, and what to do.",
+            "flowkit runs explain 5f1c…",
+            "flowkit runs explain 5f1c… --json | jq '.tasks[].kind'",
+            after="For each outstanding task it asks the store, the workers' announcements and the task's queue.",
+        ),
+    )(explain)
+
+
+def explain(
+    run: str = typer.Argument(metavar="RUN", help="Id of the run."),
+    *,
+    broker: options.Broker = None,
+    store: options.Store = None,
+    namespace: options.Namespace = None,
+    as_json: options.Json = False,
+) -> None:
+    """Gather, decide, print."""
+    settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
+    row, tasks = options.complete(_explained(settings, run))
+    if as_json:
+        _print_json(row, tasks)
+    else:
+        _print(row, tasks)
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """An outstanding task and why it is not done."""
+
+    task: TaskRow
+    reason: Reason
+
+
+async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Explained]]:
+    from flowkit.cli.parts import store_of
+    from flowkit.flow.explain import explain
+    from flowkit.flow.state import OUTSTANDING
+
+    async with store_of(settings) as store:
+        now = time.time()
+        row, tasks, workers = await store.query(
+            lambda query: (query.run(run_id), query.tasks(run_id), query.workers(seen_since=now - ALIVE))
+        )
+    if row is None:
+        raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
+    outstanding = [task for task in tasks if task.status in OUTSTANDING]
+    around = await _around(settings, outstanding, workers)
+    return row, [Explained(task, explain(_stuck(task), around[task.id], now)) for task in outstanding]
+
+
+async def _around(settings: Settings, tasks: list[TaskRow], workers: list[WorkerRow]) -> dict[UUID, Around]:
+    """What there is around each task, of all that can tell."""
+    from flowkit.flow.explain import Around
+    from flowkit.wire import messages as wire
+
+    heard = [wire.decode(wire.Worker, worker.announcement) for worker in workers if not worker.stopping]
+    taken = {(task_id, attempt): (one.worker, since) for one in heard for task_id, attempt, since in one.running}
+    nodes = {task.node for task in tasks}
+    serving = {node: sum(any(info.name == node for info in one.nodes) for one in heard) for node in nodes}
+    states, coordinators = await _queues(settings, nodes) if tasks else ({}, None)
+    found = {}
+    for task in tasks:
+        by, since = taken.get((task.id, task.attempt), (None, None))
+        state = states.get(task.node)
+        found[task.id] = Around(
+            workers=serving[task.node],
+            taken_by=by,
+            taken_since=since,
+            ready=state.ready if state else None,
+            consumers=state.consumers if state else None,
+            coordinators=coordinators,
+        )
+    return found
+
+
+async def _queues(settings: Settings, nodes: set[str]) -> tuple[dict[str, QueueState], int | None]:
+    """The nodes' queues, and how many coordinators read results; nothing without a broker, and that is said."""
+    from flowkit.cli.output import say
+    from flowkit.cli.parts import broker_of
+    from flowkit.wire.topology import Topology
+
+    topology = Topology(settings.namespace)
+    try:
+        async with broker_of(settings) as broker:
+            results = await broker.inspect(topology.results.name)
+            states = {node: await broker.inspect(topology.tasks(node).name) for node in sorted(nodes)}
+    except FlowKitError as error:
+        say(f"flowkit: {error} What follows is from the store alone.")
+        return {}, None
+    return {node: state for node, state in states.items() if state is not None}, results.consumers if results else 0
+
+
+def _stuck(task: TaskRow) -> Stuck:
+    from flowkit.flow.explain import Stuck
+    from flowkit.flow.state import TaskStatus
+
+    return Stuck(
+        run_id=task.run_id,
+        node=task.node,
+        status=TaskStatus(task.status),
+        held_for=task.held_for,
+        due=task.due,
+        error=_error(task.error),
+        sent_at=task.sent_at,
+        started_at=task.started_at,
+        worker=task.worker,
+        signal=task.signal,
+    )
+
+
+def _print(row: RunRow, tasks: list[Explained]) -> None:
+    from flowkit.cli.output import data, say
+
+    text, hint = _whole(row, tasks)
+    data(text + _arrow(hint, ""))
+    for one in tasks[:SHOWN]:
+        data(f"  {one.task.path}  {one.task.node}: {one.reason.text}{_arrow(one.reason.hint, '    ')}")
+    if len(tasks) > SHOWN:
+        say(f"{len(tasks) - SHOWN:,} more tasks: --json has all")
+
+
+def _print_json(row: RunRow, tasks: list[Explained]) -> None:
+    from flowkit.cli.output import data_json, moment
+
+    text, hint = _whole(row, tasks)
+    data_json(
+        {
+            "v": 1,
+            "id": row.id,
+            "status": row.status,
+            "text": text,
+            "hint": hint,
+            "tasks": [
+                {
+                    "id": str(one.task.id),
+                    "path": one.task.path,
+                    "node": one.task.node,
+                    "status": one.task.status,
+                    "attempt": one.task.attempt,
+                    "due": moment(one.task.due),
+                    "kind": one.reason.kind,
+                    "text": one.reason.text,
+                    "hint": one.reason.hint,
+                }
+                for one in tasks
+            ],
+        }
+    )
+
+
+def _whole(row: RunRow, tasks: list[Explained]) -> tuple[str, str]:
+    """What is to be said of the run itself, and what to do."""
+    from flowkit.cli.output import clock
+
+    if row.ended_at is not None:
+        why = _error(row.error) or " ".join(row.message.split())
+        text = f"run {row.id} {row.status} at {clock(row.ended_at)}" + (f": {why}" if why else "")
+        return text, f"flowkit runs retry {row.id}" if row.status == "failed" else ""
+    count = f"{len(tasks):,} task{'' if len(tasks) == 1 else 's'} outstanding" if tasks else "nothing is outstanding"
+    return f"run {row.id} is {row.status}, {count}", f"flowkit runs resume {row.id}" if row.status == "paused" else ""
+
+
+def _arrow(hint: str, indent: str) -> str:
+    return f"\n{indent}→ {hint}" if hint else ""
+
+
+def _error(raw: bytes | None) -> str | None:
+    if raw is None:
+        return None
+    error: dict[str, Any] = json.loads(raw)
+    where = f" (node {error['node']})" if "node" in error else ""
+    return " ".join(f"{error.get('type', 'error')}: {error.get('message', '')}{where}".split())
