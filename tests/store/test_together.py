@@ -126,6 +126,30 @@ async def test_two_relays_share_what_is_unsent(two: list[Store]) -> None:
     assert (len(one), len(other), len({*one, *other})) == (150, 150, 300)
 
 
+async def test_only_one_ends_what_has_expired(two: list[Store]) -> None:
+    """Each takes runs that the other one has not locked, whichever timers they are found by."""
+
+    def many(tx: Transaction) -> None:
+        for n in range(20):
+            _, changes = begin(f"r{n}")
+            waiting = Task(run_id=f"r{n}", id=uuid4(), path="0.0", scope="", node="n", status=TaskStatus.WAITING,
+                           signal="ok", due=5.0, inputs=b"{}", created_at=1.0)  # fmt: skip
+            gather = Scope(run_id=f"r{n}", path="0.1", parent="", outstanding=1, due=4.0)
+            tx.write([*changes, c.AddTask(waiting), c.AddScope(gather)])
+
+    await two[0].transact(many)
+    both_took = threading.Barrier(2)
+
+    def take(tx: Transaction) -> list[str]:
+        taken = [event.run_id for event in tx.expired(10.0, 10)]
+        both_took.wait(5)
+        tx.load(Keys(frozenset(taken), frozenset(), frozenset(), frozenset()))
+        return taken
+
+    one, other = await asyncio.gather(*(store.transact(take) for store in two))
+    assert (len(one), len(other), len({*one, *other})) == (10, 10, 20)
+
+
 async def test_recount_while_others_work(two: list[Store]) -> None:
     """A counter is only corrected when it is wrong under the lock of its run."""
     root, changes = begin("r")
