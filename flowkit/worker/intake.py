@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing
-from flowkit.errors import Unreadable
+from flowkit.errors import TooLarge, Unreadable
 from flowkit.wire.messages import Task, decode
 from flowkit.wire.topology import Topology
 from flowkit.worker.definition import Definition
@@ -15,6 +16,7 @@ from flowkit.worker.reporter import Letter, Reporter
 
 SUSPECT_FROM = 2  # deliveries before this one; from then on a task runs alone
 _DETAIL = 1_000  # characters of an explanation in a header
+_KEPT = 64 * 1024  # bytes of a body that is larger than we may send
 
 
 def prefetch_for(slots: int) -> int:
@@ -110,4 +112,14 @@ class Intake:
             app_id=delivery.app_id,
             headers=kept | {"flowkit-reason": error.reason, "flowkit-detail": error.detail[:_DETAIL]},
         )
-        return Letter(message, lambda: [(self.consumer, delivery)])
+        return self._letter(message, delivery)
+
+    def _letter(self, message: Outgoing, delivery: Delivery) -> Letter:
+        def too_large(_: TooLarge) -> Letter:
+            detail = (
+                f"{message.headers['flowkit-detail']} (the first {_KEPT:,} of {len(message.body):,} bytes are kept)"
+            )
+            headers = {**message.headers, "flowkit-detail": detail}
+            return self._letter(replace(message, body=message.body[:_KEPT], headers=headers), delivery)
+
+        return Letter(message, lambda: [(self.consumer, delivery)], too_large)

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
+from flowkit.broker.memory import MemoryBroker
 from flowkit.errors import FlowKitError, UsageError
 from flowkit.wire.messages import Status
 from flowkit.worker import Worker, worker_name
@@ -135,6 +136,17 @@ async def test_what_cannot_be_read_goes_to_the_dead_letters(house, body, reason)
         assert "x-own" not in dead.headers
         assert await worker.stop() is False
     assert await house.left() == 0
+
+
+async def test_a_dead_letter_larger_than_it_may_send_is_kept_in_part(house):
+    modest = MemoryBroker(house.mine._server, max_message_bytes=100_000)
+    async with house.worker(define(fine), broker=modest):
+        await house.raw("tasks", ("work", b"{" * 200_000, "some.type"))
+        (dead,) = await house.receive(house.topology.dead)
+        assert dead.body == b"{" * len(dead.body)
+        assert "of 200,000 bytes are kept" in dead.headers["flowkit-detail"]
+        await house.send(task())
+        assert (await house.result()).status is Status.SUCCEEDED, "the others flow"
 
 
 async def test_a_task_delivered_twice_before_runs_alone_after_saying_so(house, gate):
