@@ -13,7 +13,10 @@ import orjson
 
 from flowkit.errors import InvalidPayload, Unreadable
 
-MAX_DEPTH = 200  # on reading and writing alike: well under the 254 that orjson can write again
+MAX_DEPTH = 200  # of a message: well under the 254 that orjson can write again
+MAX_PAYLOAD_DEPTH = (
+    MAX_DEPTH - 10
+)  # of inputs and outputs: around them go a message, its items, the results of a Gather
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what orjson writes
 
 
@@ -52,7 +55,7 @@ def check(value: Any, where: str) -> None:
 
     Raises:
         InvalidPayload: a type that JSON does not have, NaN or infinity, an integer over 64 bits, a key that is no
-            string, text with lone surrogates, or nesting over ``MAX_DEPTH``; the message names the path.
+            string, text with lone surrogates, or nesting over ``MAX_PAYLOAD_DEPTH``; the message names the path.
     """
     _check(value, where, 0)
 
@@ -68,8 +71,8 @@ def encode_object(value: Any, where: str) -> bytes:
 def _check(value: Any, where: str, depth: int) -> None:
     kind = type(value)
     if kind is dict or kind is list or kind is tuple:
-        if depth >= MAX_DEPTH:
-            raise InvalidPayload(where[:200], f"nested deeper than {MAX_DEPTH} levels")
+        if depth >= MAX_PAYLOAD_DEPTH:
+            raise InvalidPayload(where[:200], f"nested deeper than {MAX_PAYLOAD_DEPTH} levels")
         if kind is not dict:
             for index, inner in enumerate(value):
                 _check(inner, f"{where}[{index}]", depth + 1)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import InvalidPayload, Unreadable
+from flowkit.flow.values import continuation
 from flowkit.wire import codec
 
 
@@ -34,7 +35,7 @@ def nested(depth: int) -> Any:
         ({1: "x"}, "key 1 is int"),
         ({"t": "\ud800"}, "lone surrogate"),
         ({"\ud800": 1}, "lone surrogate"),
-        ({"deep": nested(200)}, "nested deeper than 200"),
+        ({"deep": nested(190)}, "nested deeper than 190"),
     ],
 )
 def test_what_json_cannot_carry_is_named_with_its_path(value: Any, path: str) -> None:
@@ -48,7 +49,7 @@ def test_a_payload_is_an_object(value: Any) -> None:
         codec.encode_object(value, "outputs")
 
 
-@pytest.mark.parametrize("value", [{}, {"t": "\u0000 ☕"}, {"n": 2**64 - 1}, {"n": -(2**63)}, {"deep": nested(199)}])
+@pytest.mark.parametrize("value", [{}, {"t": "\u0000 ☕"}, {"n": 2**64 - 1}, {"n": -(2**63)}, {"deep": nested(189)}])
 def test_what_fits_comes_back_the_same(value: Any) -> None:
     assert codec.loads(codec.encode_object(value, "outputs")) == value
 
@@ -67,6 +68,15 @@ def test_what_is_nested_too_deep_is_refused(depth: int, leaf: bytes) -> None:
     with pytest.raises(Unreadable) as refused:
         codec.loads(b"[" * depth + leaf + b"]" * depth)
     assert refused.value.reason == "too-deep"
+
+
+def test_the_deepest_payload_travels_in_every_message() -> None:
+    payload = {"deep": nested(codec.MAX_PAYLOAD_DEPTH - 1)}
+    codec.check(payload, "outputs")
+    inputs = continuation(b"{}", None, [codec.dumps({"results": [codec.embed(codec.dumps(payload))]})])
+    gather = {"gather": {"sends": [{"node": "a", "inputs": payload}], "then": "b"}}
+    for body in ({"inputs": codec.embed(inputs)}, [{"nodes": [gather], "outputs": payload}]):
+        codec.loads(codec.dumps(body))
 
 
 def test_many_brackets_side_by_side_are_not_deep() -> None:
