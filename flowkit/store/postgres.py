@@ -20,7 +20,14 @@ from flowkit.store.database import SCHEMA_LOCK, Again, Row, Values
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
-CONNECT_TIMEOUT = 5  # seconds
+# A server that vanishes without a word is noticed in about 15 s; TCP alone would wait for a quarter of an hour or more.
+PATIENCE = {
+    "connect_timeout": 5,  # seconds
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,  # milliseconds
+}
 # Lost against another transaction. A key that is there already is one that another coordinator added a moment earlier.
 LOST = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 DOWN = ("08", "53", "57", "58", "25006")  # connection, resources (disk full), operator, system errors; read only
@@ -54,8 +61,8 @@ class PostgreSQL:
         if self._connection and not self._connection.closed:
             return
         try:
-            given = conninfo_to_dict(self._address)
-            address = make_conninfo(self._address, connect_timeout=given.get("connect_timeout", CONNECT_TIMEOUT))
+            given = {key: value for key, value in conninfo_to_dict(self._address).items() if value is not None}
+            address = make_conninfo(self._address, **(PATIENCE | {key: given[key] for key in PATIENCE if key in given}))
             self._connection = psycopg.connect(address, autocommit=True)
         except psycopg.Error as error:
             raise StoreUnreachable(self.url, _reason(error)) from None

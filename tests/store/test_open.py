@@ -159,6 +159,15 @@ async def test_a_lost_connection_is_opened_again(postgres_database: str) -> None
     await store.close()
 
 
+async def test_a_server_that_vanishes_is_noticed_soon(postgres_database: str) -> None:
+    asked = f"{postgres_database}{'&' if '?' in postgres_database else '?'}keepalives_idle=60"
+    for url, idle in ((postgres_database, "5"), (asked, "60")):
+        store = await open_store(url)
+        info = store._database.connection.info.get_parameters()
+        assert (info["keepalives_idle"], info["keepalives_count"], info["tcp_user_timeout"]) == (idle, "2", "15000")
+        await store.close()
+
+
 async def test_the_clock_of_postgres_decides(postgres_database: str) -> None:
     store = await open_store(postgres_database)
     first, second = await store.transact(lambda tx: (tx.now(), tx.now()))
