@@ -15,10 +15,12 @@ import typer
 
 from flowkit import errors
 from flowkit.cli import (
+    broker,
     completion,
     config,
     coordinator,
     db,
+    dead,
     doctor,
     health,
     logs,
@@ -62,6 +64,8 @@ for verb in (runs_command, runs_explain, runs_prune):
     verb.register(runs.app)
 app.add_typer(runs.app, name="runs")
 nodes.register(app)
+app.add_typer(dead.app, name="dead")
+app.add_typer(broker.app, name="broker")
 app.add_typer(db.app, name="db")
 for verb in (config, doctor, health, new, completion, version):
     verb.register(app)

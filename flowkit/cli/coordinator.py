@@ -38,6 +38,9 @@ def coordinator(
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Of this coordinator; made up when left out.")
     ] = None,
+    take_over: Annotated[
+        bool, typer.Option("--take-over", help="Make this store the owner of a broker that was another one's.")
+    ] = False,
     log_level: options.LogLevel = None,
     log_format: options.LogFormat = None,
 ) -> None:
@@ -51,10 +54,10 @@ def coordinator(
         log_level=log_level and log_level.upper(),
         log_format=log_format,
     )
-    raise typer.Exit(serve(settings, lambda signals: _coordinate(settings, name, signals)))
+    raise typer.Exit(serve(settings, lambda signals: _coordinate(settings, name, signals, take_over=take_over)))
 
 
-async def _coordinate(settings: Settings, name: str | None, signals: Signals) -> int:
+async def _coordinate(settings: Settings, name: str | None, signals: Signals, *, take_over: bool) -> int:
     from flowkit.cli.service import alive, connected, until_stopped
     from flowkit.coordinator import Coordinator
     from flowkit.store import open_store
@@ -75,6 +78,7 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals) ->
             limits=settings.limits,
             # The lock on an SQLite file says so; on PostgreSQL others may be at work.
             alone=settings.store_url.startswith("sqlite:"),
+            take_over=take_over,
         )
 
         async def drain() -> bool:
