@@ -182,11 +182,15 @@ class SettleTask:
 
 @dataclass(frozen=True, slots=True)
 class MarkLeaf:
-    """A failed task is the value of a branch of ``leaf_of``, which returns exceptions."""
+    """A failed task is the value of a branch of ``leaf_of``, which returns exceptions.
+
+    With ``error`` it is one that succeeded, and whose Gather has failed since.
+    """
 
     run_id: str
     task_id: UUID
     leaf_of: str
+    error: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,7 @@ class Changes:
     tasks: list[Task] = field(default_factory=list)
     moves: dict[TaskKey, MoveTask] = field(default_factory=dict)
     settlements: dict[TaskKey, SettleTask] = field(default_factory=dict)
-    leaves: dict[TaskKey, str] = field(default_factory=dict)
+    leaves: dict[TaskKey, MarkLeaf] = field(default_factory=dict)
     counters: dict[ScopeKey, MoveScope] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     commands: list[NoteCommand] = field(default_factory=list)
@@ -97,8 +97,8 @@ class Changes:
                 self.taken.append(change)
             case EndRun():
                 self.ends[change.run_id] = change
-            case MarkLeaf(run_id, task_id, leaf_of):
-                self.leaves[run_id, task_id] = leaf_of
+            case MarkLeaf(run_id, task_id):
+                self.leaves[run_id, task_id] = change
             case Supersede():
                 self.superseded.append(change)
 
@@ -136,8 +136,13 @@ def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0
         settled = [rows.settled_row(change, id_in) for change in batch.settlements.values()]
         database.update("tasks", rows.TASK_KEY, rows.SETTLED, settled)
     if batch.leaves:
-        marked = [(run_id, id_in(task_id), leaf_of) for (run_id, task_id), leaf_of in batch.leaves.items()]
+        marked = [(leaf.run_id, id_in(leaf.task_id), leaf.leaf_of) for leaf in batch.leaves.values()]
         database.update("tasks", rows.TASK_KEY, ("leaf_of",), marked)
+        wrong = [
+            (leaf.run_id, id_in(leaf.task_id), "failed", leaf.error) for leaf in batch.leaves.values() if leaf.error
+        ]
+        if wrong:
+            database.update("tasks", rows.TASK_KEY, ("status", "error"), wrong)
     if batch.counters:
         counters = [(c.run_id, c.path, c.outstanding, c.status.value) for c in batch.counters.values()]
         database.update("scopes", ("run_id", "path"), ("outstanding", "status"), counters)

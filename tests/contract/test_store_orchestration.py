@@ -315,8 +315,13 @@ async def test_failures_that_are_values_stay_with_all_that_was_cancelled_for_the
     await write(store, [failed(alone), c.MarkLeaf("r", alone.id, "0.0"), c.CancelBelow("r", "0.0.1", "0.0", 1051.0)])
     await write(store, [
         c.MoveScope(run_id="r", path="0.0.2.0", outstanding=0, status=ScopeStatus.FAILED),
-        c.CancelBelow("r", "0.0.2.0", None, 1052.0), c.MarkLeaf("r", openers[1].id, "0.0"),
+        c.CancelBelow("r", "0.0.2.0", None, 1052.0), c.MarkLeaf("r", openers[1].id, "0.0", ERROR),
     ])  # fmt: skip
+    [collected] = await write(store, [c.Collect("r", "0.0")])
+    assert isinstance(collected, c.Collected)
+    assert {leaf.path: leaf.error for leaf in collected.leaves} == dict.fromkeys(
+        (culprit.path, alone.path, openers[1].path), ERROR
+    )
     before = await statuses(store)
     await fail(store, culprit_outside)
     assert await reopen(store) == []
