@@ -100,8 +100,10 @@ class DeadLetters:
             delivery = batch[0]
             if REASON in delivery.headers:
                 await self._keep(delivery, str(delivery.headers[REASON]), str(delivery.headers.get(DETAIL, "")))
-            else:
+            elif "x-death" in delivery.headers:
                 await self._take_again(delivery)
+            else:  # neither we nor the broker put it there: it must not become a start by the back door
+                await self._keep(delivery, "unexplained", "published to the dead letters without a reason")
             await self.consumer.ack(batch)
 
     async def _take_again(self, delivery: Delivery) -> None:

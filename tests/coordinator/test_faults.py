@@ -36,6 +36,14 @@ async def test_a_dead_letter_waits_for_its_queue(house):
         assert letter.reason == "not-json"
 
 
+async def test_what_somebody_puts_among_the_dead_letters_is_kept_and_not_taken(house):
+    async with house.coordinator():
+        await house.publish("dead", house.topology.starts.name, {"node": "a", "run_id": "r1"})
+        (letter,) = await house.until(lambda queries: queries.dead(limit=10), "a dead letter")
+        assert letter.reason == "unexplained"
+        assert await house.store.query(lambda queries: queries.run("r1")) is None
+
+
 async def test_a_wipe_is_recognised_while_what_was_stranded_waits_to_be_sent(house, monkeypatch):
     claimed = asyncio.Event()
     look, claim = Relay.look, Identity.claim
