@@ -101,6 +101,7 @@ class Worker:
         self._ready, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._forced = asyncio.Event()
         self._running = self._abandoned = False
+        self._whole: asyncio.Task[object] | None = None  # in which ``run`` runs
 
     @property
     def running(self) -> int:
@@ -123,7 +124,7 @@ class Worker:
             FlowKitError: it cannot go on, and trying again cannot help: a queue with other arguments, a permission
                 that is missing.
         """
-        self._running = True
+        self._running, self._whole = True, asyncio.current_task()
         try:
             await self._declare()
             async with self._group:
@@ -148,6 +149,8 @@ class Worker:
         """Abandon what runs, now."""
         self._forced.set()
         self._stopping.set()
+        if self._whole is not None and not self._ready.is_set():
+            self._whole.cancel()  # it waits for a broker, and would not look up before there is one
 
     async def _declare(self) -> None:
         queues = (self._topology.tasks(definition.name) for definition in self._definitions)

@@ -138,6 +138,18 @@ async def test_what_cannot_be_read_goes_to_the_dead_letters(house, body, reason)
     assert await house.left() == 0
 
 
+async def test_force_ends_a_worker_that_waits_for_its_broker(house):
+    house.broker.go_down()
+    worker = Worker(house.broker, house.topology, [define(fine)])
+    running = asyncio.create_task(worker.run())
+    stopping = asyncio.create_task(worker.stop())
+    await asyncio.sleep(0)
+    worker.force()
+    async with asyncio.timeout(5):
+        await asyncio.wait([running])
+        assert await stopping is False
+
+
 async def test_a_dead_letter_larger_than_it_may_send_is_kept_in_part(house):
     modest = MemoryBroker(house.mine._server, max_message_bytes=100_000)
     async with house.worker(define(fine), broker=modest):
