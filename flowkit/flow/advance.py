@@ -10,7 +10,9 @@ from collections.abc import Iterable
 
 from flowkit.flow import commands, results, scopes, starting, waits
 from flowkit.flow.changes import (
+    BranchEnded,
     BranchFailed,
+    BranchReleased,
     Cancelled,
     Change,
     Collected,
@@ -42,7 +44,7 @@ def advance(state: State, event: Event, context: Context) -> list[Change | Event
     return list(_advance(state, event, context))
 
 
-def _advance(state: State, event: Event, context: Context) -> Iterable[Change | Event]:  # noqa: PLR0911 - one a rule
+def _advance(state: State, event: Event, context: Context) -> Iterable[Change | Event]:  # noqa: C901, PLR0911, PLR0912 - one a rule
     match event:
         case Started():
             return starting.started(state, event, context)
@@ -54,6 +56,10 @@ def _advance(state: State, event: Event, context: Context) -> Iterable[Change | 
             return scopes.collected(state, event, context)
         case Cancelled():
             return scopes.count_down(state.scopes[event.run_id, event.scope], event.count)
+        case BranchEnded():
+            return scopes.branch_ended(state, event, context)
+        case BranchReleased():
+            return scopes.branch_released(state, event)
         case BranchFailed():
             return scopes.branch_failed(state, event, context)
         case ScopeExpired():

@@ -83,6 +83,22 @@ class Commanded:
 
 
 @dataclass(frozen=True, slots=True)
+class BranchEnded:
+    """A branch that is a scope of its own (``max_concurrency``) has its value. ``advance`` itself returns it."""
+
+    run_id: str
+    scope: str  # the Gather's
+
+
+@dataclass(frozen=True, slots=True)
+class BranchReleased:
+    """There is room for a branch that was held for max_concurrency. ``advance`` itself returns it."""
+
+    run_id: str
+    task_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
 class TaskFailed:
     """A task failed for good. ``advance`` itself returns it: what its failure means needs its inputs loaded."""
 
@@ -125,7 +141,7 @@ class RunExpired:
 
 
 Event = (
-    Started | Reported | Collected | Cancelled | BranchFailed | TaskFailed
+    Started | Reported | Collected | Cancelled | BranchEnded | BranchReleased | BranchFailed | TaskFailed
     | Commanded | Signalled | WaitExpired | ScopeExpired | RunExpired
 )  # fmt: skip
 
@@ -325,6 +341,15 @@ class FailOutstanding:
 
 
 @dataclass(frozen=True, slots=True)
+class LiftLeaves:
+    """The values of the scope ``path`` become values of its parent: every ``leaf_of`` is rewritten."""
+
+    run_id: str
+    path: str
+    parent: str
+
+
+@dataclass(frozen=True, slots=True)
 class Unhold:
     """Release all tasks of a run that are held for ``reason``: queued and to be sent at once."""
 
@@ -396,6 +421,7 @@ class RefuseCommand:
 
 Change = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
-    | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | Unhold | HoldUnsent
+    | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | LiftLeaves
+    | Unhold | HoldUnsent
     | Reopen | AnnounceRun | DeclareConflict | Orphan | Tell | RefuseCommand
 )  # fmt: skip

@@ -12,7 +12,9 @@ from flowkit.flow.changes import (
     AddScope,
     AddSignal,
     AddTask,
+    BranchEnded,
     BranchFailed,
+    BranchReleased,
     Cancelled,
     Change,
     Collected,
@@ -57,10 +59,12 @@ def keys(events: Iterable[Event]) -> Keys:
             case Reported(result):
                 tasks.add((event.run_id, result.task_id))
                 signals.update((event.run_id, item.wait.name) for item in result.nodes if isinstance(item, WaitItem))
+            case BranchReleased(run_id, task_id):
+                tasks.add((run_id, task_id))
             case TaskFailed() | Signalled() | WaitExpired():
                 tasks.add((event.run_id, event.task_id))
                 payloads.add((event.run_id, event.task_id))
-            case Collected() | Cancelled() | BranchFailed() | ScopeExpired():
+            case Collected() | Cancelled() | BranchEnded() | BranchFailed() | ScopeExpired():
                 scopes.add((event.run_id, event.scope))
             case Commanded(command):
                 commands.add(command.id)

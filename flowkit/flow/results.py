@@ -25,14 +25,13 @@ from flowkit.flow.changes import (
 )
 from flowkit.flow.context import Context
 from flowkit.flow.limits import Limits
-from flowkit.flow.scopes import branch_failed, count_down, end_failed
+from flowkit.flow.scopes import WINDOW, branch_failed, count_down, end_failed
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait, as_send, unwrap
 
 Items = list[Send | Gather | Wait]
-WINDOW = "max_concurrency"  # why a branch of a Gather is held
 
 
 def reported(state: State, event: Reported, context: Context) -> Iterator[Change | Event]:
@@ -148,6 +147,7 @@ def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[A
             opener=place.parent,
             then=making.encode_send(as_send(gather.then)),
             return_exceptions=gather.return_exceptions,
+            max_concurrency=gather.max_concurrency,
             due=None if gather.timeout is None else context.now + gather.timeout,
         )
     )

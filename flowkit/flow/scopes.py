@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from flowkit.flow import making, paths, values
 from flowkit.flow.changes import (
     AddTask,
+    BranchEnded,
     BranchFailed,
+    BranchReleased,
     CancelBelow,
     Change,
     Collect,
@@ -16,26 +18,74 @@ from flowkit.flow.changes import (
     EndRun,
     Event,
     FailOutstanding,
+    LiftLeaves,
     MarkLeaf,
     MoveScope,
+    MoveTask,
     RunExpired,
     ScopeExpired,
     Tell,
 )
 from flowkit.flow.context import Context
-from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State
+from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
+WINDOW = "max_concurrency"  # why a branch of a Gather is held
 
-def count_down(scope: Scope, by: int) -> Iterator[Change]:
-    """Take ``by`` from the counter of a scope; a scope with nothing outstanding is collected."""
+
+def count_down(scope: Scope, by: int) -> Iterator[Change | Event]:
+    """Take ``by`` from the counter of a scope; one with nothing outstanding is collected, or is a branch that ends."""
     if by == 0 or scope.status is not ScopeStatus.OPEN:
         return
     left = max(scope.outstanding - by, 0)
+    if left == 0 and scope.then is None and scope.parent is not None:
+        yield from _end_branch(scope)
+        return
     yield MoveScope(run_id=scope.run_id, path=scope.path, outstanding=left, status=scope.status)
     if left == 0:
         yield Collect(scope.run_id, scope.path)
+
+
+def branch_ended(state: State, event: BranchEnded, context: Context) -> Iterator[Change | Event]:
+    """A branch under max_concurrency has its value: the next one may begin."""
+    scope = state.scopes[event.run_id, event.scope]
+    if scope.status is ScopeStatus.OPEN:
+        yield from _make_room(scope, context)
+        yield from count_down(scope, 1)
+
+
+def branch_released(state: State, event: BranchReleased) -> Iterator[Change]:
+    """The first task of a branch is sent, unless the run was paused or something ended meanwhile."""
+    run, task = state.runs[event.run_id], state.tasks.get((event.run_id, event.task_id))
+    if task is None or task.status is not TaskStatus.HELD or task.held_for != WINDOW:
+        return
+    paused = run.status is RunStatus.PAUSED
+    yield MoveTask(
+        run_id=run.id,
+        task_id=task.id,
+        status=TaskStatus.HELD if paused else TaskStatus.QUEUED,
+        held_for="paused" if paused else None,
+        attempt=task.attempt,
+        tries=task.tries,
+    )
+
+
+def _end_branch(scope: Scope) -> Iterator[Change | Event]:
+    assert scope.parent is not None
+    yield MoveScope(run_id=scope.run_id, path=scope.path, outstanding=0, status=ScopeStatus.CLOSED)
+    yield LiftLeaves(scope.run_id, scope.path, scope.parent)
+    yield BranchEnded(scope.run_id, scope.parent)
+
+
+def _make_room(scope: Scope, context: Context) -> Iterator[Event]:
+    """One branch of a window ends now: as many have begun as the window is wide, and one for each that ended before."""
+    if scope.max_concurrency is None or scope.opener is None:
+        return
+    following = scope.max_concurrency + scope.branches - scope.outstanding
+    if following < scope.branches:
+        path = paths.child(scope.path, following)
+        yield BranchReleased(scope.run_id, paths.task_id(context.secret, scope.opener, path))
 
 
 def collected(state: State, event: Collected, context: Context) -> Iterator[Change | Event]:
@@ -46,7 +96,9 @@ def collected(state: State, event: Collected, context: Context) -> Iterator[Chan
     if scope.parent is None:
         yield from _succeed(run, event, context)
         return
-    assert scope.then is not None
+    if scope.then is None:
+        yield from _end_branch(scope)
+        return
     assert scope.opener is not None
     send = making.decode_send(scope.then)
     inputs = values.continuation(event.outputs, send.inputs, values.branch_values(scope.path, event.leaves))
@@ -87,6 +139,7 @@ def branch_failed(state: State, failure: BranchFailed, context: Context) -> Iter
         yield MarkLeaf(run.id, failure.task_id, scope.path)
         if scope.outstanding > 1:
             yield CancelBelow(run.id, branch, scope.path, context.now)
+        yield from _make_room(scope, context)
         yield from count_down(scope, 1)
     else:
         yield from _fail(scope, failure.error, context, failure)

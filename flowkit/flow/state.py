@@ -88,6 +88,7 @@ class Scope:
     opener: UUID | None = None  # the task that returned the Gather
     then: bytes | None = None  # JSON of the Send that goes on
     return_exceptions: bool = False
+    max_concurrency: int | None = None  # branches at a time; each is a scope of its own then
     due: float | None = None  # when its unfinished branches fail
 
 

@@ -13,20 +13,23 @@ from flowkit.flow.changes import (
     Event,
     FailOutstanding,
     HoldUnsent,
+    LiftLeaves,
     Reopen,
     Unhold,
 )
+from flowkit.flow.scopes import WINDOW
 from flowkit.flow.state import Leaf
 from flowkit.store import rows
 from flowkit.store.database import Database, Values
 from flowkit.store.reopening import reopen
 
-Effect = Collect | CancelBelow | FailOutstanding | Unhold | HoldUnsent | Reopen
+Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | Reopen
 ScopeKey = tuple[str, str]
 
-# A wait keeps its time, and so does a scope: they may be opened again.
+# A wait keeps its time, and so does a scope, and a branch that it is held for the window: they may be opened again.
 CANCEL_TASKS = (
-    "UPDATE tasks SET status = 'cancelled', finished_at = :at, held_for = NULL, "
+    "UPDATE tasks SET status = 'cancelled', finished_at = :at, "
+    f"held_for = CASE WHEN held_for = '{WINDOW}' THEN held_for END, "
     "due = CASE WHEN status = 'waiting' THEN due END, unsent_since = NULL"
 )
 CANCEL_SCOPES = "UPDATE scopes SET status = 'cancelled', outstanding = 0"
@@ -46,6 +49,11 @@ def carry_out(database: Database, effects: Sequence[Effect]) -> list[Event]:
                 events += _cancel(database, effect)
             case FailOutstanding():
                 events += _fail_outstanding(database, effect)
+            case LiftLeaves(run_id, path, parent):
+                database.execute(
+                    "UPDATE tasks SET leaf_of = :parent WHERE run_id = :run_id AND leaf_of = :path",
+                    {"run_id": run_id, "path": path, "parent": parent},
+                )
             case Unhold():
                 _unhold(database, effect)
             case HoldUnsent():

@@ -21,7 +21,7 @@ RUN = (
 )  # fmt: skip
 SCOPE = (
     "run_id", "path", "parent", "status", "outstanding", "branches", "opener", "continuation", "return_exceptions",
-    "due",
+    "max_concurrency", "due",
 )  # fmt: skip
 TASK_KEY = ("run_id", "id")
 NEW_TASK = (
@@ -96,7 +96,8 @@ def scope_row(scope: Scope, id_in: IdIn) -> Row:
     """A new scope."""
     return (
         scope.run_id, scope.path, scope.parent, scope.status.value, scope.outstanding, scope.branches,
-        scope.opener and id_in(scope.opener), scope.then, scope.return_exceptions, scope.due,
+        scope.opener and id_in(scope.opener), scope.then, scope.return_exceptions,
+        scope.max_concurrency, scope.due,
     )  # fmt: skip
 
 
@@ -159,10 +160,11 @@ def read_run(row: Row, id_out: IdOut) -> Run:
 
 def read_scope(row: Row, id_out: IdOut) -> Scope:
     """A row of ``SCOPE_STATE``."""
-    run_id, path, parent, status, outstanding, branches, opener, then, return_exceptions, due = row
+    run_id, path, parent, status, outstanding, branches, opener, then, return_exceptions, window, due = row
     return Scope(
         run_id=run_id, path=path, parent=parent, status=ScopeStatus(status), outstanding=outstanding,
         branches=branches, opener=opener and id_out(opener), then=then, return_exceptions=bool(return_exceptions),
+        max_concurrency=window,
         due=due,
     )  # fmt: skip
 

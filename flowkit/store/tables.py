@@ -81,6 +81,7 @@ scopes = Table(
     Column("opener", _ID),
     Column("continuation", _BYTES),
     Column("return_exceptions", Boolean, nullable=False),
+    Column("max_concurrency", Integer),
     Column("due", _TIME),
     PrimaryKeyConstraint("run_id", "path"),
     _partial("scopes_open", "run_id", "path", where="status = 'open'"),  # recount

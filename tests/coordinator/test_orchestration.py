@@ -154,3 +154,41 @@ async def test_retry_on_real_services(real_house):
 
 async def test_pause_on_real_services(real_house):
     await test_pause_and_resume(real_house)
+
+
+async def test_only_a_window_of_a_gather_is_sent(house):
+    async with house.coordinator():
+        await house.start("a", "r1")
+        (task,) = await house.tasks("a")
+        sends = [{"node": "b", "inputs": {"i": i}} for i in range(5)]
+        await house.answer(task, [{"gather": {"sends": sends, "then": "sum", "max_concurrency": 2}}])
+        running = await house.tasks("b", 2)
+        assert [row.held_for for row in await house.rows("r1")].count("max_concurrency") == 3
+        seen = []
+        while running:
+            branch = running.pop(0)
+            seen.append(branch.inputs["i"])
+            await house.answer(branch, [], {"i": branch.inputs["i"]})
+            if len(seen) + len(running) < 5:
+                running += await house.tasks("b")
+                assert (await house.broker.inspect(house.topology.tasks("b").name)).ready == 0
+        (then,) = await house.tasks("sum")
+        assert [result["i"] for result in then.inputs["results"]] == [0, 1, 2, 3, 4]
+
+
+async def test_a_window_on_real_services_and_after_a_retry(real_house):
+    house = real_house
+    async with house.coordinator():
+        await house.start("a", "r1")
+        (task,) = await house.tasks("a")
+        await house.answer(task, [{"gather": {"sends": ["b", "b", "b"], "then": "sum", "max_concurrency": 1}}])
+        (branch,) = await house.tasks("b")
+        await house.answer(branch, status="failed", error={"type": "E"})
+        await house.run_ended("r1")
+        await command(house, "retry", "r1")
+        for _ in range(3):
+            (branch,) = await house.tasks("b")
+            held = [row.held_for for row in await house.rows("r1")].count("max_concurrency")
+            await house.answer(branch, [], {"held": held})
+        (then,) = await house.tasks("sum")
+        assert [result["held"] for result in then.inputs["results"]] == [2, 1, 0]

@@ -23,6 +23,7 @@ from flowkit.flow.changes import (
     Event,
     FailOutstanding,
     HoldUnsent,
+    LiftLeaves,
     MarkLeaf,
     MoveRun,
     MoveScope,
@@ -229,6 +230,10 @@ class Rows:
                 return [Collected(run, path, opener, leaves)]
             case CancelBelow(run, path, scope, _):
                 return self._cancel(run, path, scope)
+            case LiftLeaves(run, path, parent):
+                for key, task in self.tasks.items():
+                    if (task.run_id, task.leaf_of) == (run, path):
+                        self.tasks[key] = replace(task, leaf_of=parent)
             case Unhold(run, reason):
                 self._restatus(run, TaskStatus.HELD, reason, TaskStatus.QUEUED, None)
             case HoldUnsent(run, reason):
@@ -290,9 +295,12 @@ class Rows:
             failed = task.status is TaskStatus.FAILED and task.leaf_of is None and task.path not in handled
             cancelled = task.status is TaskStatus.CANCELLED and key not in self.dropped
             if task.run_id == run and (failed or cancelled) and not settled(task.path):
-                status = TaskStatus.WAITING if task.wait else TaskStatus.QUEUED
-                self.tasks[key] = replace(task, status=status, attempt=task.attempt + 1, tries=1, error=None, due=None,
-                                          held_for=None, sent_at=None)  # fmt: skip
+                windowed = task.held_for == "max_concurrency"
+                status = TaskStatus.WAITING if task.wait else TaskStatus.HELD if windowed else TaskStatus.QUEUED
+                self.tasks[key] = replace(
+                    task, status=status, attempt=task.attempt + 1, tries=1, error=None, due=None,
+                    held_for=task.held_for if windowed else None, sent_at=None,
+                )  # fmt: skip
         reopened = {ScopeStatus.FAILED, ScopeStatus.CANCELLED}
         for key, scope in self.scopes.items():
             if scope.run_id == run and scope.status in reopened and key not in self.dropped and not settled(key[1]):

@@ -296,13 +296,6 @@ def test_joined_results_over_the_message_size_fail_the_run_with_the_limits_name(
     assert "max_message_bytes" in rows.runs["r"].message
 
 
-def test_what_is_not_supported_yet_fails_and_says_so():
-    rows = Rows()
-    rows.start()
-    rows.report("0", [Gather(["a"], then="b", max_concurrency=1)])
-    assert "not supported yet" in rows.runs["r"].message
-
-
 def test_nul_and_odd_text_pass_through():
     rows = Rows()
     rows.start("a", text="\0 ü 😀")

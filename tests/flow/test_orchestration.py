@@ -165,6 +165,60 @@ def test_a_run_that_passes_its_deadline_fails():
     assert (run.status, run.message) == (RunStatus.FAILED, "a: DeadlineExceeded: the run did not end within 60 s")
 
 
+# max_concurrency
+
+
+def sent(rows: Rows) -> list[str]:
+    return [path for path in rows.outstanding() if rows.at(path).status is TaskStatus.QUEUED]
+
+
+def test_only_a_window_of_branches_runs_at_a_time(rows):
+    rows.report("0", [Gather([Send("b", {"i": i}) for i in range(5)], then="end", max_concurrency=2)])
+    assert sent(rows) == ["0.0.0", "0.0.1"]
+    rows.report("0.0.1", ["more"])  # the branch goes on: no room yet
+    assert sent(rows) == ["0.0.0", "0.0.1.0"]
+    rows.report("0.0.1.0", [], {"i": 1})
+    assert sent(rows) == ["0.0.0", "0.0.2"]
+    for path, i in (("0.0.2", 2), ("0.0.0", 0), ("0.0.3", 3), ("0.0.4", 4)):
+        rows.report(path, [], {"i": i})
+    assert [result["i"] for result in rows.inputs("0.0.then")["results"]] == [0, 1, 2, 3, 4]
+
+
+def test_a_failed_branch_makes_room_too(rows):
+    options = {"max_concurrency": 1, "return_exceptions": True}
+    rows.report("0", [Gather(["b", "c", "d"], then="end", **options)])
+    rows.fail("0.0.0")
+    rows.report("0.0.1", [Gather(["x", "y"], then="inner", max_concurrency=1)])
+    assert sent(rows) == ["0.0.1.0.0"]
+    rows.fail("0.0.1.0.0")
+    rows.report("0.0.2", [], {"fine": 1})
+    assert ["error" in result for result in rows.inputs("0.0.then")["results"]] == [True, True, False]
+
+
+def test_a_failed_branch_fails_the_run_with_a_window_too(rows):
+    rows.report("0", [Gather(["b", "c", "d"], then="end", max_concurrency=1)])
+    rows.fail("0.0.0")
+    assert rows.runs["r"].status is RunStatus.FAILED
+    rows.command("retry")
+    assert sent(rows) == ["0.0.0"], "what was held for the window is held again"
+    rows.report("0.0.0")
+    assert sent(rows) == ["0.0.1"]
+
+
+def test_a_timeout_ends_the_branches_of_a_window(rows):
+    options = {"max_concurrency": 1, "return_exceptions": True, "timeout": 5}
+    rows.report("0", [Gather(["b", "c", "d"], then="end", **options)])
+    rows.report("0.0.0", [], {"fine": 1})
+    rows.report("0.0.1", ["more"])
+    rows.pass_time(5)
+    assert ["error" in result for result in rows.inputs("0.0.then")["results"]] == [False, True, True]
+
+
+def test_a_delay_inside_a_window_is_refused(rows):
+    rows.report("0", [Gather([Send("b", delay=1)], then="end", max_concurrency=1)])
+    assert "a Send with a delay cannot stand in a Gather with max_concurrency" in rows.runs["r"].message
+
+
 # Commands
 
 

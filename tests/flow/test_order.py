@@ -10,6 +10,7 @@ from flowkit.wire.items import Gather, Send
 from tests.flow.rows import Rows
 
 leaf = st.just(("leaf",))
+windows = st.none() | st.integers(1, 2)
 failing = st.just(("fail",))
 
 
@@ -20,7 +21,7 @@ def plans(failures: bool):
         ends,
         lambda inner: st.one_of(
             st.tuples(st.just("names"), st.lists(inner, min_size=1, max_size=3)),
-            st.tuples(st.just("gather"), st.lists(inner, max_size=3), inner, st.booleans()),
+            st.tuples(st.just("gather"), st.lists(inner, max_size=3), inner, st.booleans(), windows),
         ),
         max_leaves=12,
     )
@@ -31,9 +32,10 @@ def answer(plan):
     match plan:
         case ("names", children):
             return [Send("n", {"plan": child}) for child in children]
-        case ("gather", children, then, exceptions):
+        case ("gather", children, then, exceptions, window):
             sends = [Send("n", {"plan": child}) for child in children]
-            return [Gather(sends, then=Send("n", {"plan": then}), return_exceptions=exceptions)]
+            then = Send("n", {"plan": then})
+            return [Gather(sends, then=then, return_exceptions=exceptions, max_concurrency=window)]
     return []
 
 
@@ -41,7 +43,9 @@ def run(plan, draw, *, batches: bool, duplicates: bool) -> Rows:
     rows = Rows()
     rows.start("n", plan=plan)
     old = []
-    while waiting := rows.outstanding():
+    while outstanding := rows.outstanding():
+        waiting = [path for path in outstanding if rows.at(path).status is TaskStatus.QUEUED]
+        assert waiting, f"a window that nobody opens again: {outstanding}"
         size = draw(st.integers(1, len(waiting))) if batches else 1
         chosen = draw(st.permutations(waiting))[:size]
         events = []

@@ -59,6 +59,7 @@ def upgrade() -> None:
         sa.Column("opener", ID),
         sa.Column("continuation", BYTES),
         sa.Column("return_exceptions", sa.Boolean(), nullable=False),
+        sa.Column("max_concurrency", sa.Integer()),
         sa.Column("due", TIME),
         sa.PrimaryKeyConstraint("run_id", "path"),
     )
