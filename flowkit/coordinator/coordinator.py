@@ -14,6 +14,7 @@ from flowkit.coordinator.dead import DeadLetters
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.lonely import LonelyNodes
 from flowkit.coordinator.outbox import Outbox, Summon
 from flowkit.coordinator.presence import Presence
 from flowkit.coordinator.reading import Reader
@@ -38,6 +39,7 @@ class Pace:
     relay_every: float = 3
     relay_after: float = 10
     sent_marks_every: float = 1
+    lonely_every: float = 6  # a worker announces itself every 5
     sweep_every: float = 30
     sweep_after: float = 60
     worker_silence: float = 15
@@ -111,11 +113,13 @@ class Coordinator:
         sweeper = Sweeper(
             self._broker, self._topology, ledger, presence, every=self._pace.sweep_every, after=self._pace.sweep_after
         )
+        lonely = LonelyNodes(self._broker, self._topology, ledger, presence, every=self._pace.lonely_every)
         timers = Timers(ledger, outbox, every=self._pace.timers_every)
         clockwork = (
             timers.run,
             relay.run,
             sweeper.run,
+            lonely.run,
             partial(ledger.flush, self._pace.sent_marks_every),
         )
         try:

@@ -31,7 +31,6 @@ class Sweeper:
         self._every, self._after = every, after
         self._suspects: set[SentTask] = set()
         self._reconnects = presence.consumer.reconnects
-        self._told: set[str] = set()
 
     async def run(self) -> None:
         """For ever."""
@@ -54,7 +53,6 @@ class Sweeper:
             return transaction.sent_before(transaction.now() - self._after, LIMIT)
 
         waiting = await self._ledger.transact(work)
-        self._tell_of_missing_workers(waiting)
         missing = await self._missing(waiting) if self._heard_throughout() else set()
         lost, self._suspects = missing & self._suspects, missing - self._suspects
         if lost:
@@ -85,10 +83,3 @@ class Sweeper:
             if queue is None or (queue.ready == 0 and queue.consumers <= self._presence.workers_of(node)):
                 missing.update(tasks)
         return missing
-
-    def _tell_of_missing_workers(self, waiting: Iterable[SentTask]) -> None:
-        lonely = {task.node for task in waiting if not self._presence.workers_of(task.node)}
-        for node in sorted(lonely - self._told):
-            logger.warning("node %s has no worker: its tasks wait for 'flowkit worker --node %s'", node, node,
-                           extra={"action": "no_worker", "node": node})  # fmt: skip
-        self._told = lonely

@@ -306,7 +306,7 @@ async def test_a_task_that_a_worker_lists_or_a_foreigner_may_hold_is_left_alone(
 
 
 async def test_a_node_without_a_worker_is_said(house, caplog):
-    async with house.coordinator(pace=SWEEPING):
+    async with house.coordinator(pace=replace(FAST, lonely_every=0.02)):
         await house.start("lonely", "r1")
         async with asyncio.timeout(5):
             while "node lonely has no worker" not in caplog.text:
