@@ -74,7 +74,7 @@ async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Expl
         )
     if row is None:
         raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
-    outstanding = [task for task in tasks if task.status in OUTSTANDING]
+    outstanding = [task for task in tasks if task.status in OUTSTANDING and row.ended_at is None]
     around = await _around(settings, outstanding, workers)
     return row, [Explained(task, explain(_stuck(task), around[task.id], now)) for task in outstanding]
 
@@ -185,7 +185,8 @@ def _whole(row: RunRow, tasks: list[Explained]) -> tuple[str, str]:
 
     if row.ended_at is not None:
         why = _error(row.error) or " ".join(row.message.split())
-        text = f"run {row.id} {row.status} at {clock(row.ended_at)}" + (f": {why}" if why else "")
+        where = _node(row.error)
+        text = f"run {row.id} {row.status}{where} at {clock(row.ended_at)}" + (f": {why}" if why else "")
         return text, f"flowkit runs retry {row.id}" if row.status == "failed" else ""
     count = f"{len(tasks):,} task{'' if len(tasks) == 1 else 's'} outstanding" if tasks else "nothing is outstanding"
     return f"run {row.id} is {row.status}, {count}", f"flowkit runs resume {row.id}" if row.status == "paused" else ""
@@ -195,9 +196,13 @@ def _arrow(hint: str, indent: str) -> str:
     return f"\n{indent}→ {hint}" if hint else ""
 
 
+def _node(raw: bytes | None) -> str:
+    node = json.loads(raw).get("node") if raw is not None else None
+    return f" in node {node}" if node else ""
+
+
 def _error(raw: bytes | None) -> str | None:
     if raw is None:
         return None
     error: dict[str, Any] = json.loads(raw)
-    where = f" (node {error['node']})" if "node" in error else ""
-    return " ".join(f"{error.get('type', 'error')}: {error.get('message', '')}{where}".split())
+    return " ".join(f"{error.get('type', 'error')}: {error.get('message', '')}".split())
