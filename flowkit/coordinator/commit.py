@@ -60,8 +60,6 @@ def commit(
         sent: tasks that were confirmed since the last transaction.
     """
     context = Context(now=transaction.now(), secret=secret, limits=limits)
-    if sent:
-        transaction.mark_sent(sent, context.now)
     changes: list[Change] = []
     runs: dict[str, Run] = {}
     pending: list[Event] = list(events)
@@ -71,6 +69,9 @@ def commit(
         pending = later + transaction.write(round_changes)
         changes += round_changes
         runs |= state.runs
+    if sent:
+        # Behind the runs' locks: rows of other runs are taken last, and by everybody.
+        transaction.mark_sent(sent, context.now)
     return _committed(transaction, changes, runs)
 
 

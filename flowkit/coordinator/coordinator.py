@@ -80,11 +80,13 @@ class Coordinator:
         self._alone, self._take_over, self._summon = alone, take_over, summon
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
+        self._ledger: Ledger | None = None
 
     @property
     def ready(self) -> bool:
-        """Whether it is connected and takes messages."""
-        return self._ready.is_set() and not self._stopping.is_set() and self._broker.connected
+        """Whether it is connected, takes messages, and reaches its store."""
+        away = self._ledger is None or self._ledger.away
+        return self._ready.is_set() and not self._stopping.is_set() and self._broker.connected and not away
 
     async def wait_ready(self) -> None:
         """Return when it takes messages."""
@@ -102,7 +104,7 @@ class Coordinator:
             FlowKitError: broker or store say something that trying again cannot change.
         """
         store_id, secret = await self._store.transact(_identity)
-        ledger = Ledger(self._store, self._limits, secret)
+        self._ledger = ledger = Ledger(self._store, self._limits, secret)
         outbox = Outbox(self._broker, self._topology, ledger, max_nodes=self._limits.max_nodes, summon=self._summon)
         archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
         relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)

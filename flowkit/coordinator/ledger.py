@@ -15,6 +15,7 @@ from flowkit.store.protocol import Store, TaskKey, Transaction
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+TELL_EVERY = 20  # looks at a store that is away: about every minute and a half
 BACKOFF = (0.1, 0.2, 0.5, 1, 2, 5)  # seconds between looks at a store that is away; the last one repeats
 
 
@@ -27,31 +28,37 @@ class Ledger:
     def __init__(self, store: Store, limits: Limits, secret: bytes) -> None:
         self._store, self._limits, self._secret = store, limits, secret
         self._sent: list[SentMark] = []
+        self.epoch = 0  # of the broker: what an earlier one confirmed is gone
         self._some_sent = asyncio.Event()
+        self.away = False  # the last transaction did not get through
         self.in_hand: set[TaskKey] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
         """Run ``function`` in one transaction, again and again while the store is away."""
-        for attempt in range(10**9):
+        failures = 0
+        while True:
             try:
                 result = await self._store.transact(function)
             except StoreUnreachable as error:
-                if attempt == 0:
+                if failures % TELL_EVERY == 0:
                     logger.warning("store is away, waiting: %s", error, extra={"action": "store_away"})
-                await asyncio.sleep(BACKOFF[min(attempt, len(BACKOFF) - 1)])
+                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+                failures += 1
             else:
-                if attempt:
+                if failures:
                     logger.warning("store is back", extra={"action": "store_back"})
+                self.away = False
                 return result
-        raise AssertionError("unreachable")
+            self.away = True
 
     async def commit(self, events: Sequence[Event]) -> Committed:
         """Fold events and write what follows."""
-        sent, self._sent = self._sent, []
+        sent, self._sent, epoch = self._sent, [], self.epoch
 
         def work(transaction: Transaction) -> Committed:
-            return commit(transaction, events, secret=self._secret, limits=self._limits, sent=sent)
+            marks = sent if epoch == self.epoch else ()
+            return commit(transaction, events, secret=self._secret, limits=self._limits, sent=marks)
 
         try:
             committed = await self.transact(work)
@@ -63,13 +70,15 @@ class Ledger:
             self.released.set()
         return committed
 
-    def mark_sent(self, marks: Sequence[SentMark]) -> None:
-        """These were confirmed: the next transaction writes it."""
-        self._sent += marks
-        self._some_sent.set()
+    def mark_sent(self, marks: Sequence[SentMark], epoch: int) -> None:
+        """These were confirmed by the broker of ``epoch``: the next transaction writes it."""
+        if epoch == self.epoch:
+            self._sent += marks
+            self._some_sent.set()
 
     def forget_sent(self) -> None:
-        """What was confirmed is gone: the broker lost it."""
+        """What was confirmed is gone: the broker lost it, and what it says from now on is of another epoch."""
+        self.epoch += 1
         self._sent.clear()
 
     async def flush(self, every: float) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.commit import Committed, SentMark
 from flowkit.coordinator.ledger import Ledger
-from flowkit.errors import PublishError, TooLarge, Unroutable
+from flowkit.errors import PublishError, Refused, TooLarge, Unroutable
 from flowkit.flow.changes import Event, Reported
 from flowkit.store.protocol import EndedRun, Sendable, TaskKey
 from flowkit.wire import codec
@@ -65,6 +65,7 @@ class Outbox:
             failures: list[Event] = [
                 _failure(task, "NodeNotFound", absent[task.node]) for task in tasks if task.node in absent
             ]
+            epoch = self._ledger.epoch
             verdicts = await self._broker.publish([self._message(task) for task in present])
             marks: list[SentMark] = []
             for task, verdict in zip(present, verdicts, strict=True):
@@ -72,7 +73,7 @@ class Outbox:
                     marks.append((task.run_id, task.task_id, task.attempt))
                 else:
                     failures += self._refused(task, verdict)
-            self._ledger.mark_sent(marks)
+            self._ledger.mark_sent(marks, epoch)
             return failures
         finally:
             self._ledger.in_hand -= keys
@@ -90,8 +91,17 @@ class Outbox:
             logger.error("over %d node names: no queues for %s (setting max_nodes)", self._max_nodes, missing,
                          extra={"action": "max_nodes"})  # fmt: skip
             return
-        await self._broker.declare([self._topology.tasks(node) for node in missing])
+        for node in missing:
+            await self._declare_node(node)
         self._declared.update(missing)
+
+    async def _declare_node(self, node: str) -> None:
+        try:
+            await self._broker.declare([self._topology.tasks(node)])
+        except Refused as error:
+            # Somebody else declared this queue, with other arguments: its node may work all the same, and the other
+            # nodes have nothing to do with it.
+            logger.error("%s", error, extra={"action": "queue_differs", "node": node})  # noqa: TRY400
 
     async def _tell(self, controls: Sequence[wire.Control]) -> None:
         """Workers are told as well as can be: a task that slips through is superseded."""

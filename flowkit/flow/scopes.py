@@ -136,7 +136,7 @@ def branch_failed(state: State, failure: BranchFailed, context: Context) -> Iter
         yield from end_failed(run, failure.error, context)
     elif scope.return_exceptions:
         branch = paths.child(scope.path, paths.branch(scope.path, failure.path))
-        yield MarkLeaf(run.id, failure.task_id, scope.path)
+        yield MarkLeaf(run.id, failure.task_id, scope.path, failure.error)
         if scope.outstanding > 1:
             yield CancelBelow(run.id, branch, scope.path, context.now)
         yield from _make_room(scope, context)

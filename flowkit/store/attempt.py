@@ -34,8 +34,11 @@ def attempt(database: Database, work: Callable[[Database], T], *, reading: bool 
             database.rollback()
             if isinstance(verdict, str):
                 raise StoreUnreachable(database.url, verdict) from error
-            if verdict is not Again.AGAIN or tries == TRIES:
+            if verdict is not Again.AGAIN:
                 raise
+            if tries == TRIES:
+                # No fault of this transaction's: whoever waits for the store tries again later.
+                raise StoreUnreachable(database.url, f"lost against other transactions {TRIES} times") from error
             time.sleep(random.uniform(0, 0.01 * tries))  # noqa: S311 - whoever collided comes back at another moment
         except BaseException:
             database.rollback()

@@ -174,6 +174,7 @@ dead = Table(
     Column("properties", _BYTES, nullable=False),
     Column("at", _TIME, nullable=False),
     Column("run_id", _BYTES),
+    sqlite_autoincrement=True,  # a number that somebody has seen is never given to another letter
 )
 
 workers = Table(

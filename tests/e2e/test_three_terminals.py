@@ -52,7 +52,7 @@ async def test_the_census_on_three_workers(shell):
 async def test_a_tail_sees_lines_as_they_come(shell):
     await shell.coordinator()
     await shell.worker("add")
-    tail = await shell.flowkit("logs", "-f", "--json", "-n", "0")
+    tail = await shell.flowkit("logs", "-f", "--json", "-n", "10")  # attached before the line or behind it
     assert tail.process.stdout is not None
     code, _, _ = await shell.call("start", "add", "-F", "a=20", "-F", "b=22", "--wait")
     assert code == 0

@@ -197,8 +197,9 @@ class Rows:
                 fields = {name: getattr(change, name) for name in change.__dataclass_fields__}
                 key = fields.pop("run_id"), fields.pop("task_id")
                 self.tasks[key] = replace(self.tasks[key], **fields)
-            case MarkLeaf(run, task, scope):
-                self.tasks[run, task] = replace(self.tasks[run, task], leaf_of=scope)
+            case MarkLeaf(run, task, scope, error):
+                kept = {} if error is None else {"status": TaskStatus.FAILED, "error": error}
+                self.tasks[run, task] = replace(self.tasks[run, task], leaf_of=scope, **kept)
             case MoveScope(run_id=run, path=path, outstanding=count, status=status):
                 self.scopes[run, path] = replace(self.scopes[run, path], outstanding=count, status=status)
             case EndRun(run_id=run):

@@ -150,6 +150,15 @@ def test_with_return_exceptions_the_unfinished_branches_are_the_timeout(rows):
     assert rows.outstanding() == ["0.0.then"]
 
 
+def test_a_nested_gathers_timeout_is_the_value_of_its_branch(rows):
+    rows.report("0", [Gather(["b", "c"], then="end", return_exceptions=True)])
+    rows.report("0.0.0", [Gather(["x", "y"], then="inner", timeout=5)], {"opener": 1})
+    rows.pass_time(5)
+    rows.report("0.0.1", [], {"fine": 1})
+    timed_out, fine = rows.inputs("0.0.then")["results"]
+    assert (timed_out["error"]["type"], fine) == ("TimeoutError", {"fine": 1})
+
+
 def test_a_gather_that_ended_in_time_is_left_alone(rows):
     rows.report("0", [Gather(["b"], then="end", timeout=5)])
     rows.report("0.0.0")

@@ -146,6 +146,7 @@ def upgrade() -> None:
         sa.Column("at", TIME, nullable=False),
         sa.Column("run_id", BYTES),
         sa.PrimaryKeyConstraint("id"),
+        sqlite_autoincrement=True,
     )
     op.create_table(
         "workers",
