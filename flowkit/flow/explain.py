@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flowkit.flow.commands import PAUSED
+from flowkit.flow.scopes import WINDOW
 from flowkit.flow.state import TaskStatus
 
 LATE = 5.0  # seconds after which something due and not done says that no coordinator is at work
@@ -24,6 +25,7 @@ class Kind(StrEnum):
     DELAYED = "delayed"
     RETRYING = "retrying"
     PAUSED = "paused"
+    WINDOW = "max-concurrency"  # enough branches of its Gather are under way
     HELD = "held"  # for any other reason
     WAITING = "waiting"  # for a signal
 
@@ -100,6 +102,8 @@ def _waiting(task: Stuck, around: Around, now: float) -> Reason:
 def _held(task: Stuck, around: Around, now: float) -> Reason:
     if task.held_for == PAUSED:
         return Reason(Kind.PAUSED, "held: the run is paused", f"flowkit runs resume {task.run_id}")
+    if task.held_for == WINDOW:
+        return Reason(Kind.WINDOW, "held by max_concurrency: it goes on when another branch of its Gather ends")
     if task.due is None:
         return Reason(Kind.HELD, f"held for {task.held_for}")
     when = f"in {span(task.due - now)}" if task.due > now else f"due since {span(now - task.due)}"

@@ -99,6 +99,12 @@ CASES = [
         (Kind.PAUSED, "held: the run is paused", "flowkit runs resume r"),
     ),
     (
+        "enough branches are under way",
+        stuck("held", held_for="max_concurrency"),
+        Around(),
+        (Kind.WINDOW, "held by max_concurrency: it goes on when another branch of its Gather ends", ""),
+    ),
+    (
         "held for a reason of tomorrow",
         stuck("held", held_for="limit"),
         Around(),
