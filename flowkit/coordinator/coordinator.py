@@ -21,10 +21,12 @@ from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.relay import Relay, Timers
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.flow.limits import Limits
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
 
 if TYPE_CHECKING:
     from flowkit.broker.protocol import Broker
-    from flowkit.store.protocol import Store, Transaction
+    from flowkit.store.protocol import Queries, Store, Transaction
     from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -106,6 +108,7 @@ class Coordinator:
         store_id, secret = await self._store.transact(_identity)
         self._ledger = ledger = Ledger(self._store, self._limits, secret)
         outbox = Outbox(self._broker, self._topology, ledger, max_nodes=self._limits.max_nodes, summon=self._summon)
+        outbox.know(await self._store.query(_announced))
         archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
         relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)
         identity = Identity(self._broker, self._topology, ledger, archive, store_id=store_id, take_over=self._take_over)
@@ -164,6 +167,10 @@ class Coordinator:
             for queue in (topology.results, topology.starts, topology.commands)
         )
         return (*intakes, DeadLetters(broker, topology, ledger, outbox, reader))
+
+
+def _announced(queries: Queries) -> list[wire.NodeInfo]:
+    return [wire.NodeInfo.model_validate(codec.loads(info)) for _, info, _ in queries.node_infos()]
 
 
 def _identity(transaction: Transaction) -> tuple[str, bytes]:

@@ -28,6 +28,7 @@ class Ledger:
     def __init__(self, store: Store, limits: Limits, secret: bytes) -> None:
         self._store, self._limits, self._secret = store, limits, secret
         self._sent: list[SentMark] = []
+        self._writing: set[SentMark] = set()  # in transactions just now
         self.epoch = 0  # of the broker: what an earlier one confirmed is gone
         self._some_sent = asyncio.Event()
         self.away = False  # the last transaction did not get through
@@ -55,6 +56,7 @@ class Ledger:
     async def commit(self, events: Sequence[Event]) -> Committed:
         """Fold events and write what follows."""
         sent, self._sent, epoch = self._sent, [], self.epoch
+        self._writing.update(sent)
 
         def work(transaction: Transaction) -> Committed:
             marks = sent if epoch == self.epoch else ()
@@ -63,8 +65,10 @@ class Ledger:
         try:
             committed = await self.transact(work)
         except BaseException:
-            self._sent = sent + self._sent
+            self.mark_sent(sent, epoch)
             raise
+        finally:
+            self._writing.difference_update(sent)
         self.in_hand |= {(task.run_id, task.task_id) for task in committed.tasks}
         if committed.released:
             self.released.set()
@@ -96,4 +100,4 @@ class Ledger:
 
     def unwritten(self) -> set[SentMark]:
         """Tasks that are sent although their rows do not say so yet."""
-        return set(self._sent)
+        return {*self._sent, *self._writing}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 from flowkit.broker.protocol import Broker, Outgoing
@@ -31,11 +32,20 @@ class Outbox:
         self._broker, self._topology, self._ledger = broker, topology, ledger
         self._max_nodes, self._summon = max_nodes, summon
         self._declared: set[str] = set()
+        self._queue_timeouts: dict[str, float] = {}
         self._generation = broker.generation
 
     def in_flight(self) -> set[TaskKey]:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
         return self._ledger.in_hand | {(run, task) for run, task, _ in self._ledger.unwritten()}
+
+    def know(self, nodes: Iterable[wire.NodeInfo]) -> None:
+        """Nodes as their workers announced them: how long their tasks may wait to be taken."""
+        for node in nodes:
+            if node.queue_timeout is None:
+                self._queue_timeouts.pop(node.name, None)
+            else:
+                self._queue_timeouts[node.name] = node.queue_timeout
 
     async def deliver(self, committed: Committed) -> None:
         """Publish all that follows, and return when the broker has confirmed it."""
@@ -130,6 +140,9 @@ class Outbox:
         }
         if task.first_started_at is not None:
             body["first_started_at"] = wire.rfc3339(task.first_started_at)
+        if task.node in self._queue_timeouts:
+            # The worker's own clock decides, so this process's does as well as the store's.
+            body["start_by"] = wire.rfc3339(time.time() + self._queue_timeouts[task.node])
         return Outgoing(
             exchange=self._topology.name("tasks"),
             key=task.node,

@@ -47,6 +47,7 @@ class Presence:
             await self._ledger.transact(
                 lambda transaction: transaction.record_workers(announcements, transaction.now())
             )
+            self._outbox.know(node for told in announcements for node in told.nodes)
             await self._outbox.declare({node.name for told in announcements for node in told.nodes})
 
     def alive(self) -> list[wire.Worker]:

@@ -76,8 +76,10 @@ class Relay:
         def work(transaction: Transaction) -> list[Sendable]:
             return transaction.unsent(before=transaction.now() - wait, limit=LIMIT)
 
+        # What is in flight may be written while this looks, and what is written just then was in flight before.
+        before = self._outbox.in_flight()
         unsent = await self._ledger.transact(work)
-        mine = self._outbox.in_flight()
+        mine = before | self._outbox.in_flight()
         stranded = [task for task in unsent if (task.run_id, task.task_id) not in mine]
         if stranded:
             logger.info("relaying %d tasks that were never sent", len(stranded), extra={"action": "relay"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from uuid import uuid4
 
 from flowkit.wire import codec
@@ -101,6 +102,18 @@ async def test_on_error_as_the_worker_announced_it(house):
         assert (rescue.inputs["inputs"], rescue.inputs["error"]["message"]) == ({"x": 1}, "boom")
         await house.answer(rescue, [], {"rescued": True})
         assert (await house.run_ended("r1")).status == "succeeded"
+
+
+async def test_a_queue_timeout_travels_with_each_task(house):
+    before = time.time()
+    async with house.coordinator():
+        told = {"worker": "w1", "nodes": [{"name": "a", "queue_timeout": 30}]}
+        await house.publish("workers", "", told, durable=False)
+        await house.until(lambda queries: queries.node_infos(), "the node")
+    async with house.coordinator():  # which has heard nobody yet
+        await house.start("a", "r1")
+        (task,) = await house.tasks("a")
+        assert before + 30 <= task.start_by <= time.time() + 30
 
 
 async def test_a_gather_and_a_run_take_too_long(house):
