@@ -13,7 +13,6 @@ from flowkit.flow.changes import (
     Change,
     DeclareConflict,
     EndRun,
-    Event,
     FailOutstanding,
     HoldUnsent,
     MoveTask,
@@ -25,6 +24,7 @@ from flowkit.flow.changes import (
     Unhold,
 )
 from flowkit.flow.context import Context
+from flowkit.flow.events import Event
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import Run, TaskStatus

@@ -15,7 +15,7 @@ from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
 from flowkit.errors import Unreadable
-from flowkit.flow.changes import Commanded, Event, Reported
+from flowkit.flow.events import Commanded, Event, Reported
 from flowkit.wire.topology import Queue, Topology
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from flowkit.coordinator.commit import Committed, SentMark, commit
 from flowkit.errors import StoreUnreachable
-from flowkit.flow.changes import Event
+from flowkit.flow.events import Event
 from flowkit.flow.limits import Limits
 from flowkit.store.protocol import Store, TaskKey, Transaction
 

@@ -11,7 +11,7 @@ from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.commit import Committed, SentMark
 from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import PublishError, Refused, TooLarge, Unroutable
-from flowkit.flow.changes import Event, Reported
+from flowkit.flow.events import Event, Reported
 from flowkit.store.protocol import EndedRun, Sendable, TaskKey
 from flowkit.wire import codec
 from flowkit.wire import messages as wire

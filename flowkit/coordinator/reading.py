@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from flowkit.broker.protocol import Delivery
 from flowkit.errors import Unreadable
-from flowkit.flow.changes import Commanded, Event, Reported, Started
+from flowkit.flow.events import Commanded, Event, Reported, Started
 from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology

@@ -9,7 +9,7 @@ import logging
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
-from flowkit.flow.changes import Event
+from flowkit.flow.events import Event
 from flowkit.store.protocol import Sendable, Transaction
 
 logger = logging.getLogger(__name__)

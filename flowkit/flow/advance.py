@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flowkit.flow import commands, results, scopes, starting, waits
-from flowkit.flow.changes import (
+from flowkit.flow.changes import Change
+from flowkit.flow.context import Context
+from flowkit.flow.events import (
     BranchEnded,
     BranchFailed,
     BranchReleased,
     Cancelled,
-    Change,
     Collected,
     Commanded,
     Event,
@@ -26,7 +27,6 @@ from flowkit.flow.changes import (
     TaskFailed,
     WaitExpired,
 )
-from flowkit.flow.context import Context
 from flowkit.flow.state import State
 
 

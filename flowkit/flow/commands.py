@@ -8,9 +8,7 @@ from flowkit.flow import waits
 from flowkit.flow.changes import (
     CancelBelow,
     Change,
-    Commanded,
     EndRun,
-    Event,
     HoldUnsent,
     MoveRun,
     NoteCommand,
@@ -20,6 +18,7 @@ from flowkit.flow.changes import (
     Unhold,
 )
 from flowkit.flow.context import Context
+from flowkit.flow.events import Commanded, Event
 from flowkit.flow.state import Run, RunStatus, Signal, State
 from flowkit.wire import codec
 from flowkit.wire import messages as wire

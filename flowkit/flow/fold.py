@@ -12,31 +12,33 @@ from flowkit.flow.changes import (
     AddScope,
     AddSignal,
     AddTask,
-    BranchEnded,
-    BranchFailed,
-    BranchReleased,
-    Cancelled,
     Change,
-    Collected,
-    Commanded,
     CountTasks,
     EndRun,
-    Event,
     MoveRun,
     MoveScope,
     MoveTask,
     NoteCommand,
+    SettleTask,
+    TakeSignal,
+)
+from flowkit.flow.context import Context
+from flowkit.flow.events import (
+    BranchEnded,
+    BranchFailed,
+    BranchReleased,
+    Cancelled,
+    Collected,
+    Commanded,
+    Event,
     Reported,
     RunExpired,
     ScopeExpired,
-    SettleTask,
     Signalled,
     Started,
-    TakeSignal,
     TaskFailed,
     WaitExpired,
 )
-from flowkit.flow.context import Context
 from flowkit.flow.state import Keys, State
 from flowkit.wire.items import WaitItem
 

@@ -10,20 +10,17 @@ from flowkit.flow.changes import (
     AddScope,
     AddTask,
     AnnounceRun,
-    BranchFailed,
     Change,
     Collect,
     CountTasks,
-    Event,
     MoveTask,
     Orphan,
-    Reported,
     SettleTask,
     Supersede,
-    TaskFailed,
     Tell,
 )
 from flowkit.flow.context import Context
+from flowkit.flow.events import BranchFailed, Event, Reported, TaskFailed
 from flowkit.flow.limits import Limits
 from flowkit.flow.scopes import WINDOW, branch_failed, count_down, end_failed
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus

@@ -7,26 +7,20 @@ from collections.abc import Iterator
 from flowkit.flow import making, paths, values
 from flowkit.flow.changes import (
     AddTask,
-    BranchEnded,
-    BranchFailed,
-    BranchReleased,
     CancelBelow,
     Change,
     Collect,
-    Collected,
     CountTasks,
     EndRun,
-    Event,
     FailOutstanding,
     LiftLeaves,
     MarkLeaf,
     MoveScope,
     MoveTask,
-    RunExpired,
-    ScopeExpired,
     Tell,
 )
 from flowkit.flow.context import Context
+from flowkit.flow.events import BranchEnded, BranchFailed, BranchReleased, Collected, Event, RunExpired, ScopeExpired
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire

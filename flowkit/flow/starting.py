@@ -7,18 +7,9 @@ from dataclasses import replace
 from uuid import UUID
 
 from flowkit.flow import paths
-from flowkit.flow.changes import (
-    AddRun,
-    AddScope,
-    AddTask,
-    AnnounceRun,
-    Change,
-    DeclareConflict,
-    Event,
-    Reported,
-    Started,
-)
+from flowkit.flow.changes import AddRun, AddScope, AddTask, AnnounceRun, Change, DeclareConflict
 from flowkit.flow.context import Context
+from flowkit.flow.events import Event, Reported, Started
 from flowkit.flow.state import Run, Scope, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire

@@ -6,19 +6,9 @@ from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from flowkit.flow import making, paths
-from flowkit.flow.changes import (
-    AddSignal,
-    AddTask,
-    Change,
-    CountTasks,
-    Event,
-    SettleTask,
-    Signalled,
-    TakeSignal,
-    TaskFailed,
-    WaitExpired,
-)
+from flowkit.flow.changes import AddSignal, AddTask, Change, CountTasks, SettleTask, TakeSignal
 from flowkit.flow.context import Context
+from flowkit.flow.events import Event, Signalled, TaskFailed, WaitExpired
 from flowkit.flow.state import Run, Signal, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire

@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from flowkit.flow.changes import (
-    CancelBelow,
-    Cancelled,
-    Collect,
-    Collected,
-    Event,
-    FailOutstanding,
-    HoldUnsent,
-    LiftLeaves,
-    Reopen,
-    Unhold,
-)
+from flowkit.flow.changes import CancelBelow, Collect, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
+from flowkit.flow.events import Cancelled, Collected, Event
 from flowkit.flow.scopes import WINDOW
 from flowkit.flow.state import Leaf
 from flowkit.store import rows

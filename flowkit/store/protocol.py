@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
-from flowkit.flow.changes import Change, Event
+from flowkit.flow.changes import Change
+from flowkit.flow.events import Event
 from flowkit.flow.state import Keys, State
 from flowkit.wire import messages as wire
 

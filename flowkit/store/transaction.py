@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from uuid import UUID
 
-from flowkit.flow.changes import Change, Event, RunExpired, ScopeExpired, WaitExpired
+from flowkit.flow.changes import Change
+from flowkit.flow.events import Event, RunExpired, ScopeExpired, WaitExpired
 from flowkit.flow.state import Keys, State
 from flowkit.store import rows
 from flowkit.store.database import Database, Row

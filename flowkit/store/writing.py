@@ -14,7 +14,6 @@ from flowkit.flow.changes import (
     Change,
     CountTasks,
     EndRun,
-    Event,
     MarkLeaf,
     MoveRun,
     MoveScope,
@@ -24,6 +23,7 @@ from flowkit.flow.changes import (
     Supersede,
     TakeSignal,
 )
+from flowkit.flow.events import Event
 from flowkit.flow.state import Run, RunStatus, Scope, Task
 from flowkit.store import rows
 from flowkit.store.database import Database, Row

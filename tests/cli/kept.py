@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from flowkit.flow.advance import advance
-from flowkit.flow.changes import EndRun, MoveRun, MoveTask, Started
+from flowkit.flow.changes import EndRun, MoveRun, MoveTask
 from flowkit.flow.context import Context
+from flowkit.flow.events import Started
 from flowkit.flow.state import RunStatus, State, TaskStatus
 from flowkit.store import open_store
 from flowkit.store.protocol import DeadLetter, Transaction

@@ -13,14 +13,10 @@ from flowkit.flow.changes import (
     AddSignal,
     AddTask,
     CancelBelow,
-    Cancelled,
     Change,
     Collect,
-    Collected,
-    Commanded,
     CountTasks,
     EndRun,
-    Event,
     FailOutstanding,
     HoldUnsent,
     LiftLeaves,
@@ -30,17 +26,23 @@ from flowkit.flow.changes import (
     MoveTask,
     NoteCommand,
     Reopen,
-    Reported,
-    RunExpired,
-    ScopeExpired,
     SettleTask,
-    Started,
     Supersede,
     TakeSignal,
     Unhold,
-    WaitExpired,
-)  # fmt: skip
+)
 from flowkit.flow.context import Context
+from flowkit.flow.events import (  # fmt: skip
+    Cancelled,
+    Collected,
+    Commanded,
+    Event,
+    Reported,
+    RunExpired,
+    ScopeExpired,
+    Started,
+    WaitExpired,
+)
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import Leaf, Run, RunStatus, Scope, ScopeStatus, Signal, State, Task, TaskStatus

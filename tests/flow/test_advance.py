@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from flowkit.flow.changes import AddTask, AnnounceRun, DeclareConflict, EndRun, Orphan, Reported, Started
+from flowkit.flow.changes import AddTask, AnnounceRun, DeclareConflict, EndRun, Orphan
+from flowkit.flow.events import Reported, Started
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.wire import messages as wire

@@ -6,7 +6,8 @@ from uuid import UUID
 
 import pytest
 
-from flowkit.flow.changes import RefuseCommand, Started, Tell
+from flowkit.flow.changes import RefuseCommand, Tell
+from flowkit.flow.events import Started
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.wire import messages as wire
@@ -55,7 +56,7 @@ def test_one_signal_ends_the_oldest_wait_only(rows):
 
 
 def test_two_signals_in_one_batch_end_two_waits(rows):
-    from flowkit.flow.changes import Commanded
+    from flowkit.flow.events import Commanded
 
     rows.report("0", [Wait("go", then="b"), Wait("go", then="b")])
     commands = [wire.Command(id=UUID(int=n), kind="signal", run_id="r", name="go", input={"n": n}) for n in (1, 2, 2)]
@@ -65,7 +66,7 @@ def test_two_signals_in_one_batch_end_two_waits(rows):
 
 
 def test_a_signal_and_its_wait_in_one_batch_meet(rows):
-    from flowkit.flow.changes import Commanded
+    from flowkit.flow.events import Commanded
 
     signal = Commanded(wire.Command(id=UUID(int=1), kind="signal", run_id="r", name="go"))
     rows.feed(signal, rows.result("0", [Wait("go", then="b")]))
