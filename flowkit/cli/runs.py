@@ -1,4 +1,4 @@
-"""``flowkit runs list|show|tree``: what ran, what runs, and why it failed."""
+"""``flowkit runs list|show|tree``: what ran, what runs, and why it failed. The other verbs are in files beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from flowkit.errors import NotFound
 if TYPE_CHECKING:
     from flowkit.store.protocol import RunRow, TaskRow
 
-app = typer.Typer(help="What ran, what runs, and why it failed.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="What ran and what runs: look, explain, cancel, retry, signal.", no_args_is_help=True, rich_markup_mode=None
+)
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
 STATUSES = ("running", "paused", "succeeded", "failed", "cancelled")
@@ -166,6 +168,7 @@ def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
                 "path": task.path,
                 "held_for": task.held_for,
                 "due": moment(task.due),
+                "signal": task.signal,
                 "message": task.message,
                 "error": _json(task.error),
                 "worker": task.worker,
@@ -202,6 +205,8 @@ def _why(row: RunRow | TaskRow) -> str:
 
 
 def _state(task: TaskRow) -> str:
+    if task.status == "waiting" and task.signal:
+        return f"waiting (signal {task.signal})"
     return f"held ({task.held_for})" if task.status == "held" and task.held_for else task.status
 
 

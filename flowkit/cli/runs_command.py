@@ -133,7 +133,10 @@ async def _command(
             say("Nothing was done.")
         else:
             commands = await _publish(settings, kind, rows, words or {})
-            await _report(settings, store, commands, wait=wait)
+            if wait:
+                await _report(settings, store, commands)
+            else:
+                say(f"queued for {_runs(len(commands))}; a coordinator will do it")
 
 
 def _fitting(kind: str, chosen: Selection, rows: list[RunRow]) -> list[RunRow]:
@@ -165,22 +168,17 @@ async def _publish(settings: Settings, kind: str, rows: Sequence[RunRow], words:
     return commands
 
 
-async def _report(settings: Settings, store: Store, commands: Sequence[Command], *, wait: bool) -> None:
-    """Say what became of the runs.
+async def _report(settings: Settings, store: Store, commands: Sequence[Command]) -> None:
+    """Wait for a coordinator, and say what became of the runs.
 
     Raises:
         TimedOut: no coordinator has done it in time.
     """
     from flowkit.cli.output import say
 
-    waiting = await _applied(store, commands) if wait else commands
-    late = {command.run_id for command in waiting}
-    if not wait:
-        say(f"queued for {_runs(len(commands))}; a coordinator will do it")
-        return
-    done = [command.run_id or "" for command in commands if command.run_id not in late]
-    rows = await store.query(lambda query: [query.run(run_id) for run_id in done])
-    for row in rows:
+    late = {command.run_id for command in await _applied(store, commands)}
+    done = [command.run_id for command in commands if command.run_id and command.run_id not in late]
+    for row in await store.query(lambda query: [query.run(run_id) for run_id in done]):
         if row is not None:
             say(f"run {row.id} is {row.status}")
     if late:

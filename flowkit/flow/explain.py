@@ -19,7 +19,7 @@ class Kind(StrEnum):
     NO_WORKER = "no-worker"  # it stands in its queue, and nobody takes from it
     QUEUED = "queued"  # it stands in its queue, and there are workers
     UNSENT = "unsent"  # a coordinator has yet to send it
-    TAKEN = "taken"  # a worker has it, behind others
+    TAKEN = "taken"  # a worker has it, and has not said that it begins
     RUNNING = "running"
     SILENT = "silent"  # a worker began it and has not been heard of since
     DELAYED = "delayed"
@@ -143,9 +143,12 @@ def _queued(task: Stuck, around: Around, now: float) -> Reason:
     if not serving:
         text = f"no worker for node {task.node!r}: it waits in its queue{ready} {ago}"
         return Reason(Kind.NO_WORKER, text, _begin_worker(task))
+    if around.ready == 0:  # workers list what they have every few seconds, foreign ones never
+        text = f"taken from its queue by a worker that has not listed it yet; sent {span(now - task.sent_at)} ago"
+        return Reason(Kind.TAKEN, text, f"flowkit logs {task.run_id} -f")
     workers = f"{serving:,} worker{'s' if serving != 1 else ''}"
     hint = f"more workers: {_begin_worker(task)}" if around.ready else ""
-    return Reason(Kind.QUEUED, f"waiting in its queue{ready} and {workers} {ago}", hint)
+    return Reason(Kind.QUEUED, f"waiting in its queue{ready}{' and' if ready else ' with'} {workers} {ago}", hint)
 
 
 def _unless_late(task: Stuck, around: Around, now: float, hint: str) -> str:

@@ -21,6 +21,42 @@ node.run()
 """
 
 
+SLOW = """
+import asyncio
+from flowkit import Node
+
+node = Node("slow", concurrency=1)
+
+@node.main
+async def main():
+    await asyncio.sleep(node.get_inputs()["seconds"])
+    return [], {}, "slept"
+
+node.run()
+"""
+
+
+async def test_tasks_of_a_busy_worker_are_explained(shell):
+    (shell.folder / "slow.py").write_text(SLOW)
+    await shell.coordinator()
+    worker = await shell.worker(str(shell.folder / "slow.py"))
+    for run_id in ("one", "two", "three"):
+        assert (await shell.call("start", "slow", "-F", "seconds=60", "--id", run_id))[0] == 0
+    found: dict[str, set[str]] = {"one": set(), "two": set(), "three": set()}
+    for _ in range(40):
+        for run_id in found:
+            code, out, _ = await shell.call("runs", "explain", run_id, "--json")
+            found[run_id].update(task["kind"] for task in (json.loads(out)["tasks"] if code == 0 else ()))
+        if any("running" in kinds for kinds in found.values()):
+            break
+    running = [run_id for run_id, kinds in found.items() if "running" in kinds]
+    assert len(running) == 1, found
+    assert all(kinds <= {"unsent", "taken", "queued", "running"} for kinds in found.values()), found
+    code, out, _ = await shell.call("runs", "explain", running[0])
+    assert f"→ flowkit logs {running[0]} -f" in out
+    await worker.kill()
+
+
 async def test_a_failed_run_goes_on_when_it_is_retried(shell):
     (shell.folder / "fragile.py").write_text(MENDED)
     await shell.coordinator()

@@ -38,8 +38,20 @@ CASES = [
     (
         "a foreign worker consumes and announces nothing",
         stuck("queued", sent_at=NOW - 5),
-        Around(workers=0, ready=0, consumers=1),
-        (Kind.QUEUED, "waiting in its queue with 0 ready and 1 worker for 5 s", ""),
+        Around(workers=0, ready=1, consumers=1),
+        (Kind.QUEUED, "waiting in its queue with 1 ready and 1 worker for 5 s", f"more workers: {WORKER}"),
+    ),
+    (
+        "the broker could not be asked, and there is a worker",
+        stuck("queued", sent_at=NOW - 5),
+        Around(workers=1),
+        (Kind.QUEUED, "waiting in its queue with 1 worker for 5 s", ""),
+    ),
+    (
+        "no longer in its queue, and nobody has listed it",
+        stuck("queued", sent_at=NOW - 2),
+        Around(workers=1, ready=0, consumers=1),
+        (Kind.TAKEN, "taken from its queue by a worker that has not listed it yet; sent 2 s ago", "flowkit logs r -f"),
     ),
     ("not sent yet", stuck("queued"), Around(coordinators=1), (Kind.UNSENT, "not sent yet", "")),
     ("nobody sends it", stuck("queued"), Around(coordinators=0), (Kind.UNSENT, "not sent yet", COORDINATOR)),
