@@ -14,7 +14,7 @@ from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, Queue
 from flowkit.broker.rabbit import declare
 from flowkit.broker.rabbit.connection import close_channel, open_underlay_channel
 from flowkit.broker.rabbit.consumer import RabbitConsumer
-from flowkit.broker.rabbit.faults import LinkLost
+from flowkit.broker.rabbit.faults import LinkLost, answered
 from flowkit.broker.rabbit.link import Link, pauses
 from flowkit.broker.rabbit.publisher import Publisher
 from flowkit.errors import PublishError, UsageError
@@ -155,7 +155,8 @@ class RabbitBroker:
             try:
                 channel = await open_underlay_channel(await self._durable.connection())
                 try:
-                    return await question(channel)
+                    async with answered("a question"):
+                        return await question(channel)
                 finally:
                     await close_channel(channel)
             except LinkLost:

@@ -9,7 +9,7 @@ from aiormq.abc import AbstractChannel as UnderlayChannel
 
 from flowkit.broker.protocol import QueueState
 from flowkit.broker.rabbit.connection import close_channel, open_channel
-from flowkit.broker.rabbit.faults import guard, refused
+from flowkit.broker.rabbit.faults import answered, guard, refused
 from flowkit.broker.rabbit.link import Link
 from flowkit.errors import AccessRefused, NotFound
 from flowkit.wire.topology import Exchange, Part
@@ -56,7 +56,8 @@ async def declare_all(link: Link, parts: list[Part], forbidden: list[Part]) -> N
             if channel.is_closed:
                 channel = await open_channel(await link.connection(), confirms=False)
             try:
-                await declare(channel, parts[0])
+                async with answered(f"declaring {parts[0].name}"):
+                    await declare(channel, parts[0])
             except ChannelAccessRefused:
                 forbidden.append(parts[0])
             except ChannelNotFoundEntity as error:

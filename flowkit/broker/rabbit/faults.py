@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import aiormq
 from aiormq.exceptions import ChannelClosed
@@ -14,6 +14,8 @@ from aiormq.exceptions import ChannelClosed
 from flowkit.broker.refusal import mismatch
 from flowkit.errors import BrokerUnreachable, FlowKitError, Refused
 from flowkit.wire.topology import Part
+
+ANSWER = 15.0  # seconds for the broker to answer one question
 
 
 class LinkLost(Exception):
@@ -42,6 +44,19 @@ def guard() -> Iterator[None]:
         raise LinkLost("the connection died") from error
     except Exception as error:
         raise LinkLost(str(error) or type(error).__name__) from error
+
+
+@asynccontextmanager
+async def answered(what: str) -> AsyncIterator[None]:
+    """Bound one question to the broker: an answer that never comes is a lost connection to whoever asked.
+
+    Seen once on 3.10.8, when a queue was deleted under its consumer: the broker lived, and never answered.
+    """
+    try:
+        async with asyncio.timeout(ANSWER):
+            yield
+    except TimeoutError:
+        raise LinkLost(f"no answer to {what} in {ANSWER:g} s") from None
 
 
 def poisonous(error: BaseException | None) -> bool:
