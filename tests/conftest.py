@@ -1,5 +1,8 @@
 """Fixtures that all tests share: the real services."""
 
+import pytest
+
+from tests.services import postgres, rabbitmq
 from tests.services.postgres import empty_postgres_database, postgres_database, postgres_template, postgres_url
 from tests.services.rabbitmq import namespace, private_rabbitmq, private_rabbitmq_server, rabbitmq_url
 
@@ -13,3 +16,14 @@ __all__ = [
     "private_rabbitmq_server",
     "rabbitmq_url",
 ]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install the services that the chosen tests need before any of them runs: no test's timeout pays for it."""
+    if session.config.option.collectonly:
+        return
+    wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if wanted & {"rabbitmq_url", "private_rabbitmq_server"}:
+        rabbitmq.prepare()
+    if "postgres_url" in wanted:
+        postgres.prepare()

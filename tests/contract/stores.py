@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from flowkit.flow import changes as c
+from flowkit.flow import events as e
 from flowkit.flow.state import Keys, Run, Scope, State, Task, TaskStatus
 from flowkit.store import Store, open_store
 
@@ -66,7 +67,7 @@ def settled(of: Task, status: TaskStatus = TaskStatus.SUCCEEDED, **fields: objec
     return c.SettleTask(run_id=of.run_id, task_id=of.id, status=status, **given)
 
 
-async def write(store: Store, changes: Sequence[c.Change]) -> list[c.Event]:
+async def write(store: Store, changes: Sequence[c.Change]) -> list[e.Event]:
     return await store.transact(lambda tx: tx.write(changes))
 
 

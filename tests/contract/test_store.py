@@ -10,6 +10,7 @@ import pytest
 
 from flowkit.errors import UsageError
 from flowkit.flow import changes as c
+from flowkit.flow import events as e
 from flowkit.flow.state import Keys, Leaf, Run, RunStatus, Scope, ScopeStatus, TaskStatus
 from flowkit.store import Store
 from flowkit.store.protocol import DeadLetter, NodeCount, SentTask
@@ -113,13 +114,13 @@ async def test_collect_finds_the_leaves_of_a_scope(store: Store) -> None:
         c.Collect("r", "0"), c.Collect("r", ""),
     ])  # fmt: skip
     collected, of_root = events
-    assert isinstance(collected, c.Collected)
+    assert isinstance(collected, e.Collected)
     assert collected.outputs == b'{"k":1}'
     assert sorted(collected.leaves, key=lambda leaf: leaf.path) == [
         Leaf("0.0", good.id, b'{"n":1}', None, "m"),
         Leaf("0.1", bad.id, None, b'{"type":"E"}', ""),
     ]
-    assert of_root == c.Collected("r", "", b"{}", ())
+    assert of_root == e.Collected("r", "", b"{}", ())
 
 
 async def test_cancel_below_takes_the_branch_and_nothing_else(store: Store) -> None:
@@ -134,7 +135,7 @@ async def test_cancel_below_takes_the_branch_and_nothing_else(store: Store) -> N
         *changes, *map(c.AddTask, [*inside, deeper, *outside, done]), *map(c.AddScope, scopes), settled(done),
         c.CancelBelow("r", "0.1", "0.1", 1005.0),
     ])  # fmt: skip
-    assert events == [c.Cancelled("r", "0.1", 4)]  # three tasks and one scope
+    assert events == [e.Cancelled("r", "0.1", 4)]  # three tasks and one scope
     rows = {row.path: row for row in await store.query(lambda q: q.tasks("r"))}
     cancelled = {path for path, row in rows.items() if row.status == "cancelled"}
     assert cancelled == {"0.1.0", "0.1.2", "0.1.10.0", "0.1.2.0"}
@@ -155,9 +156,9 @@ async def test_ten_thousand_branches(store: Store) -> None:
     await write(store, [*changes, settled(root), c.AddScope(gather), *map(c.AddTask, branches)])
     await write(store, [settled(branch, leaf_of="0") for branch in branches[:5_000]])
     collected, cancelled = await write(store, [c.Collect("r", "0"), c.CancelBelow("r", "0", "0", 1.0)])
-    assert isinstance(collected, c.Collected)
+    assert isinstance(collected, e.Collected)
     assert len(collected.leaves) == 5_000
-    assert cancelled == c.Cancelled("r", "0", 5_000)
+    assert cancelled == e.Cancelled("r", "0", 5_000)
     assert [row.path for row in await store.query(lambda q: q.tasks("r"))][:4] == ["0", "0.0", "0.1", "0.2"]
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 from flowkit.flow import changes as c
+from flowkit.flow import events as e
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Signal, Task, TaskStatus
 from flowkit.store import Store
 from flowkit.store.protocol import CommandRow, DeadLetter, NodeCount, SignalRow, TaskRow
@@ -41,7 +42,7 @@ async def scopes(store: Store, *paths: str) -> dict[str, tuple[str, int]]:
     return {path: (state.scopes["r", path].status.value, state.scopes["r", path].outstanding) for path in paths}
 
 
-async def expired(store: Store, now: float, limit: int = 9) -> list[c.Event]:
+async def expired(store: Store, now: float, limit: int = 9) -> list[e.Event]:
     return await store.transact(lambda tx: tx.expired(now, limit))
 
 
@@ -133,8 +134,8 @@ async def test_what_has_expired_ends_once(store: Store) -> None:
     limited = Run(id="d", node="add", started_at=1000.0, deadline=1015.0)
     await write(store, [c.AddRun(limited), c.AddRun(replace(limited, id="p", status=RunStatus.PAUSED))])
     assert await expired(store, 1009.9) == []
-    assert await expired(store, 1010.0) == [c.WaitExpired("r", waiting.id)]
-    every = [c.RunExpired("d"), c.ScopeExpired("r", "0.0"), c.WaitExpired("r", waiting.id)]
+    assert await expired(store, 1010.0) == [e.WaitExpired("r", waiting.id)]
+    every = [e.RunExpired("d"), e.ScopeExpired("r", "0.0"), e.WaitExpired("r", waiting.id)]
     assert await expired(store, 1030.0) == every
     assert await expired(store, 1030.0, 2) == every[:2]
     await write(store, [
@@ -145,7 +146,7 @@ async def test_what_has_expired_ends_once(store: Store) -> None:
     await write(store, [c.MoveRun("r", RunStatus.PAUSED)])
     assert await expired(store, 1060.0) == []
     await write(store, [c.MoveRun("r", RunStatus.RUNNING)])
-    assert await expired(store, 1060.0) == [c.WaitExpired("r", patient.id)]
+    assert await expired(store, 1060.0) == [e.WaitExpired("r", patient.id)]
 
 
 async def test_a_cancelled_wait_expires_no_more(store: Store) -> None:
@@ -169,9 +170,9 @@ async def test_what_is_outstanding_in_a_scope_fails(store: Store) -> None:
         settled(done, leaf_of="0.0"), settled(opener, outputs=b'{"n":1}', nodes=b"[]"),
         c.FailOutstanding("r", "0.0", ERROR, 1020.0),
     ])  # fmt: skip
-    assert events == [c.Cancelled("r", "0.0", 3)]
+    assert events == [e.Cancelled("r", "0.0", 3)]
     [collected] = await write(store, [c.Collect("r", "0.0")])
-    assert isinstance(collected, c.Collected)
+    assert isinstance(collected, e.Collected)
     assert {leaf.path: leaf.error for leaf in collected.leaves} == {
         "0.0.0": None, "0.0.1": ERROR, "0.0.2": ERROR, "0.0.3": ERROR,
     }  # fmt: skip
@@ -217,7 +218,7 @@ async def fail(store: Store, of: Task) -> None:
     ])  # fmt: skip
 
 
-async def reopen(store: Store, at: float = 1200.0) -> list[c.Event]:
+async def reopen(store: Store, at: float = 1200.0) -> list[e.Event]:
     return await write(store, [c.MoveRun("r", RunStatus.RUNNING), c.Reopen("r", at)])
 
 
@@ -268,7 +269,7 @@ async def test_waits_wait_again(store: Store) -> None:
         "0.3": ("waiting", None, 1),
     }  # fmt: skip
     assert await store.transact(lambda tx: tx.unsent(before=math.inf, limit=9)) == []
-    assert await expired(store, 1e9) == [c.WaitExpired("r", patient.id)]
+    assert await expired(store, 1e9) == [e.WaitExpired("r", patient.id)]
 
 
 async def test_a_deadline_that_has_passed_is_forgotten(store: Store) -> None:
@@ -318,7 +319,7 @@ async def test_failures_that_are_values_stay_with_all_that_was_cancelled_for_the
         c.CancelBelow("r", "0.0.2.0", None, 1052.0), c.MarkLeaf("r", openers[1].id, "0.0", ERROR),
     ])  # fmt: skip
     [collected] = await write(store, [c.Collect("r", "0.0")])
-    assert isinstance(collected, c.Collected)
+    assert isinstance(collected, e.Collected)
     assert {leaf.path: leaf.error for leaf in collected.leaves} == dict.fromkeys(
         (culprit.path, alone.path, openers[1].path), ERROR
     )
@@ -348,7 +349,7 @@ async def test_a_scope_that_had_all_its_values_is_collected_again(store: Store) 
         c.EndRun(run_id="r", status=RunStatus.FAILED, ended_at=1100.0), c.CancelBelow("r", "", None, 1100.0),
     ])  # fmt: skip
     [collected] = await reopen(store)
-    assert isinstance(collected, c.Collected)
+    assert isinstance(collected, e.Collected)
     assert (collected.scope, collected.outputs, [leaf.path for leaf in collected.leaves]) == (
         "0.0",
         b'{"k":1}',
@@ -378,7 +379,7 @@ async def test_ten_thousand_branches_go_on(store: Store) -> None:
     ])  # fmt: skip
     await reopen(store)
     assert await scopes(store, "", "0.0") == {"": ("open", 1), "0.0": ("open", 6_000)}
-    assert await write(store, [c.FailOutstanding("r", "0.0", ERROR, 2.0)]) == [c.Cancelled("r", "0.0", 6_000)]
+    assert await write(store, [c.FailOutstanding("r", "0.0", ERROR, 2.0)]) == [e.Cancelled("r", "0.0", 6_000)]
     assert set((await statuses(store)).values()) == {"succeeded", "failed"}
 
 

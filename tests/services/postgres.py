@@ -42,6 +42,12 @@ SETTINGS = {
 }
 
 
+def prepare() -> None:
+    """Install what ``postgres_url`` will start, where that is needed and possible."""
+    if not os.environ.get("FLOWKIT_TEST_POSTGRES_URL") and _binaries() is None:
+        _installed_binaries()
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The address of a server where the tests may create databases."""

@@ -224,6 +224,12 @@ def engine_answers() -> bool:
     return done.returncode == 0
 
 
+def prepare() -> None:
+    """Install what ``rabbitmq_url`` will start, where that is needed and possible."""
+    if not os.environ.get("FLOWKIT_TEST_AMQP_URL"):
+        install()
+
+
 @pytest.fixture(scope="session")
 def rabbitmq_url() -> Iterator[str]:
     """The address of a RabbitMQ for the whole test run."""
