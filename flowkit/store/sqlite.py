@@ -73,7 +73,7 @@ class SQLite:
         except sqlite3.Error as error:
             raise StoreUnreachable(self.url, _reason(error)) from None
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
             connection.close()
@@ -181,6 +181,20 @@ class SQLite:
         if not self._connection:
             raise StoreUnreachable(self.url, "it is closed")
         return self._connection
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch the file to WAL. Where several do that to a new file at once, SQLite says busy without any waiting."""
+    give_up = time.monotonic() + BUSY
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 @cache
