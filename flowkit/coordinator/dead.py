@@ -19,10 +19,10 @@ from flowkit.coordinator.reading import Reader
 from flowkit.errors import FlowKitError, TooLarge, Unreadable, Unroutable
 from flowkit.store.protocol import DeadLetter, Transaction
 from flowkit.wire import codec, names
+from flowkit.wire.messages import DETAIL, REASON
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
-REASON, DETAIL = "flowkit-reason", "flowkit-detail"
 MAX_DETAIL = 16 * 1024  # bytes of header: a traceback's worth
 KEPT_OF_TOO_LARGE = 64 * 1024  # bytes of a body over the limit: enough to see what it is
 ROUTE_RETRY = 0.5  # seconds between attempts while no queue is bound for dead letters

@@ -42,6 +42,7 @@ class Ledger:
             try:
                 result = await self._store.transact(function)
             except StoreUnreachable as error:
+                self.away = True
                 if failures % TELL_EVERY == 0:
                     logger.warning("store is away, waiting: %s", error, extra={"action": "store_away"})
                 await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
@@ -51,7 +52,6 @@ class Ledger:
                     logger.warning("store is back", extra={"action": "store_back"})
                 self.away = False
                 return result
-            self.away = True
 
     async def commit(self, events: Sequence[Event]) -> Committed:
         """Fold events and write what follows."""

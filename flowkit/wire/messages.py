@@ -250,6 +250,7 @@ class RunEnded(Message):
     error: Error | None = None
 
 
+REASON, DETAIL = "flowkit-reason", "flowkit-detail"  # headers of a dead letter: a short word, and what was wrong
 REFUSED = "flowkit-refused"  # header of a conflict: the fingerprint of the start that it answers
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing
 from flowkit.errors import TooLarge, Unreadable
-from flowkit.wire.messages import Task, decode
+from flowkit.wire.messages import DETAIL, REASON, Task, decode
 from flowkit.wire.topology import Topology
 from flowkit.worker.definition import Definition
 from flowkit.worker.execution import Execution, Taken
@@ -110,16 +110,14 @@ class Intake:
             delivery.type or "",
             correlation_id=delivery.correlation_id,
             app_id=delivery.app_id,
-            headers=kept | {"flowkit-reason": error.reason, "flowkit-detail": error.detail[:_DETAIL]},
+            headers=kept | {REASON: error.reason, DETAIL: error.detail[:_DETAIL]},
         )
         return self._letter(message, delivery)
 
     def _letter(self, message: Outgoing, delivery: Delivery) -> Letter:
         def too_large(_: TooLarge) -> Letter:
-            detail = (
-                f"{message.headers['flowkit-detail']} (the first {_KEPT:,} of {len(message.body):,} bytes are kept)"
-            )
-            headers = {**message.headers, "flowkit-detail": detail}
+            detail = f"{message.headers[DETAIL]} (the first {_KEPT:,} of {len(message.body):,} bytes are kept)"
+            headers = {**message.headers, DETAIL: detail}
             return self._letter(replace(message, body=message.body[:_KEPT], headers=headers), delivery)
 
         return Letter(message, lambda: [(self.consumer, delivery)], too_large)
