@@ -93,6 +93,7 @@ class MoveTask:
     started_at: float | None = None
     worker: str | None = None
     deaths: int = 0
+    leased_until: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,7 @@ def apply(state: State, change: Change) -> None:  # noqa: C901, PLR0912 - one ca
                 started_at=change.started_at,
                 worker=change.worker,
                 deaths=change.deaths,
+                leased_until=change.leased_until,
             )
         case MoveScope(run_id=run_id, path=path, outstanding=outstanding, status=status):
             state.scopes[run_id, path] = replace(state.scopes[run_id, path], outstanding=outstanding, status=status)

@@ -73,6 +73,7 @@ class Run:
     outputs_from: UUID | None = None  # the task whose outputs are the run's: each value is kept once
     message: str = ""
     error: bytes | None = None  # JSON of wire Error, with node and task_id beside
+    origin: str | None = None  # how it began when nobody started it: detached, rerun, schedule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +127,8 @@ class Task:
     started_at: float | None = None
     finished_at: float | None = None
     worker: str | None = None
+    slot: str | None = None  # the limit that it counts in: its node, or its node and key
+    leased_until: float | None = None  # its worker answers for it so long, and not the broker
 
 
 @dataclass(frozen=True, slots=True)

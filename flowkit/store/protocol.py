@@ -182,6 +182,7 @@ class RunRow:
     tags: bytes
     parent: str | None
     tasks: int
+    origin: str | None = None  # detached, rerun, schedule; None: somebody started it
     inputs: bytes | None = None  # of one run only, not in lists
     outputs: bytes | None = None
 
@@ -211,6 +212,8 @@ class TaskRow:
     signal: str | None = None  # the name that it waits for, or waited
     handler: bool = False  # it stands in for a failed task
     deaths: int = 0  # processes that died over this attempt
+    slot: str | None = None  # the limit that it counts in
+    leased_until: float | None = None
     inputs: bytes | None = None
     outputs: bytes | None = None
 

@@ -21,12 +21,13 @@ _TASK = tables.tasks.c
 _DEAD_COLUMNS = tuple(tables.dead.c[name] for name in DEAD)
 _RUN_COLUMNS = (
     _RUN.id, _RUN.node, _RUN.status, _RUN.started_at, _RUN.ended_at, _RUN.message, _RUN.error, _RUN.tags, _RUN.parent,
-    _RUN.tasks,
+    _RUN.tasks, _RUN.origin,
 )  # fmt: skip
 _TASK_COLUMNS = (
     _TASK.id, _TASK.run_id, _TASK.path, _TASK.scope, _TASK.node, _TASK.status, _TASK.attempt, _TASK.tries,
     _TASK.held_for, _TASK.due, _TASK.message, _TASK.error, _TASK.worker, _TASK.created_at, _TASK.sent_at,
     _TASK.first_started_at, _TASK.started_at, _TASK.finished_at, _TASK.signal, _TASK.handler, _TASK.deaths,
+    _TASK.slot, _TASK.leased_until,
 )  # fmt: skip
 
 
@@ -190,7 +191,8 @@ class SqlQueries:
     def _task(self, row: Row) -> TaskRow:
         (
             task_id, run_id, path, scope, node, status, attempt, tries, held_for, due, message, error, worker,
-            created_at, sent_at, first_started_at, started_at, finished_at, signal, handler, deaths, *payloads,
+            created_at, sent_at, first_started_at, started_at, finished_at, signal, handler, deaths, slot,
+            leased_until, *payloads,
         ) = row  # fmt: skip
         text_of = message.decode() if message else ""
         name = worker.decode() if worker is not None else None
@@ -198,7 +200,7 @@ class SqlQueries:
         return TaskRow(
             self._database.id_out(task_id), run_id, path, scope, node, status, attempt, tries, held_for, due, text_of,
             error, name, created_at, sent_at, first_started_at, started_at, finished_at, waited_for, bool(handler),
-            deaths, *payloads,
+            deaths, slot.decode() if slot is not None else None, leased_until, *payloads,
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ AT_ONCE = 0.0  # unsent since ever: the relay takes it at its next look
 
 RUN = (
     "id", "node", "status", "tags", "parent", "started_at", "deadline", "traceparent", "tasks", "root", "ended_at",
-    "outputs", "outputs_from", "message", "error",
+    "outputs", "outputs_from", "message", "error", "origin",
 )  # fmt: skip
 SCOPE = (
     "run_id", "path", "parent", "status", "outstanding", "branches", "opener", "continuation", "return_exceptions",
@@ -27,14 +27,15 @@ TASK_KEY = ("run_id", "id")
 NEW_TASK = (
     *TASK_KEY, "path", "scope", "node", "status", "attempt", "tries", "held_for", "due", "inputs", "inputs_from",
     "wait", "signal", "handler", "deaths", "created_at", "unsent_since", "sent_at",
+    "slot",
 )  # fmt: skip
 SETTLED = (
     "status", "attempt", "outputs", "nodes", "leaf_of", "message", "error", "first_started_at", "started_at",
-    "finished_at", "worker", "due", "unsent_since",
+    "finished_at", "worker", "due", "unsent_since", "leased_until",
 )  # fmt: skip
 MOVED = (
     "status", "attempt", "tries", "held_for", "due", "error", "sent_at", "first_started_at", "started_at", "worker",
-    "deaths", "unsent_since",
+    "deaths", "unsent_since", "leased_until",
 )  # fmt: skip
 DEAD = ("id", "reason", "detail", "queue", "body", "properties", "at", "run_id")
 ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error")
@@ -42,13 +43,13 @@ ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error")
 # What the core needs of a row: no payloads
 RUN_STATE = (
     "SELECT t.id, t.node, t.status, t.tags, t.parent, t.started_at, t.deadline, t.traceparent, t.tasks, t.ended_at, "
-    "t.outputs_from, t.message FROM runs AS t"
+    "t.outputs_from, t.message, t.origin FROM runs AS t"
 )
 SCOPE_STATE = f"SELECT {', '.join(f't.{name}' for name in SCOPE)} FROM scopes AS t"
 TASK_STATE = (
     "SELECT t.run_id, t.id, t.path, t.scope, t.node, t.status, t.attempt, t.tries, t.held_for, t.due, t.inputs_from, "
     "t.leaf_of, t.wait, t.signal, t.handler, t.deaths, t.created_at, t.sent_at, t.first_started_at, t.started_at, "
-    "t.finished_at, t.worker FROM tasks AS t"
+    "t.finished_at, t.worker, t.slot, t.leased_until FROM tasks AS t"
 )
 SIGNAL = "SELECT t.run_id, t.name, t.seq, t.id, t.input FROM signals AS t"
 PAYLOAD = (
@@ -88,7 +89,7 @@ def run_row(run: Run, root: UUID | None, id_in: IdIn) -> Row:
     return (
         run.id, run.node, run.status.value, run.tags, run.parent, run.started_at, run.deadline,
         _maybe_utf8(run.traceparent), run.tasks, root and id_in(root), run.ended_at, run.outputs,
-        run.outputs_from and id_in(run.outputs_from), utf8(run.message), run.error,
+        run.outputs_from and id_in(run.outputs_from), utf8(run.message), run.error, run.origin,
     )  # fmt: skip
 
 
@@ -108,6 +109,7 @@ def new_task_row(task: Task, id_in: IdIn) -> Row:
         task.run_id, id_in(task.id), task.path, task.scope, task.node, task.status.value, task.attempt, task.tries,
         task.held_for, task.due, task.inputs, task.inputs_from and id_in(task.inputs_from), task.wait,
         _maybe_utf8(task.signal), task.handler, task.deaths, task.created_at, unsent, task.sent_at,
+        _maybe_utf8(task.slot),
     )  # fmt: skip
 
 
@@ -126,7 +128,7 @@ def settled_row(change: SettleTask, id_in: IdIn) -> Row:
     return (
         change.run_id, id_in(change.task_id), change.status.value, change.attempt, change.outputs, change.nodes,
         change.leaf_of, utf8(change.message), change.error, change.first_started_at, change.started_at,
-        change.finished_at, _maybe_utf8(change.worker), None, None,
+        change.finished_at, _maybe_utf8(change.worker), None, None, None,
     )  # fmt: skip
 
 
@@ -136,7 +138,7 @@ def moved_row(change: MoveTask, now: float, id_in: IdIn) -> Row:
     return (
         change.run_id, id_in(change.task_id), change.status.value, change.attempt, change.tries, change.held_for,
         change.due, change.error, change.sent_at, change.first_started_at, change.started_at,
-        _maybe_utf8(change.worker), change.deaths, unsent,
+        _maybe_utf8(change.worker), change.deaths, unsent, change.leased_until,
     )  # fmt: skip
 
 
@@ -150,11 +152,14 @@ def ended_row(change: EndRun, id_in: IdIn) -> Row:
 
 def read_run(row: Row, id_out: IdOut) -> Run:
     """A row of ``RUN_STATE``."""
-    run_id, node, status, tags, parent, started_at, deadline, traceparent, tasks, ended_at, outputs_from, message = row
+    (
+        run_id, node, status, tags, parent, started_at, deadline, traceparent, tasks, ended_at, outputs_from, message,
+        origin,
+    ) = row  # fmt: skip
     return Run(
         id=run_id, node=node, status=RunStatus(status), tags=tags, parent=parent, started_at=started_at,
         deadline=deadline, traceparent=_maybe_text(traceparent), tasks=tasks, ended_at=ended_at,
-        outputs_from=outputs_from and id_out(outputs_from), message=message.decode(),
+        outputs_from=outputs_from and id_out(outputs_from), message=message.decode(), origin=origin,
     )  # fmt: skip
 
 
@@ -173,7 +178,8 @@ def read_task(row: Row, id_out: IdOut) -> Task:
     """A row of ``TASK_STATE``."""
     (
         run_id, task_id, path, scope, node, status, attempt, tries, held_for, due, inputs_from, leaf_of, wait,
-        signal, handler, deaths, created_at, sent_at, first_started_at, started_at, finished_at, worker,
+        signal, handler, deaths, created_at, sent_at, first_started_at, started_at, finished_at, worker, slot,
+        leased_until,
     ) = row  # fmt: skip
     return Task(
         run_id=run_id, id=id_out(task_id), path=path, scope=scope, node=node, status=TaskStatus(status),
@@ -181,6 +187,7 @@ def read_task(row: Row, id_out: IdOut) -> Task:
         leaf_of=leaf_of, wait=wait, signal=_maybe_text(signal), handler=bool(handler), deaths=deaths,
         created_at=created_at, sent_at=sent_at, first_started_at=first_started_at,
         started_at=started_at, finished_at=finished_at, worker=_maybe_text(worker),
+        slot=_maybe_text(slot), leased_until=leased_until,
     )  # fmt: skip
 
 

@@ -65,6 +65,7 @@ runs = Table(
     Column("outputs_from", _ID),
     Column("message", _BYTES, nullable=False),
     Column("error", _BYTES),
+    Column("origin", _TEXT),
     Index("runs_newest", "started_at", "id"),  # pages of `runs list`, prune
     _partial("runs_deadline", "deadline", where="status = 'running' AND deadline IS NOT NULL"),  # timers
 )
@@ -119,6 +120,8 @@ tasks = Table(
     Column("first_started_at", _TIME),
     Column("started_at", _TIME),
     Column("finished_at", _TIME),
+    Column("slot", _BYTES),  # the limit that it counts in
+    Column("leased_until", _TIME),
     PrimaryKeyConstraint("run_id", "id"),
     _partial("tasks_outstanding", "run_id", "scope", where=OUTSTANDING),  # recount, cancel, sweeper, nodes
     _partial("tasks_unsent", "unsent_since", where="unsent_since IS NOT NULL"),  # relay
@@ -126,6 +129,33 @@ tasks = Table(
     _partial("tasks_waits", "run_id", "signal", where="status = 'waiting'"),  # signals
     _partial("tasks_waits_due", "due", where="status = 'waiting' AND due IS NOT NULL"),  # timers
     _partial("tasks_leaves", "run_id", "leaf_of", where="leaf_of IS NOT NULL"),  # collect
+    _partial("tasks_slot", "slot", "status", where=f"slot IS NOT NULL AND {OUTSTANDING}"),  # limits
+    _partial("tasks_leased", "leased_until", where="status = 'running' AND leased_until IS NOT NULL"),  # leases
+)
+
+limits = Table(  # what is limited together: one row a node, or one for each key
+    "limits",
+    metadata,
+    Column("slot", _BYTES, primary_key=True),
+    Column("next_at", _TIME),  # when its rate allows the next task
+    Column("due", _TIME),  # when somebody has to look at it again
+    _partial("limits_due", "due", where="due IS NOT NULL"),  # timers
+)
+
+schedules = Table(
+    "schedules",
+    metadata,
+    Column("name", _TEXT, primary_key=True),
+    Column("cron", _TEXT, nullable=False),
+    Column("timezone", _TEXT, nullable=False),
+    Column("node", _TEXT, nullable=False),
+    Column("inputs", _BYTES, nullable=False),
+    Column("tags", _BYTES, nullable=False),
+    Column("missed", _TEXT, nullable=False),  # skip or once
+    Column("overlap", Boolean, nullable=False),
+    Column("created_at", _TIME, nullable=False),
+    Column("next_at", _TIME),  # None: it never comes again
+    Column("last_run", _TEXT),
 )
 
 signals = Table(  # that came before anybody waited for them

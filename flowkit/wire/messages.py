@@ -197,6 +197,8 @@ class Command(Message):
     task_id: UUID | None = None
     name: str | None = None
     input: Object | None = None
+    grace: Duration | None = None  # cancel: seconds that running tasks have to come to their end
+    new_run_id: RunId | None = None  # rerun: the id of the run that it makes
 
 
 class NodeInfo(BaseModel):
@@ -208,7 +210,9 @@ class NodeInfo(BaseModel):
     on_error: NodeName | None = None
     timeout: float | None = None
     queue_timeout: float | None = None
-    limit: int | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    key: str | None = None
+    rate: str | None = None
     schemas: Object | None = None
     next: tuple[str, ...] | None = None
 
@@ -235,6 +239,7 @@ class Control(Message):
     task_id: UUID | None = None
     attempt: Attempt | None = None
     worker: str | None = None
+    grace: Duration | None = None
 
 
 class RunEnded(Message):
