@@ -89,6 +89,9 @@ class Consumer(Protocol):
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         """Give these back, to be delivered again (by RabbitMQ 3.x counted as a delivery)."""
 
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """These cannot be processed by anybody: the broker moves them where the queue's dead letters go."""
+
     async def stop(self) -> None:
         """Take no more deliveries; those taken can still be acknowledged."""
 

@@ -1,7 +1,8 @@
 """Dead letters: messages that cannot be processed are published with the reason, and read into the store.
 
-What the coordinator (or a worker) dead-letters carries the header ``flowkit-reason``. Without it the broker put the
-message there: it was delivered too often, perhaps through no fault of its own, and is taken as newly arrived once.
+What the coordinator dead-letters carries the header ``flowkit-reason``. Without it the broker put the message there: a
+worker could not read it, or it was delivered too often, perhaps through no fault of its own. Such a one is taken as
+newly arrived, once; what cannot be read is kept with the reason.
 """
 
 from __future__ import annotations

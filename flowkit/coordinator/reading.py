@@ -48,6 +48,8 @@ class Reader:
         """The events of a message that its queue gave up; the routing key is that queue. A task counts as returned."""
         if delivery.key.startswith(self._tasks):
             task = wire.decode(wire.Task, delivery.body)
+            if delivery.key != self._tasks + task.node:
+                raise Unreadable("wrong-node", f"a task of node {task.node!r} in queue {delivery.key!r}")
             returned = wire.Result(
                 task_id=task.task_id, run_id=task.run_id, attempt=task.attempt, status=wire.Status.RETURNED
             )

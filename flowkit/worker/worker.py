@@ -198,10 +198,8 @@ class Worker:
         return Intake(
             definition,
             consumer,
-            self._topology,
             slots=slots,
             taken=self._taken,
-            reporter=self._reporter,
             begin=self._runner.begin,
         )
 

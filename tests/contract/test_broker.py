@@ -293,6 +293,20 @@ async def test_requeued_comes_again_first_marked_and_counted(site: Site, broker:
     assert (await consumer.receive(1))[0].body == b"1"
 
 
+async def test_what_is_rejected_goes_to_the_dead_letters_and_the_others_flow(
+    site: Site, broker: Broker, topology: Topology
+) -> None:
+    await broker.publish([site.message(b"bad"), site.message(b"good")])
+    consumer = broker.consume(topology.results, prefetch=2)
+    bad, good = await gather(consumer, 2)
+    await consumer.reject([bad])
+    await consumer.ack([good])
+    [dead] = await gather(broker.consume(topology.dead, prefetch=1, own_connection=True), 1)
+    assert (dead.body, dead.key) == (b"bad", topology.results.name)
+    [death] = dead.headers["x-death"]
+    assert (death["reason"], death["queue"], death["count"]) == ("rejected", topology.results.name, 1)
+
+
 async def test_close_gives_back_what_was_not_acknowledged(site: Site, broker: Broker, topology: Topology) -> None:
     await broker.publish([site.message(b"%d" % n) for n in range(4)])
     first = broker.consume(topology.results, prefetch=4)

@@ -113,3 +113,23 @@ async def test_the_end_of_a_run_is_announced_although_who_committed_it_died(hous
         (delivery,) = await ear.receive(1)
     assert wire.decode(wire.RunEnded, delivery.body).outputs == {"ok": True}
     await ear.close()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [(b"\xff", "not-json"), (b'{"task_id": 1}', "invalid"), (None, "wrong-node")],
+)
+async def test_what_a_worker_gave_up_is_kept_with_the_reason(house, body, reason):
+    async with house.coordinator():
+        await house.start("a", "r1")
+        [task] = await house.tasks("a")
+        await house.broker.declare([house.topology.tasks("b")])
+        message = Outgoing(house.topology.name("tasks"), "b", task.encode() if body is None else body, "flowkit.task")
+        assert await house.broker.publish([message]) == [None]
+        consumer = house.broker.consume(house.topology.tasks("b"), prefetch=1)
+        await consumer.reject(await consumer.receive(1))
+        (letter,) = await house.until(lambda queries: queries.dead(limit=10), "a dead letter")
+        assert (letter.reason, letter.queue) == (reason, "flowkit.tasks.b")
+        assert letter.body == message.body
+        await house.answer(task)
+        assert (await house.run_ended("r1")).status == "succeeded", "the run is not touched by it"

@@ -75,6 +75,13 @@ class MemoryConsumer:
         """Give these back to the queue."""
         self._give_back([delivery.tag for delivery in deliveries])
 
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these up: they go where the queue's dead letters go."""
+        held = [one for delivery in deliveries if (one := self._held.pop(delivery.tag, None))]
+        if self._queue is not None:
+            self._queue.give_up(held)
+        self._server.change.notify()
+
     async def stop(self) -> None:
         """Take no more deliveries."""
         self._stopped = True

@@ -54,7 +54,7 @@ class MemoryQueue:
     Args:
         declared: name and arguments, kept to compare with later declarations.
         owner: the connection that an exclusive queue belongs to.
-        bury: called with a message that is over the delivery limit.
+        bury: called with a message that goes to the dead letters, and why.
     """
 
     def __init__(self, declared: Queue, owner: object | None, bury: Callable[[MemoryQueue, Held, str], None]) -> None:
@@ -98,6 +98,12 @@ class MemoryQueue:
             else:
                 again.append(one)
         self._ready.extendleft(reversed(again))
+        self.dispatch()
+
+    def give_up(self, held: Iterable[Held]) -> None:
+        """Bury messages that a consumer rejected."""
+        for one in held:
+            self._bury(self, one, "rejected")
         self.dispatch()
 
     def attach(self, taker: Taker, offset: int | str | None) -> None:

@@ -31,6 +31,7 @@ QUIET = 30.0
 # RabbitMQ 3.10 shows a quorum queue before it is ready, and who consumes it then takes the whole connection down with
 # INTERNAL_ERROR. So a queue that was missing is only looked at, which does no harm, and left alone for this long (s).
 SETTLE = 0.3
+CANCEL_AGAIN = 0.5  # seconds
 SESSION = 1 << 40  # a tag is session * SESSION + AMQP's delivery tag: those of dead channels are recognised by it
 logger = logging.getLogger(__name__)
 
@@ -118,6 +119,13 @@ class RabbitConsumer:
 
     async def requeue(self, deliveries: Sequence[Delivery]) -> None:
         """Give these back; a stream takes nothing back."""
+        await self._refuse(deliveries, requeue=True)
+
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these up: they go where the queue's dead letters go."""
+        await self._refuse(deliveries, requeue=False)
+
+    async def _refuse(self, deliveries: Sequence[Delivery], *, requeue: bool) -> None:
         if self._queue.stream:
             await self.ack(deliveries)
             return
@@ -127,7 +135,7 @@ class RabbitConsumer:
         try:
             with guard():
                 for tag in tags:
-                    await channel.basic_nack(tag, requeue=True, wait=False)
+                    await channel.basic_nack(tag, requeue=requeue, wait=False)
         except (LinkLost, ChannelClosed):
             return
 
@@ -151,8 +159,9 @@ class RabbitConsumer:
         """Stop and let go: what was not acknowledged goes back to the queue."""
         await self.stop()
         self._arrived.clear()
-        self._task.cancel()
-        await asyncio.wait((self._task,))
+        while not self._task.done():  # aiormq swallows a cancellation now and then: whoever asks once may wait for ever
+            self._task.cancel()
+            await asyncio.wait((self._task,), timeout=CANCEL_AGAIN)
         if self._owns_link:
             await self._link.close()
 
@@ -217,7 +226,7 @@ class RabbitConsumer:
         """Wait until the queue is there and ready to be consumed; whatever goes wrong is met again by consuming."""
         waits = pauses(most=1.0)
         try:
-            while True:
+            while not self._stopped:
                 channel = await open_underlay_channel(await self._link.connection())
                 try:
                     state = await inspect(channel, self._queue.name)
