@@ -16,6 +16,7 @@ class Started:
     run_id: str
     start: wire.Start
     traceparent: str | None = None
+    origin: str | None = None  # how it began when nobody asked for it: detached, schedule
 
 
 @dataclass(frozen=True, slots=True)

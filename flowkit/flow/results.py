@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from flowkit.flow import making, paths, waits
+from flowkit.flow import making, paths, starting, waits
 from flowkit.flow.changes import (
     AddScope,
     AddTask,
@@ -20,7 +20,7 @@ from flowkit.flow.changes import (
     Tell,
 )
 from flowkit.flow.context import Context
-from flowkit.flow.events import BranchFailed, Event, Reported, TaskFailed
+from flowkit.flow.events import BranchFailed, Event, Reported, Started, TaskFailed
 from flowkit.flow.limits import Limits
 from flowkit.flow.scopes import WINDOW, branch_failed, count_down, end_failed
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
@@ -93,9 +93,10 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
     if refused is not None:
         yield _failure(task, result, refused)
         return
-    added = list(_children(run, task, items, context))
+    added = list(_children(run, task, items, result, context))
+    staying = [item for item in items if not (isinstance(item, Send) and item.detached)]
     created = sum(isinstance(change, AddTask) for change in added)
-    exceeded = _exceeded(run, task, created, context.limits) if items else None
+    exceeded = _exceeded(run, task, created, context.limits) if staying else None
     if exceeded is not None:
         error = making.encode_error(exceeded, task.node, task.id)
         yield _settle(task, result, TaskStatus.FAILED, context, error=error)
@@ -108,12 +109,12 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
         context,
         outputs=codec.dumps(result.outputs),
         nodes=codec.dumps(result.model_dump(include={"nodes"})["nodes"]) if items else None,
-        leaf_of=None if items else task.scope,
+        leaf_of=None if staying else task.scope,
     )
     yield from added
     if created:
         yield CountTasks(run_id=run.id, tasks=run.tasks + created)
-    yield from count_down(state.scopes[run.id, task.scope], 1 - len(items))
+    yield from count_down(state.scopes[run.id, task.scope], 1 - len(staying))
     for change in added:
         if isinstance(change, AddScope) and change.scope.outstanding == 0:
             yield Collect(run.id, change.scope.path)
@@ -121,10 +122,14 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
     yield from waits.opened(state, (child for child in children if child.status is TaskStatus.WAITING))
 
 
-def _children(run: Run, task: Task, items: Items, context: Context) -> Iterator[AddScope | AddTask]:
+def _children(
+    run: Run, task: Task, items: Items, result: wire.Result, context: Context
+) -> Iterator[AddScope | AddTask | Started]:
     for index, item in enumerate(items):
         place = making.Place(run, task.id, paths.child(task.path, index), task.scope)
         match item:
+            case Send(detached=True):
+                yield starting.detached(item, result.outputs, task, run, place.path, context)
             case Send():
                 yield AddTask(making.task(item, place, context))
             case Wait():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 from uuid import UUID
 
 from flowkit.flow import paths
@@ -13,6 +14,7 @@ from flowkit.flow.events import Event, Reported, Started
 from flowkit.flow.state import Run, Scope, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
+from flowkit.wire.items import Send
 
 
 def started(state: State, event: Started, context: Context) -> Iterator[Change | Event]:
@@ -35,6 +37,7 @@ def started(state: State, event: Started, context: Context) -> Iterator[Change |
             deadline=None if start.deadline is None else now + start.deadline,
             traceparent=event.traceparent,
             tasks=1,
+            origin=event.origin,
         )
     )
     yield AddScope(Scope(run_id=run_id, path="", parent=None, outstanding=1))
@@ -56,6 +59,20 @@ def started(state: State, event: Started, context: Context) -> Iterator[Change |
         yield AddTask(replace(root, status=TaskStatus.HELD, held_for="delay", due=now + start.delay))
     else:
         yield AddTask(root)
+
+
+def detached(send: Send, outputs: dict[str, Any], task: Task, run: Run, path: str, context: Context) -> Started:
+    """The run that a detached send begins; its id follows from the task that returned it, so it begins once."""
+    run_id = paths.task_id(context.secret, task.id, path).hex
+    start = wire.Start(
+        node=send.node,
+        inputs=outputs if send.inputs is None else send.inputs,
+        run_id=run_id,
+        tags=codec.loads(run.tags),
+        delay=send.delay,
+        parent=run.id,
+    )
+    return Started(run_id, start, run.traceparent, origin="detached")
 
 
 def _outcome(task: Task, outcome: wire.Outcome, now: float) -> wire.Result:

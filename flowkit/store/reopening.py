@@ -50,12 +50,10 @@ def reopen(database: Database, run_id: str, at: float) -> list[str]:
 def _absorbed(database: Database, run_id: str) -> frozenset[str]:
     """Paths of the branches that failed where exceptions are returned.
 
-    Their leaf is the task that failed, or the one that opened the failed scope: that one has successors, as no other
-    leaf has.
+    Their leaf is the task that failed, or the one that opened the failed scope: that one counts as failed too.
     """
     leaves = database.select(
-        "SELECT path, leaf_of FROM tasks "
-        "WHERE run_id = :run_id AND leaf_of IS NOT NULL AND (status = 'failed' OR nodes IS NOT NULL)",
+        "SELECT path, leaf_of FROM tasks WHERE run_id = :run_id AND leaf_of IS NOT NULL AND status = 'failed'",
         {"run_id": run_id},
     )
     return frozenset(paths.child(scope, paths.branch(scope, path)) for path, scope in leaves)

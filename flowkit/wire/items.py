@@ -7,6 +7,7 @@ In JSON an item is a name, ``{"send": {…}}``, ``{"gather": {…}}`` or ``{"wai
 from __future__ import annotations
 
 import dataclasses
+import operator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -26,6 +27,12 @@ def _known_fields(cls: type[Any], data: Any) -> Any:
     return data
 
 
+def _refuse_detached(why: str, *sends: str | Send | None) -> None:
+    for send in sends:
+        if isinstance(send, Send) and send.detached:
+            raise ValueError(f"Send({send.node!r}, detached=True) cannot stand here: {why}; return it beside")
+
+
 @dataclass(frozen=True, config=_strict)
 class Send:
     """One task with inputs of its own.
@@ -34,11 +41,14 @@ class Send:
         node: name of the node that runs it.
         inputs: a JSON object; without it, the outputs of the task that returns this.
         delay: seconds before it is sent.
+        detached: begin a run of its own with it, whose parent is this run. Nothing waits for it, nothing follows from
+            its failure.
     """
 
     node: NodeName
     inputs: dict[str, Any] | None = None
     delay: Seconds = dataclasses.field(default=0, kw_only=True)
+    detached: Annotated[bool, Field(exclude_if=operator.not_)] = dataclasses.field(default=False, kw_only=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -72,6 +82,12 @@ class Gather:
     def _ignore_unknown(cls, data: Any) -> Any:
         return _known_fields(cls, data)
 
+    @model_validator(mode="after")
+    def _none_detached(self) -> Gather:
+        _refuse_detached("a Gather waits for its sends", *self.sends)
+        _refuse_detached("what goes on after a Gather belongs to its run", self.then)
+        return self
+
 
 @dataclass(frozen=True, config=_strict)
 class Wait:
@@ -93,6 +109,11 @@ class Wait:
     @classmethod
     def _ignore_unknown(cls, data: Any) -> Any:
         return _known_fields(cls, data)
+
+    @model_validator(mode="after")
+    def _none_detached(self) -> Wait:
+        _refuse_detached("what goes on after a Wait belongs to its run", self.then, self.on_timeout)
+        return self
 
 
 class _Item(BaseModel):
