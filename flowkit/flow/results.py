@@ -129,7 +129,7 @@ def _children(
         place = making.Place(run, task.id, paths.child(task.path, index), task.scope)
         match item:
             case Send(detached=True):
-                yield starting.detached(item, result.outputs, task, run, place.path, context)
+                yield starting.detached(item, result.outputs, place, context)
             case Send():
                 yield AddTask(making.task(item, place, context))
             case Wait():

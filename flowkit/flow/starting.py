@@ -11,6 +11,7 @@ from flowkit.flow import paths
 from flowkit.flow.changes import AddRun, AddScope, AddTask, AnnounceRun, Change, DeclareConflict
 from flowkit.flow.context import Context
 from flowkit.flow.events import Event, Reported, Started
+from flowkit.flow.making import Place
 from flowkit.flow.state import Run, Scope, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -61,9 +62,10 @@ def started(state: State, event: Started, context: Context) -> Iterator[Change |
         yield AddTask(root)
 
 
-def detached(send: Send, outputs: dict[str, Any], task: Task, run: Run, path: str, context: Context) -> Started:
+def detached(send: Send, outputs: dict[str, Any], place: Place, context: Context) -> Started:
     """The run that a detached send begins; its id follows from the task that returned it, so it begins once."""
-    run_id = paths.task_id(context.secret, task.id, path).hex
+    run = place.run
+    run_id = paths.task_id(context.secret, place.parent, place.path).hex
     start = wire.Start(
         node=send.node,
         inputs=outputs if send.inputs is None else send.inputs,
