@@ -109,14 +109,16 @@ class DeadLetters:
 
     async def _take_again(self, delivery: Delivery) -> None:
         try:
-            events = self._reader.read_dead(delivery)
-            committed = await self._ledger.commit(events)
+            message = self._reader.read_dead(delivery)
+            committed = await self._ledger.commit(message.events)
         except Unreadable as error:
             await self._keep(delivery, error.reason, error.detail)
         except Exception as error:  # the border around a batch: this is a batch of one
             logger.exception("dead letter cannot be applied", extra={"action": "dead_letter"})
             await self._keep(delivery, "rejected", f"{type(error).__name__}: {error}")
         else:
+            for why, part in message.scraps:
+                await self._keep(replace(delivery, body=part), why.reason, why.detail)
             if committed.orphans:
                 await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
             logger.warning("message given up by queue %s was taken again", delivery.key,
@@ -148,7 +150,7 @@ class DeadLetters:
         await self._ledger.transact(work)
 
 
-def why(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """A short reason for a dead letter of an error."""
     return (
         error.reason if isinstance(error, Unreadable) else "refused" if isinstance(error, FlowKitError) else "rejected"

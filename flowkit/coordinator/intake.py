@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from flowkit.broker.protocol import Broker, Delivery
 from flowkit.coordinator.commit import Committed
-from flowkit.coordinator.dead import Rejected, bury, why
+from flowkit.coordinator.dead import Rejected, bury, reason_of
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
@@ -78,9 +78,12 @@ class Intake:
         rejected: list[Rejected] = []
         for delivery in deliveries:
             try:
-                readable.append((delivery, self._reader.read(delivery)))
+                message = self._reader.read(delivery)
             except Unreadable as error:
                 rejected.append(Rejected(delivery, error.reason, error.detail))
+            else:
+                readable.append((delivery, message.events))
+                rejected += [Rejected(delivery, why.reason, why.detail, part) for why, part in message.scraps]
         try:
             committed = [await self._ledger.commit([event for _, events in readable for event in events])]
         except Exception:  # the border around a batch: one message must not stop the others
@@ -98,7 +101,7 @@ class Intake:
             try:
                 committed.append(await self._ledger.commit(events))
             except Exception as error:  # noqa: BLE001 - the border around a batch of one
-                rejected.append(Rejected(delivery, why(error), "".join(traceback.format_exception(error))))
+                rejected.append(Rejected(delivery, reason_of(error), "".join(traceback.format_exception(error))))
         return committed, rejected
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,6 +17,14 @@ from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What was in a delivery: what happened, and the parts of an array that nobody can read."""
+
+    events: list[Event] = field(default_factory=list)
+    scraps: list[tuple[Unreadable, bytes]] = field(default_factory=list)  # why, and the part
 
 
 class _Envelope(BaseModel):
@@ -36,15 +45,15 @@ class Reader:
         self._commands = topology.commands.name
         self._tasks = topology.name("tasks", "")
 
-    def read(self, delivery: Delivery) -> list[Event]:
+    def read(self, delivery: Delivery) -> Message:
         """The events of a start, results or command message.
 
         Raises:
-            Unreadable: it cannot be decoded.
+            Unreadable: nothing of it can be decoded.
         """
         return self._read(delivery, delivery.queue)
 
-    def read_dead(self, delivery: Delivery) -> list[Event]:
+    def read_dead(self, delivery: Delivery) -> Message:
         """The events of a message that its queue gave up; the routing key is that queue. A task counts as returned."""
         if delivery.key.startswith(self._tasks):
             task = wire.decode(wire.Task, delivery.body)
@@ -53,21 +62,21 @@ class Reader:
             returned = wire.Result(
                 task_id=task.task_id, run_id=task.run_id, attempt=task.attempt, status=wire.Status.RETURNED
             )
-            return [Reported(returned)]
+            return Message([Reported(returned)])
         return self._read(delivery, delivery.key)
 
-    def _read(self, delivery: Delivery, queue: str) -> list[Event]:
+    def _read(self, delivery: Delivery, queue: str) -> Message:
         if queue == self._starts:
             start = wire.decode(wire.Start, delivery.body)
             run_id = start.run_id or _run_id(delivery.message_id)
-            return [Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))]
+            return Message([Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))])
         if queue == self._results:
-            return [Reported(result) for result in _results(delivery.body)]
+            return _results(delivery.body)
         if queue == self._commands:
             command = wire.decode(wire.Command, delivery.body)
             if command.run_id is None:
                 raise Unreadable("invalid", f"run_id: a {command.kind} command names its run")
-            return [Commanded(command)]
+            return Message([Commanded(command)])
         raise Unreadable("unexpected-queue", f"nothing is known of messages of queue {queue!r}")
 
 
@@ -84,15 +93,20 @@ def _run_id(message_id: str | None) -> str:
     return UUID(bytes=hashlib.sha256(message_id.encode()).digest()[:16]).hex
 
 
-def _results(body: bytes) -> list[wire.Result]:
+def _results(body: bytes) -> Message:
     try:
-        return wire.decode_many(wire.Result, body)
-    except Unreadable as error:
-        if error.reason != "invalid":
-            raise
+        return Message([Reported(result) for result in wire.decode_many(wire.Result, body)])
+    except Unreadable:
         value = codec.loads(body)
-        parts = value if isinstance(value, list) else [value]
-        return [_lenient(part) for part in parts]
+        if not isinstance(value, list):
+            return Message([Reported(_lenient(value))])
+    message = Message()
+    for part in value:
+        try:
+            message.events.append(Reported(_lenient(part)))
+        except Unreadable as error:
+            message.scraps.append((error, codec.dumps(part)))
+    return message
 
 
 def _lenient(part: object) -> wire.Result:

@@ -133,6 +133,20 @@ async def test_results_may_come_as_an_array(house):
             assert (await house.run_ended(run)).status == "succeeded"
 
 
+async def test_a_part_of_an_array_that_names_no_task_is_a_dead_letter_of_its_own(house):
+    async with house.coordinator():
+        await house.start("a", "r1")
+        [task] = await house.tasks("a")
+        fine = {"task_id": str(task.task_id), "run_id": "r1", "outputs": {"x": 1}}
+        await house.publish("results", "a.succeeded", [{"outputs": {}}, fine, 7])
+        assert (await house.run_ended("r1")).status == "succeeded"
+        letters = await house.until(lambda queries: len(found := queries.dead(limit=9)) == 2 and found, "dead letters")
+        assert {(letter.reason, letter.body) for letter in letters} == {
+            ("invalid", b'{"outputs":{}}'),
+            ("not-an-object", b"7"),
+        }
+
+
 async def test_one_message_that_makes_the_fold_raise_is_dead_and_the_batch_goes_on(house, monkeypatch):
     from flowkit.coordinator import commit as module
 
