@@ -83,11 +83,14 @@ class BrokerUnreachable(Unreachable):
 class StoreUnreachable(Unreachable):
     """The store cannot be reached or opened."""
 
-    def __init__(self, url: str, why: str) -> None:
-        self.url, self.why = url, why
-        super().__init__(
-            f"store {url}: {why}. Check the address (--store or FLOWKIT_STORE_URL), then 'flowkit doctor'."
+    def __init__(self, url: str, why: str, *, final: bool = False) -> None:
+        self.url, self.why, self.final = url, why, final  # final: waiting cannot help, the file is no store or damaged
+        advice = (
+            "Bring back a copy from your backup, or name another store (--store or FLOWKIT_STORE_URL)"
+            if final
+            else "Check the address (--store or FLOWKIT_STORE_URL), then 'flowkit doctor'"
         )
+        super().__init__(f"store {url}: {why}. {advice}.")
 
 
 class NotFound(FlowKitError):

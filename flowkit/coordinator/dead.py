@@ -17,7 +17,7 @@ from flowkit.broker.protocol import Broker, Delivery, Outgoing
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
-from flowkit.errors import FlowKitError, TooLarge, Unreadable, Unroutable
+from flowkit.errors import FlowKitError, StoreUnreachable, TooLarge, Unreadable, Unroutable
 from flowkit.store.protocol import DeadLetter, Transaction
 from flowkit.wire import codec, names
 from flowkit.wire.messages import DETAIL, REASON
@@ -113,6 +113,8 @@ class DeadLetters:
             committed = await self._ledger.commit(message.events)
         except Unreadable as error:
             await self._keep(delivery, error.reason, error.detail)
+        except StoreUnreachable:
+            raise  # it is broken, not the message
         except Exception as error:  # the border around a batch: this is a batch of one
             logger.exception("dead letter cannot be applied", extra={"action": "dead_letter"})
             await self._keep(delivery, "rejected", f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ from flowkit.coordinator.dead import Rejected, bury, reason_of
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
-from flowkit.errors import Unreadable
+from flowkit.errors import StoreUnreachable, Unreadable
 from flowkit.flow.events import Commanded, Event, Reported
 from flowkit.wire.topology import Queue, Topology
 
@@ -86,6 +86,8 @@ class Intake:
                 rejected += [Rejected(delivery, why.reason, why.detail, part) for why, part in message.scraps]
         try:
             committed = [await self._ledger.commit([event for _, events in readable for event in events])]
+        except StoreUnreachable:
+            raise  # it is broken, not the message
         except Exception:  # the border around a batch: one message must not stop the others
             logger.exception("batch of %d cannot be committed, trying one by one", len(readable),
                              extra={"action": "batch_failed"})  # fmt: skip
@@ -100,6 +102,8 @@ class Intake:
         for delivery, events in readable:
             try:
                 committed.append(await self._ledger.commit(events))
+            except StoreUnreachable:
+                raise
             except Exception as error:  # noqa: BLE001 - the border around a batch of one
                 rejected.append(Rejected(delivery, reason_of(error), "".join(traceback.format_exception(error))))
         return committed, rejected

@@ -36,13 +36,19 @@ class Ledger:
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
-        """Run ``function`` in one transaction, again and again while the store is away."""
+        """Run ``function`` in one transaction, again and again while the store is away.
+
+        Raises:
+            StoreUnreachable: it is damaged: messages stay where they are until somebody mends it.
+        """
         failures = 0
         while True:
             try:
                 result = await self._store.transact(function)
             except StoreUnreachable as error:
                 self.away = True
+                if error.final:
+                    raise
                 if failures % TELL_EVERY == 0:
                     logger.warning("store is away, waiting: %s", error, extra={"action": "store_away"})
                 await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])

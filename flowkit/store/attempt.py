@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from flowkit.errors import StoreUnreachable
-from flowkit.store.database import Again, Database
+from flowkit.store.database import Again, Database, Down
 
 T = TypeVar("T")
 TRIES = 6
@@ -32,8 +32,8 @@ def attempt(database: Database, work: Callable[[Database], T], *, reading: bool 
         except database.error as error:
             verdict = database.verdict(error)
             database.rollback()
-            if isinstance(verdict, str):
-                raise StoreUnreachable(database.url, verdict) from error
+            if isinstance(verdict, Down):
+                raise StoreUnreachable(database.url, verdict.why, final=verdict.final) from error
             if verdict is not Again.AGAIN:
                 raise
             if tries == TRIES:

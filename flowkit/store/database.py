@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 Row = tuple[Any, ...]
 Values = Mapping[str, Any]
 
 SCHEMA_LOCK = 0x666C6F776B6974  # PostgreSQL's advisory lock while tables are made or changed: "flowkit" in ASCII
+
+
+class Down(NamedTuple):
+    """The store is down; with ``final`` it will not come back by itself."""
+
+    why: str
+    final: bool = False
 
 
 class Again(Enum):
@@ -99,7 +106,7 @@ class Database(Protocol):
     def id_out(self, value: Any) -> UUID:
         """A UUID from what its driver gives."""
 
-    def verdict(self, error: Exception) -> Again | str | None:
+    def verdict(self, error: Exception) -> Again | Down | None:
         """What an error of its driver means: try again, the store is down for this reason, or None: a bug of ours."""
 
     def compile(self, statement: Any) -> tuple[str, Values]:

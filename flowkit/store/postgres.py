@@ -15,7 +15,7 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flowkit.errors import StoreUnreachable
-from flowkit.store.database import SCHEMA_LOCK, Again, Row, Values
+from flowkit.store.database import SCHEMA_LOCK, Again, Down, Row, Values
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -30,7 +30,7 @@ PATIENCE = {
 }
 # Lost against another transaction. A key that is there already is one that another coordinator added a moment earlier.
 LOST = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
-DOWN = ("08", "53", "57", "58", "25006")  # connection, resources (disk full), operator, system errors; read only
+AWAY = ("08", "53", "57", "58", "25006")  # connection, resources (disk full), operator, system errors; read only
 
 
 class PostgreSQL:
@@ -158,13 +158,13 @@ class PostgreSQL:
         """The driver gives it as it is."""
         return value
 
-    def verdict(self, error: Exception) -> Again | str | None:
+    def verdict(self, error: Exception) -> Again | Down | None:
         """Lost races are tried again; a lost connection and a server in trouble are reasons to wait."""
         if isinstance(error, LOST):
             return Again.AGAIN
         state = getattr(error, "sqlstate", None) or ""
-        if state.startswith(DOWN) or self._connection is None or self._connection.closed:
-            return _reason(error)
+        if state.startswith(AWAY) or self._connection is None or self._connection.closed:
+            return Down(_reason(error))
         return None
 
     def compile(self, statement: Any) -> tuple[str, Values]:

@@ -38,7 +38,7 @@ MOVED = (
     "deaths", "unsent_since", "leased_until",
 )  # fmt: skip
 DEAD = ("id", "reason", "detail", "queue", "body", "properties", "at", "run_id")
-ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error")
+ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error", "grace_until")
 
 # What the core needs of a row: no payloads
 RUN_STATE = (
@@ -147,6 +147,7 @@ def ended_row(change: EndRun, id_in: IdIn) -> Row:
     return (
         change.run_id, change.status.value, change.ended_at, change.outputs,
         change.outputs_from and id_in(change.outputs_from), utf8(change.message), change.error,
+        change.grace_until,
     )  # fmt: skip
 
 

@@ -12,24 +12,26 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flowkit.errors import StoreUnreachable
-from flowkit.store.database import Again, Row, Values
+from flowkit.store.database import Again, Down, Row, Values
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
 SIZES = (1, 4, 16, 64, 256)  # keys in one lookup
 BUSY = 5.0  # seconds to wait for another process's transaction
-DOWN = {
+AWAY = {
     sqlite3.SQLITE_BUSY: "the database is locked by another process",
     sqlite3.SQLITE_LOCKED: "the database is locked",
     sqlite3.SQLITE_FULL: "the disk is full",
     sqlite3.SQLITE_IOERR: "the disk fails (I/O error)",
     sqlite3.SQLITE_READONLY: "the file may not be written",
     sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
-    sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged",
     sqlite3.SQLITE_PERM: "the file may not be opened",
     sqlite3.SQLITE_NOMEM: "out of memory",
+}
+BROKEN = {
+    sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
+    sqlite3.SQLITE_CORRUPT: "the file is damaged",
 }
 
 
@@ -71,13 +73,13 @@ class SQLite:
         except OSError as error:
             raise StoreUnreachable(self.url, f"{error.strerror}: {error.filename}") from None
         except sqlite3.Error as error:
-            raise StoreUnreachable(self.url, _reason(error)) from None
+            raise _unreachable(self.url, error) from None
         try:
             _write_ahead(connection)
             connection.execute("PRAGMA synchronous = FULL")
         except sqlite3.Error as error:
             connection.close()
-            raise StoreUnreachable(self.url, _reason(error)) from None
+            raise _unreachable(self.url, error) from None
         self._connection = connection
 
     def close(self) -> None:
@@ -158,10 +160,9 @@ class SQLite:
         """A UUID from its 16 bytes."""
         return UUID(bytes=value)
 
-    def verdict(self, error: Exception) -> Again | str | None:
-        """Locked, full and broken files are reasons to wait; all else is a bug."""
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code
-        return DOWN.get(code)
+    def verdict(self, error: Exception) -> Again | Down | None:
+        """Locked and full files are reasons to wait, a damaged one is the end; all else is a bug."""
+        return _verdict(error)
 
     def compile(self, statement: Any) -> tuple[str, Values]:
         """A statement of SQLAlchemy Core as text."""
@@ -228,5 +229,13 @@ def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], only: s
     return f"UPDATE {table} AS t SET {setting} WHERE {where}"
 
 
-def _reason(error: sqlite3.Error) -> str:
-    return DOWN.get(getattr(error, "sqlite_errorcode", 0) & 0xFF) or str(error)
+def _verdict(error: Exception) -> Down | None:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code
+    if code in BROKEN:
+        return Down(BROKEN[code], final=True)
+    return Down(AWAY[code]) if code in AWAY else None
+
+
+def _unreachable(url: str, error: sqlite3.Error) -> StoreUnreachable:
+    down = _verdict(error) or Down(str(error))
+    return StoreUnreachable(url, down.why, final=down.final)

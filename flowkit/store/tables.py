@@ -66,6 +66,7 @@ runs = Table(
     Column("message", _BYTES, nullable=False),
     Column("error", _BYTES),
     Column("origin", _TEXT),
+    Column("grace_until", _TIME),
     Index("runs_newest", "started_at", "id"),  # pages of `runs list`, prune
     _partial("runs_deadline", "deadline", where="status = 'running' AND deadline IS NOT NULL"),  # timers
 )

@@ -31,7 +31,7 @@ from flowkit.store.effects import Effect, carry_out
 
 TaskKey = tuple[str, UUID]
 ScopeKey = tuple[str, str]
-REOPENED = (None, None, None, b"", None)  # a run that goes on has not ended
+REOPENED = (None, None, None, b"", None, None)  # a run that goes on has not ended
 
 
 @dataclass(slots=True)

@@ -8,12 +8,14 @@ import pytest
 
 from flowkit.broker import Outgoing
 from flowkit.broker.memory import MemoryBroker
+from flowkit.coordinator import Coordinator
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.relay import Relay
+from flowkit.errors import StoreUnreachable
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
-from tests.coordinator.house import House
+from tests.coordinator.house import FAST, House
 
 
 async def test_a_message_larger_than_it_may_send_is_kept_in_part_and_the_others_flow(house):
@@ -133,3 +135,20 @@ async def test_what_a_worker_gave_up_is_kept_with_the_reason(house, body, reason
         assert letter.body == message.body
         await house.answer(task)
         assert (await house.run_ended("r1")).status == "succeeded", "the run is not touched by it"
+
+
+async def test_a_damaged_store_ends_the_coordinator_and_nothing_is_dead_lettered(house, monkeypatch):
+    broken = StoreUnreachable("sqlite:///flowkit.db", "the file is damaged", final=True)
+
+    async def fail(function):
+        raise broken
+
+    coordinator = Coordinator(house.broker, house.store, house.topology, name="c1", pace=FAST)
+    running = asyncio.create_task(coordinator.run())
+    await coordinator.wait_ready()
+    monkeypatch.setattr(house.store, "transact", fail)
+    await house.start("a", "r1")
+    with pytest.raises(StoreUnreachable, match=r"damaged\. Bring back a copy from your backup"):
+        await running
+    starts, dead = [await house.broker.inspect(queue.name) for queue in (house.topology.starts, house.topology.dead)]
+    assert (starts.ready, dead.ready) == (1, 0)

@@ -72,6 +72,19 @@ async def test_a_locked_file_says_so_and_loses_nothing(tmp_path: Path, monkeypat
     await store.close()
 
 
+async def test_a_damaged_file_is_the_end_and_a_locked_one_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "flowkit.db"
+    await (await open_store(f"sqlite:///{path}")).close()
+    raw = bytearray(path.read_bytes())
+    raw[4096:] = b"\xff" * (len(raw) - 4096)  # all pages but the first
+    path.write_bytes(raw)
+    with pytest.raises(StoreUnreachable, match=r"damaged\. Bring back a copy") as caught:
+        await open_store(f"sqlite:///{path}")
+    assert caught.value.final
+
+
 async def test_a_full_disk_says_so_and_writes_nothing(tmp_path: Path) -> None:
     store = await open_store(f"sqlite:///{tmp_path}/flowkit.db")
     database = store._database

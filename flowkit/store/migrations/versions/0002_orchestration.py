@@ -18,6 +18,7 @@ TEXT: TypeEngine[str] = sa.Text().with_variant(sa.Text(collation="C"), "postgres
 def upgrade() -> None:
     """Add them."""
     op.add_column("runs", sa.Column("origin", TEXT))
+    op.add_column("runs", sa.Column("grace_until", TIME))
     op.add_column("tasks", sa.Column("slot", BYTES))
     op.add_column("tasks", sa.Column("leased_until", TIME))
     _partial("tasks_slot", "tasks", ["slot", "status"], where=f"slot IS NOT NULL AND {OUTSTANDING}")
