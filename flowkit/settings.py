@@ -19,12 +19,13 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from flowkit.errors import UsageError
+from flowkit.flow.leases import Terms
 from flowkit.flow.limits import Limits
 from flowkit.wire import names
 
 FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes"}  # the others: --drain-timeout, …
 PASSWORD_FILES = {"broker_url": "FLOWKIT_BROKER_PASSWORD_FILE", "store_url": "FLOWKIT_STORE_PASSWORD_FILE"}
-_LIMITS = Limits()
+_LIMITS, _TERMS = Limits(), Terms()
 
 
 def _namespace(value: str) -> str:
@@ -64,7 +65,14 @@ class Settings(BaseModel):
     max_gather: Positive = Field(_LIMITS.max_gather, description="sends in one Gather")
     max_nodes: Positive = Field(_LIMITS.max_nodes, description="distinct node names a coordinator declares queues for")
     max_attempts: Positive = Field(_LIMITS.max_attempts, description="attempts of one task")
+    max_deaths: Positive = Field(_LIMITS.max_deaths, description="processes that may die over one task")
     max_message_bytes: Positive = Field(_LIMITS.max_message_bytes, description="size of one message")
+    lease_after: Seconds = Field(
+        _TERMS.after, description="seconds after which a running task is leased: the broker no longer waits for its end"
+    )
+    lease_silence: Annotated[float, Field(ge=15, allow_inf_nan=False)] = Field(
+        _TERMS.silence, description="seconds of silence after which the process that runs such a task counts as dead"
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -77,6 +85,7 @@ class Settings(BaseModel):
             max_gather=self.max_gather,
             max_nodes=self.max_nodes,
             max_attempts=self.max_attempts,
+            max_deaths=self.max_deaths,
             max_message_bytes=self.max_message_bytes,
         )
 

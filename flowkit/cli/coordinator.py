@@ -59,7 +59,7 @@ def coordinator(
 
 async def _coordinate(settings: Settings, name: str | None, signals: Signals, *, take_over: bool) -> int:
     from flowkit.cli.service import alive, connected, until_stopped
-    from flowkit.coordinator import Coordinator
+    from flowkit.coordinator import Coordinator, Pace
     from flowkit.store import open_store
     from flowkit.wire.topology import Topology
 
@@ -76,6 +76,7 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals, *,
             Topology(settings.namespace),
             name=name,
             limits=settings.limits,
+            pace=Pace(lease_after=settings.lease_after, lease_silence=settings.lease_silence),
             # The lock on an SQLite file says so; on PostgreSQL others may be at work.
             alone=settings.store_url.startswith("sqlite:"),
             take_over=take_over,

@@ -28,8 +28,8 @@ VERBS = {
     "cancel": (
         "Cancel runs: nothing more of them is begun.",
         "flowkit runs cancel 5f1c…",
-        "flowkit runs cancel --where node=resize --since 1h --dry-run",
-        "What workers are doing for them just now may still end; its result is dropped.",
+        "flowkit runs cancel --where node=resize --since 1h --grace 30s --dry-run",
+        "What workers are doing for them just now is interrupted, or may go on for --grace; its result is dropped.",
     ),
     "pause": (
         "Begin no further tasks of runs.",
@@ -55,7 +55,8 @@ VERBS = {
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
     for kind, (summary, one, many, after) in VERBS.items():
-        app.command(kind, help=options.page(summary, one, many, after=after))(_verb(kind))
+        verb = cancel if kind == "cancel" else _verb(kind)
+        app.command(kind, help=options.page(summary, one, many, after=after))(verb)
     app.command(
         "signal",
         help=options.page(
@@ -86,6 +87,28 @@ def _verb(kind: str) -> Callable[..., None]:
         options.complete(_command(settings, kind, chosen, dry_run=dry_run, yes=yes, wait=not no_wait))
 
     return command
+
+
+def cancel(
+    runs: Runs = None,
+    *,
+    grace: Annotated[
+        str | None, typer.Option("--grace", metavar="30s", help="How long what runs already may go on (0).")
+    ] = None,
+    where: Where = None,
+    since: Since = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+    no_wait: NoWait = False,
+    broker: options.Broker = None,
+    store: options.Store = None,
+    namespace: options.Namespace = None,
+) -> None:
+    """Parse, choose, ask."""
+    words = {} if grace is None else {"grace": options.seconds(grace, "--grace")}
+    chosen = selection(runs, where, since)
+    settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
+    options.complete(_command(settings, "cancel", chosen, dry_run=dry_run, yes=yes, wait=not no_wait, words=words))
 
 
 def signal(

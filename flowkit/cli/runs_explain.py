@@ -85,7 +85,7 @@ async def _around(settings: Settings, tasks: list[TaskRow], workers: list[Worker
     from flowkit.wire import messages as wire
 
     heard = [wire.decode(wire.Worker, worker.announcement) for worker in workers if not worker.stopping]
-    taken = {(task_id, attempt): (one.worker, since) for one in heard for task_id, attempt, since in one.running}
+    taken = {(entry.task_id, entry.attempt): (one.worker, entry.since) for one in heard for entry in one.running}
     nodes = {task.node for task in tasks}
     serving = {node: sum(any(info.name == node for info in one.nodes) for one in heard) for node in nodes}
     states, coordinators = await _queues(settings, nodes) if tasks else ({}, None)

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from uuid import uuid4
 
+from pydantic import ValidationError
+
 from flowkit.client.ear import Awaited
 from flowkit.errors import FlowKitError, RunFailed, TimedOut, UsageError
 from flowkit.wire import codec
@@ -89,9 +91,16 @@ class Run:
         codec.check(body, "input")
         await self._ask(wire.CommandKind.SIGNAL, name=name, input=body)
 
-    async def cancel(self) -> None:
-        """Ask for the run to be cancelled."""
-        await self._ask(wire.CommandKind.CANCEL)
+    async def cancel(self, *, grace: float = 0) -> None:
+        """Ask for the run to be cancelled: nothing more of it is begun.
+
+        Args:
+            grace: seconds that what is running may go on, to put things in order; its result is dropped all the same.
+
+        Raises:
+            UsageError: ``grace`` is no number of seconds.
+        """
+        await self._ask(wire.CommandKind.CANCEL, **({"grace": grace} if grace != 0 else {}))
 
     async def pause(self) -> None:
         """Ask that no further task of the run is begun, until ``resume``."""
@@ -106,4 +115,8 @@ class Run:
         await self._ask(wire.CommandKind.RETRY)
 
     async def _ask(self, kind: wire.CommandKind, **words: Any) -> None:
-        await self._command(wire.Command(id=uuid4(), kind=kind, run_id=self.id, **words))
+        try:
+            command = wire.Command(id=uuid4(), kind=kind, run_id=self.id, **words)
+        except ValidationError as error:
+            raise UsageError(f"cannot {kind} run {self.id}: {wire.explain(error)}") from None
+        await self._command(command)

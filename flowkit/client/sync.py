@@ -63,9 +63,9 @@ class SyncRun:
         """Send the run a signal, as ``Run.signal``."""
         self._loop.run(self._run.signal(name, input))
 
-    def cancel(self) -> None:
-        """Ask for the run to be cancelled."""
-        self._loop.run(self._run.cancel())
+    def cancel(self, *, grace: float = 0) -> None:
+        """Ask for the run to be cancelled, as ``Run.cancel``."""
+        self._loop.run(self._run.cancel(grace=grace))
 
     def pause(self) -> None:
         """Ask that no further task of the run is begun, as ``Run.pause``."""

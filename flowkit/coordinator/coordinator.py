@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,13 +14,17 @@ from flowkit.coordinator.archive import Archive
 from flowkit.coordinator.dead import DeadLetters
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
+from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.lonely import LonelyNodes
 from flowkit.coordinator.outbox import Outbox, Summon
+from flowkit.coordinator.overdue import Overdue
 from flowkit.coordinator.presence import Presence
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.relay import Relay, Timers
+from flowkit.coordinator.silence import Silence
 from flowkit.coordinator.sweeper import Sweeper
+from flowkit.flow.leases import Terms
 from flowkit.flow.limits import Limits
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -45,6 +50,9 @@ class Pace:
     sweep_every: float = 30
     sweep_after: float = 60
     worker_silence: float = 15
+    overdue_every: float = 5
+    lease_after: float = 300  # how long a task has been running when its lease begins
+    lease_silence: float = 90  # of its worker, until the task's process counts as dead
     archive_lease: float = 10
     drain: float = 10  # for what was taken when it is told to stop; what is not acknowledged by then comes again
 
@@ -112,33 +120,44 @@ class Coordinator:
         archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
         relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)
         identity = Identity(self._broker, self._topology, ledger, archive, store_id=store_id, take_over=self._take_over)
-        await identity.claim()
-        presence = Presence(self._broker, self._topology, ledger, outbox, silence=self._pace.worker_silence)
+        if not await self._unless_stopped(identity.claim()):
+            return
+        terms = Terms(self._pace.lease_after, self._pace.lease_silence)
+        leases = Leases(ledger, outbox, terms)
+        presence = Presence(self._broker, self._topology, ledger, outbox, leases, silence=self._pace.worker_silence)
+        silence = Silence(self._broker, self._topology, ledger, outbox, presence, lasting=terms.silence)
         readers = (*self._intakes(ledger, outbox), presence)
         sweeper = Sweeper(
             self._broker, self._topology, ledger, presence, every=self._pace.sweep_every, after=self._pace.sweep_after
         )
         lonely = LonelyNodes(self._broker, self._topology, ledger, presence, every=self._pace.lonely_every)
+        overdue = Overdue(
+            self._broker,
+            self._topology,
+            ledger,
+            outbox,
+            presence,
+            every=self._pace.overdue_every,
+            silence=self._pace.worker_silence,
+        )
         timers = Timers(ledger, outbox, every=self._pace.timers_every)
         clockwork = (
             timers.run,
             relay.run,
             sweeper.run,
+            silence.run,
             lonely.run,
+            overdue.run,
             partial(ledger.flush, self._pace.sent_marks_every),
         )
         try:
             async with asyncio.TaskGroup() as group:
                 background = [group.create_task(identity.watch())]  # first: whatever is sent may have to wait for it
-                await relay.look(after=0 if self._alone else None)  # before anything new could look unsent too
-                background += [group.create_task(loop()) for loop in clockwork]
-                reading = [group.create_task(loop.run()) for loop in (*readers, archive)]
-                self._ready.set()
-                logger.info("coordinator %s is ready", self._name, extra={"action": "ready"})
-                await self._stopping.wait()
-                await asyncio.gather(archive.stop(), *(loop.consumer.stop() for loop in readers))
-                await asyncio.wait(reading, timeout=self._pace.drain)
-                for task in (*reading, *background):
+                # Before anything new could look unsent too:
+                if await self._unless_stopped(relay.look(after=0 if self._alone else None)):
+                    background += [group.create_task(loop()) for loop in clockwork]
+                    await self._read(group, readers, archive)
+                for task in background:
                     task.cancel()
         except BaseExceptionGroup as group:
             raise _first(group) from None
@@ -149,6 +168,32 @@ class Coordinator:
             async with asyncio.timeout(self._pace.drain):
                 await ledger.flush_now()
         logger.info("coordinator %s has stopped", self._name, extra={"action": "stopped"})
+
+    async def _unless_stopped(self, work: Coroutine[object, object, object]) -> bool:
+        """Do this, which may have to wait for the broker; False when it was told to stop first."""
+        doing, asked = asyncio.ensure_future(work), asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((doing, asked), return_when=asyncio.FIRST_COMPLETED)
+            if doing.done():
+                await doing
+            return not self._stopping.is_set()
+        finally:
+            doing.cancel()
+            asked.cancel()
+            await asyncio.wait((doing, asked), timeout=self._pace.drain)
+
+    async def _read(
+        self, group: asyncio.TaskGroup, readers: Sequence[Intake | DeadLetters | Presence], archive: Archive
+    ) -> None:
+        """Take messages until told to stop, then bring those taken through."""
+        reading = [group.create_task(loop.run()) for loop in (*readers, archive)]
+        self._ready.set()
+        logger.info("coordinator %s is ready", self._name, extra={"action": "ready"})
+        await self._stopping.wait()
+        await asyncio.gather(archive.stop(), *(loop.consumer.stop() for loop in readers))
+        await asyncio.wait(reading, timeout=self._pace.drain)
+        for task in reading:
+            task.cancel()
 
     def _intakes(self, ledger: Ledger, outbox: Outbox) -> tuple[Intake | DeadLetters, ...]:
         """A loop for each queue whose messages become events."""

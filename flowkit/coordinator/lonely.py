@@ -8,11 +8,10 @@ import logging
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.presence import Presence
-from flowkit.store.protocol import SentTask, Transaction
+from flowkit.store.protocol import Transaction
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
-LIMIT = 1_000  # oldest tasks a look
 
 
 class LonelyNodes:
@@ -33,11 +32,10 @@ class LonelyNodes:
     async def look(self) -> None:
         """Say of each lonely node once that it is, until it was not."""
 
-        def work(transaction: Transaction) -> list[SentTask]:
-            return transaction.sent_before(transaction.now() - self._every, LIMIT)
+        def work(transaction: Transaction) -> list[str]:
+            return transaction.nodes_sent(transaction.now() - self._every)
 
-        waiting = await self._ledger.transact(work)
-        lonely = {node for node in {task.node for task in waiting} if await self._is_lonely(node)}
+        lonely = {node for node in await self._ledger.transact(work) if await self._is_lonely(node)}
         for node in sorted(lonely - self._told):
             logger.warning("node %s has no worker: its tasks wait for 'flowkit worker --node %s'", node, node,
                            extra={"action": "no_worker", "node": node})  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from flowkit.broker.protocol import Broker, Outgoing
@@ -39,6 +39,11 @@ class Outbox:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
         return self._ledger.in_hand | {(run, task) for run, task, _ in self._ledger.unwritten()}
 
+    @property
+    def queue_timeouts(self) -> Mapping[str, float]:
+        """How long tasks of a node may wait to be taken, in seconds, where it says so."""
+        return self._queue_timeouts
+
     def know(self, nodes: Iterable[wire.NodeInfo]) -> None:
         """Nodes as their workers announced them: how long their tasks may wait to be taken."""
         for node in nodes:
@@ -52,7 +57,7 @@ class Outbox:
         while True:
             failures = await self.send(committed.tasks)
             await self._announce(committed.ended, committed.conflicts)
-            await self._tell(committed.controls)
+            await self.tell(committed.controls)
             if not failures:
                 return
             committed = await self._ledger.commit(failures)
@@ -113,7 +118,7 @@ class Outbox:
             # nodes have nothing to do with it.
             logger.error("%s", error, extra={"action": "queue_differs", "node": node})  # noqa: TRY400
 
-    async def _tell(self, controls: Sequence[wire.Control]) -> None:
+    async def tell(self, controls: Sequence[wire.Control]) -> None:
         """Workers are told as well as can be: a task that slips through is superseded."""
         exchange = self._topology.name("control")
         if controls:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from uuid import UUID
 
 from flowkit.broker.protocol import Broker
+from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.errors import Unreadable
-from flowkit.store.protocol import TaskKey
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
@@ -19,14 +21,17 @@ logger = logging.getLogger(__name__)
 class Presence:
     """The workers that were heard of, in the store for everyone and here for the sweeper."""
 
-    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, *, silence: float) -> None:
-        self._ledger, self._outbox, self._silence = ledger, outbox, silence
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, leases: Leases, *,
+                 silence: float) -> None:  # fmt: skip
+        self._ledger, self._outbox, self._leases, self._silence = ledger, outbox, leases, silence
         self._heard: dict[str, tuple[float, wire.Worker]] = {}
+        self._took: float | None = None  # when it took the batch that it has in hand, by the loop's clock
         self.consumer = broker.consume(topology.workers, prefetch=200)
 
     async def run(self) -> None:
         """For ever, until the consumer is stopped."""
         while deliveries := await self.consumer.receive(200):
+            self._took = asyncio.get_running_loop().time()
             announcements: dict[str, wire.Worker] = {}
             for delivery in deliveries:
                 try:
@@ -38,6 +43,7 @@ class Presence:
                     announcements[told.worker] = told
             await self._record(list(announcements.values()))
             await self.consumer.ack(deliveries)
+            self._took = None
 
     async def _record(self, announcements: list[wire.Worker]) -> None:
         now = time.monotonic()
@@ -48,6 +54,7 @@ class Presence:
                 lambda transaction: transaction.record_workers(announcements, transaction.now())
             )
             self._outbox.know(node for told in announcements for node in told.nodes)
+            await self._leases.answer(announcements)  # first: a lease must not wait for a broker that is away
             await self._outbox.declare({node.name for told in announcements for node in told.nodes})
 
     def alive(self) -> list[wire.Worker]:
@@ -56,10 +63,15 @@ class Presence:
         self._heard = {name: heard for name, heard in self._heard.items() if heard[0] >= since}
         return [told for _, told in self._heard.values() if not told.stopping]
 
+    @property
+    def behind(self) -> float:
+        """For how many seconds it has been at the announcements that it has in hand."""
+        return 0 if self._took is None else asyncio.get_running_loop().time() - self._took
+
     def workers_of(self, node: str) -> int:
         """How many of them run ``node``."""
         return sum(any(info.name == node for info in told.nodes) for told in self.alive())
 
-    def listed(self) -> set[TaskKey]:
-        """Ids of tasks that somebody says he has, with an empty run id: announcements carry none."""
-        return {("", task) for told in self.alive() for task, _, _ in told.running}
+    def listed(self) -> set[UUID]:
+        """Ids of tasks that somebody says he has; not every worker says of which run they are."""
+        return {entry.task_id for told in self.alive() for entry in told.running}

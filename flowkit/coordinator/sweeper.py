@@ -19,7 +19,8 @@ from flowkit.store.protocol import SentTask, Transaction
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
-LIMIT = 1_000  # oldest tasks a look
+PAGE = 1_000  # tasks in a transaction: it holds up nobody
+PAGES = 10  # in a look; the next one goes on behind them
 
 
 class Sweeper:
@@ -30,6 +31,7 @@ class Sweeper:
         self._broker, self._topology, self._ledger, self._presence = broker, topology, ledger, presence
         self._every, self._after = every, after
         self._suspects: set[SentTask] = set()
+        self._behind: SentTask | None = None  # where the next look goes on
         self._reconnects = presence.consumer.reconnects
 
     async def run(self) -> None:
@@ -40,27 +42,30 @@ class Sweeper:
             await self.look()
 
     async def look(self) -> int:
-        """One look.
+        """One look: at those that were missing at the look before, and for others that are missing.
 
         Returns:
-            how many tasks are to be sent again, because the look before found them missing too.
+            how many tasks are to be sent again.
         """
+        await self._ledger.transact(_recount)
+        if not self._heard_throughout():
+            self._suspects = set()
+            return 0
+        lost, self._suspects = await self._missing(self._suspects), set()
+        again = await self._ledger.transact(lambda transaction: transaction.unsend(list(lost))) if lost else 0
+        if again:
+            logger.warning("%d tasks vanished from their queues and are sent again", again,
+                           extra={"action": "sweep", "tasks": again})  # fmt: skip
+        for _ in range(PAGES):
+            page = await self._ledger.transact(self._page)
+            self._suspects |= await self._missing(page)
+            self._behind = page[-1] if len(page) == PAGE else None
+            if self._behind is None:
+                break
+        return again
 
-        def work(transaction: Transaction) -> list[SentTask]:
-            wrong = transaction.recount()
-            if wrong:
-                logger.error("%d counters of scopes were wrong and are corrected", wrong, extra={"action": "recount"})
-            return transaction.sent_before(transaction.now() - self._after, LIMIT)
-
-        waiting = await self._ledger.transact(work)
-        missing = await self._missing(waiting) if self._heard_throughout() else set()
-        lost, self._suspects = missing & self._suspects, missing - self._suspects
-        if lost:
-            keys = [(task.run_id, task.task_id) for task in lost]
-            await self._ledger.transact(lambda transaction: transaction.unsend(keys))
-            logger.warning("%d tasks vanished from their queues and are sent again", len(lost),
-                           extra={"action": "sweep", "tasks": len(lost)})  # fmt: skip
-        return len(lost)
+    def _page(self, transaction: Transaction) -> list[SentTask]:
+        return transaction.sent_before(transaction.now() - self._after, PAGE, after=self._behind)
 
     def _heard_throughout(self) -> bool:
         """Whether announcements were read without a gap since the look before."""
@@ -68,14 +73,16 @@ class Sweeper:
         return self._presence.consumer.connected and before == self._reconnects
 
     async def _missing(self, waiting: Iterable[SentTask]) -> set[SentTask]:
-        results = await self._broker.inspect(self._topology.results.name)
-        if results is None or results.ready:
-            return set()
-        listed = {task for _, task in self._presence.listed()}
+        listed = self._presence.listed()
         by_node: dict[str, list[SentTask]] = defaultdict(list)
         for task in waiting:
             if task.task_id not in listed:
                 by_node[task.node].append(task)
+        if not by_node:
+            return set()
+        results = await self._broker.inspect(self._topology.results.name)
+        if results is None or results.ready:
+            return set()
         missing: set[SentTask] = set()
         for node, tasks in by_node.items():
             queue = await self._broker.inspect(self._topology.tasks(node).name)
@@ -83,3 +90,9 @@ class Sweeper:
             if queue is None or (queue.ready == 0 and queue.consumers <= self._presence.workers_of(node)):
                 missing.update(tasks)
         return missing
+
+
+def _recount(transaction: Transaction) -> None:
+    wrong = transaction.recount()
+    if wrong:
+        logger.error("%d counters of scopes were wrong and are corrected", wrong, extra={"action": "recount"})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flowkit.flow import commands, results, scopes, starting, waits
+from flowkit.flow import commands, leases, overdue, results, scopes, starting, waits
 from flowkit.flow.changes import Change
 from flowkit.flow.context import Context
 from flowkit.flow.events import (
@@ -19,6 +19,8 @@ from flowkit.flow.events import (
     Collected,
     Commanded,
     Event,
+    LeaseExpired,
+    QueueExpired,
     Reported,
     RunExpired,
     ScopeExpired,
@@ -72,3 +74,7 @@ def _advance(state: State, event: Event, context: Context) -> Iterable[Change | 
             return waits.signalled(state, event, context)
         case WaitExpired():
             return waits.expired(state, event, context)
+        case LeaseExpired():
+            return leases.expired(state, event, context)
+        case QueueExpired():
+            return overdue.expired(state, event, context)

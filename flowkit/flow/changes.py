@@ -6,7 +6,7 @@ outcome comes back as an event and is folded in the same transaction.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Signal, Task, TaskStatus
@@ -117,6 +117,7 @@ class EndRun:
     outputs_from: UUID | None = None
     message: str = ""
     error: bytes | None = None
+    grace_until: float | None = None  # cancelled: what was running may go on so long, and is told no earlier
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +247,23 @@ class Reopen:
     at: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CopyRun:
+    """Copy the tasks and scopes of the ended run ``source`` to ``run_id``, which was added, up to one of its tasks.
+
+    What follows from that task is left out: all below its path, and the continuation of each Gather that it stands in.
+    The task and the scopes around it are copied as failed, so that ``Reopen`` lets them go on. Ids follow from
+    ``run_id``, as if it had been started.
+    """
+
+    run_id: str
+    source: str
+    task_id: UUID | None  # None: its first task
+    inputs: bytes | None  # of that task; None: as they were
+    at: float
+    secret: bytes = field(repr=False)
+
+
 # Messages, beside the tasks and run ends that follow from the rows
 
 
@@ -291,5 +309,5 @@ Change = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
     | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | LiftLeaves
     | Unhold | HoldUnsent
-    | Reopen | AnnounceRun | DeclareConflict | Orphan | Tell | RefuseCommand
+    | CopyRun | Reopen | AnnounceRun | DeclareConflict | Orphan | Tell | RefuseCommand
 )  # fmt: skip

@@ -1,10 +1,10 @@
-"""What people ask of a run: cancel, pause, resume, retry, signal."""
+"""What people ask of a run: cancel, pause, resume, retry, rerun, signal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowkit.flow import waits
+from flowkit.flow import rerunning, waits
 from flowkit.flow.changes import (
     CancelBelow,
     Change,
@@ -31,6 +31,7 @@ FITTING = {  # what a run may be when a command comes
     CommandKind.PAUSE: (RunStatus.RUNNING,),
     CommandKind.RESUME: (RunStatus.PAUSED,),
     CommandKind.RETRY: (RunStatus.FAILED,),
+    CommandKind.RERUN: (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED),
     CommandKind.SIGNAL: (RunStatus.RUNNING, RunStatus.PAUSED),
 }
 
@@ -42,17 +43,20 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
         yield RefuseCommand(event.run_id, command.id, f"this store knows no run {event.run_id!r}")
         return
     if command.id in state.commands:
+        if command.kind is CommandKind.RERUN:
+            yield from rerunning.came_again(state, command)
+        return
+    if command.kind is CommandKind.SIGNAL and run.id in state.reopening:
+        yield event  # in the next round: the wait that it is for will wait again only then
         return
     yield NoteCommand(run.id, command.id, command.kind, context.now)
-    refused = _why_not(run, command)
+    refused = _why_not(state, run, command)
     if refused is not None:
         yield RefuseCommand(run.id, command.id, refused)
         return
     match command.kind:
         case CommandKind.CANCEL:
-            yield EndRun(run_id=run.id, status=RunStatus.CANCELLED, ended_at=context.now, message="cancelled")
-            yield CancelBelow(run.id, "", None, context.now)
-            yield Tell(wire.Control(kind="cancel", run_id=run.id))
+            yield from _cancelled(run, command.grace or 0, context)
         case CommandKind.PAUSE:
             yield MoveRun(run.id, RunStatus.PAUSED)
             yield HoldUnsent(run.id, PAUSED)
@@ -63,9 +67,21 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
         case CommandKind.RETRY:
             yield MoveRun(run.id, RunStatus.RUNNING)
             yield Reopen(run.id, context.now)
+        case CommandKind.RERUN:
+            yield from rerunning.rerun(run, command, context)
         case CommandKind.SIGNAL:
             sent = Signal(command.id, codec.dumps(command.input or {}))
             yield from waits.signal(state, run, command.name or "", sent, context)
+
+
+def _cancelled(run: Run, grace: float, context: Context) -> Iterator[Change]:
+    """The run is over at once, in the store and for its clients; only what is running may use up its grace."""
+    until = context.now + grace if grace else None
+    yield EndRun(
+        run_id=run.id, status=RunStatus.CANCELLED, ended_at=context.now, message="cancelled", grace_until=until
+    )
+    yield CancelBelow(run.id, "", None, context.now)
+    yield Tell(wire.Control(kind="cancel", run_id=run.id, **({"grace": grace} if grace else {})))
 
 
 def unfit(kind: CommandKind, run_id: str, status: str) -> str | None:
@@ -77,7 +93,10 @@ def unfit(kind: CommandKind, run_id: str, status: str) -> str | None:
     return f"cannot {kind} run {run_id!r}: it is {status}, not {' or '.join(FITTING[kind])}"
 
 
-def _why_not(run: Run, command: wire.Command) -> str | None:
+def _why_not(state: State, run: Run, command: wire.Command) -> str | None:
     if command.kind is CommandKind.SIGNAL and not command.name:
         return "a signal has a name"
-    return unfit(command.kind, run.id, run.status)
+    why = unfit(command.kind, run.id, run.status)
+    if why is None and command.kind is CommandKind.RERUN:
+        why = rerunning.why_not(state, command)
+    return why

@@ -121,6 +121,25 @@ class WaitExpired:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseExpired:
+    """No worker has said for too long that it runs this task."""
+
+    run_id: str
+    task_id: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class QueueExpired:
+    """No worker took this task within the ``queue_timeout`` (seconds) of its node, and nobody has it."""
+
+    run_id: str
+    task_id: UUID
+    attempt: int
+    sent_at: float
+    timeout: float
+
+
+@dataclass(frozen=True, slots=True)
 class ScopeExpired:
     """A Gather's timeout is over."""
 
@@ -137,5 +156,5 @@ class RunExpired:
 
 Event = (
     Started | Reported | Collected | Cancelled | BranchEnded | BranchReleased | BranchFailed | TaskFailed
-    | Commanded | Signalled | WaitExpired | ScopeExpired | RunExpired
+    | Commanded | Signalled | WaitExpired | LeaseExpired | QueueExpired | ScopeExpired | RunExpired
 )  # fmt: skip

@@ -19,6 +19,7 @@ from flowkit.flow.changes import (
     MoveScope,
     MoveTask,
     NoteCommand,
+    Reopen,
     SettleTask,
     TakeSignal,
 )
@@ -31,6 +32,8 @@ from flowkit.flow.events import (
     Collected,
     Commanded,
     Event,
+    LeaseExpired,
+    QueueExpired,
     Reported,
     RunExpired,
     ScopeExpired,
@@ -39,8 +42,10 @@ from flowkit.flow.events import (
     TaskFailed,
     WaitExpired,
 )
+from flowkit.flow.rerunning import new_run_id
 from flowkit.flow.state import Keys, State
 from flowkit.wire.items import WaitItem
+from flowkit.wire.messages import CommandKind
 
 
 def keys(events: Iterable[Event]) -> Keys:
@@ -61,7 +66,7 @@ def keys(events: Iterable[Event]) -> Keys:
             case Reported(result):
                 tasks.add((event.run_id, result.task_id))
                 signals.update((event.run_id, item.wait.name) for item in result.nodes if isinstance(item, WaitItem))
-            case BranchReleased(run_id, task_id):
+            case BranchReleased(run_id, task_id) | LeaseExpired(run_id, task_id) | QueueExpired(run_id, task_id):
                 tasks.add((run_id, task_id))
             case TaskFailed() | Signalled() | WaitExpired():
                 tasks.add((event.run_id, event.task_id))
@@ -72,6 +77,10 @@ def keys(events: Iterable[Event]) -> Keys:
                 commands.add(command.id)
                 if command.name is not None:
                     waits.add((event.run_id, command.name))
+                if command.kind is CommandKind.RERUN:
+                    runs.add(new_run_id(command))
+                    if command.task_id is not None:
+                        tasks.add((event.run_id, command.task_id))
             case RunExpired():
                 pass
     return Keys(
@@ -142,6 +151,8 @@ def apply(state: State, change: Change) -> None:  # noqa: C901, PLR0912 - one ca
             state.runs[run_id] = replace(state.runs[run_id], status=status, ended_at=ended_at)
         case MoveRun(run_id, status):
             state.runs[run_id] = replace(state.runs[run_id], status=status, ended_at=None)
+        case Reopen(run_id):
+            state.reopening.add(run_id)
         case NoteCommand(id=command_id):
             state.commands.add(command_id)
         case AddSignal(run_id, name, signal):

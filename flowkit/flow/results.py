@@ -21,6 +21,7 @@ from flowkit.flow.changes import (
 )
 from flowkit.flow.context import Context
 from flowkit.flow.events import BranchFailed, Event, Reported, Started, TaskFailed
+from flowkit.flow.leases import process_died
 from flowkit.flow.limits import Limits
 from flowkit.flow.scopes import WINDOW, branch_failed, count_down, end_failed
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
@@ -225,8 +226,7 @@ def _began(task: Task, result: wire.Result, context: Context) -> Iterator[Change
     again = task.started_at is not None and (task.worker, task.started_at) != (result.worker, started)
     deaths = task.deaths + again
     if deaths >= context.limits.max_deaths:
-        what = f"{deaths} processes died while they ran it, the last one was {task.worker}"
-        yield _failure(task, result, wire.Error(type="ProcessDied", message=f"{what} (setting max_deaths)"))
+        yield _failure(task, result, process_died(deaths, task.worker))
         yield Tell(wire.Control(kind="cancel", run_id=task.run_id, task_id=task.id, attempt=task.attempt))
         return
     yield MoveTask(

@@ -74,6 +74,7 @@ class Run:
     message: str = ""
     error: bytes | None = None  # JSON of wire Error, with node and task_id beside
     origin: str | None = None  # how it began when nobody started it: detached, rerun, schedule
+    grace_until: float | None = None  # cancelled: until when running mains may go on
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,3 +180,4 @@ class State:
     signals: dict[tuple[str, str], list[Signal]] = field(default_factory=dict)  # untaken, in the order they came
     commands: set[UUID] = field(default_factory=set)  # of those asked for, the ones applied before
     on_error: dict[str, str] = field(default_factory=dict)  # node -> the node that handles its failures
+    reopening: set[str] = field(default_factory=set)  # runs whose rows go on only when this round is written

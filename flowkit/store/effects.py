@@ -5,22 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from flowkit.flow.changes import CancelBelow, Collect, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
+from flowkit.flow.changes import CancelBelow, Collect, CopyRun, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
 from flowkit.flow.events import Cancelled, Collected, Event
 from flowkit.flow.scopes import WINDOW
 from flowkit.flow.state import Leaf
 from flowkit.store import rows
+from flowkit.store.copying import copy
 from flowkit.store.database import Database, Values
 from flowkit.store.reopening import reopen
 
-Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | Reopen
+Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen
 ScopeKey = tuple[str, str]
 
 # A wait keeps its time, and so does a scope, and a branch that it is held for the window: they may be opened again.
 CANCEL_TASKS = (
     "UPDATE tasks SET status = 'cancelled', finished_at = :at, "
     f"held_for = CASE WHEN held_for = '{WINDOW}' THEN held_for END, "
-    "due = CASE WHEN status = 'waiting' THEN due END, unsent_since = NULL"
+    "due = CASE WHEN status = 'waiting' THEN due END, unsent_since = NULL, leased_until = NULL"
 )
 CANCEL_SCOPES = "UPDATE scopes SET status = 'cancelled', outstanding = 0"
 
@@ -48,6 +49,8 @@ def carry_out(database: Database, effects: Sequence[Effect]) -> list[Event]:
                 _unhold(database, effect)
             case HoldUnsent():
                 _hold_unsent(database, effect)
+            case CopyRun():
+                copy(database, effect)
             case Reopen(run_id, at):
                 drained = reopen(database, run_id, at)
                 events += _collect(database, [(run_id, path) for path in drained]).values()
@@ -117,7 +120,8 @@ def _fail_outstanding(database: Database, effect: FailOutstanding) -> list[Event
     )
     database.execute(
         "UPDATE tasks SET status = 'failed', error = :error, leaf_of = :scope, finished_at = :at, held_for = NULL, "
-        f"due = NULL, unsent_since = NULL WHERE run_id = :run_id AND scope = :scope AND {rows.OUTSTANDING}",
+        "due = NULL, unsent_since = NULL, leased_until = NULL "
+        f"WHERE run_id = :run_id AND scope = :scope AND {rows.OUTSTANDING}",
         {**failed, "at": effect.at},
     )
     below, bounds = _below(effect.scope)

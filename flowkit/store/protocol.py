@@ -5,13 +5,14 @@ One hop per transaction: the caller passes a function, which runs in that thread
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 from uuid import UUID
 
 from flowkit.flow.changes import Change
-from flowkit.flow.events import Event
+from flowkit.flow.events import Event, LeaseExpired
+from flowkit.flow.leases import Known, Lease
 from flowkit.flow.state import Keys, State
 from flowkit.wire import messages as wire
 
@@ -67,6 +68,8 @@ class SentTask:
     task_id: UUID
     node: str
     attempt: int
+    scope: str
+    sent_at: float
 
 
 class Transaction(Protocol):
@@ -105,14 +108,38 @@ class Transaction(Protocol):
     def ended(self, runs: Iterable[str]) -> list[EndedRun]:
         """Those of the runs that have ended."""
 
-    def sent_before(self, before: float, limit: int) -> list[SentTask]:
-        """Tasks queued or running that were sent before ``before``, oldest first."""
+    def sent_before(self, before: float, limit: int, *, after: SentTask | None = None) -> list[SentTask]:
+        """Tasks queued or running that were sent before ``before``, those behind ``after`` in the order of their rows.
 
-    def unsend(self, tasks: Sequence[TaskKey]) -> int:
-        """These are to be sent again: sent_at None, if they are still queued or running."""
+        Leased tasks are not among them: their messages are gone, and a worker answers for them.
+        """
+
+    def overdue(self, before: Mapping[str, float], limit: int, *, after: SentTask | None = None) -> list[SentTask]:
+        """Queued tasks of running runs that were sent before the time of their node, those behind ``after``."""
+
+    def heard(self, since: float) -> list[wire.Worker]:
+        """The newest announcements of workers that were heard of since then, and are not stopping."""
+
+    def nodes_sent(self, before: float) -> list[str]:
+        """Nodes with tasks queued or running that were sent before ``before``."""
+
+    def unsend(self, tasks: Sequence[SentTask]) -> int:
+        """These are to be sent again, those that nothing has happened to since they were found: sent_at None."""
 
     def unsend_all(self) -> int:
-        """After a wipe of the broker: everything outstanding that was sent is to be sent again."""
+        """After a wipe of the broker: what is outstanding and was sent is to be sent again, leased tasks excepted."""
+
+    def known(self, tasks: Iterable[TaskKey]) -> dict[TaskKey, Known]:
+        """What is known of those of the tasks that are there, runs unlocked."""
+
+    def lease(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Grant or renew leases of tasks that are queued or running at that attempt; returns those that hold now.
+
+        Rows that somebody else has locked are left as they are.
+        """
+
+    def expired_leases(self, now: float, limit: int) -> list[LeaseExpired]:
+        """Leases of running or paused runs that ended before ``now``, ``skip locked``."""
 
     def recount(self) -> int:
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong."""

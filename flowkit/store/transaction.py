@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
 from flowkit.flow.changes import Change
-from flowkit.flow.events import Event, RunExpired, ScopeExpired, WaitExpired
+from flowkit.flow.events import Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
+from flowkit.flow.leases import Known, Lease
 from flowkit.flow.state import Keys, State
-from flowkit.store import rows
+from flowkit.store import leasing, overdue, rows
 from flowkit.store.database import Database, Row
 from flowkit.store.loading import load
 from flowkit.store.protocol import DeadLetter, EndedRun, Sendable, SentTask, TaskKey
@@ -17,6 +18,9 @@ from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
 MAX_SEQ = 2**63 - 1
+SENT = (
+    f"t.{rows.OUTSTANDING} AND t.status IN ('queued', 'running') AND t.sent_at < :before AND t.leased_until IS NULL"
+)
 RUNS_DUE = "SELECT t.id FROM runs AS t WHERE t.status = 'running' AND t.deadline <= :now ORDER BY t.deadline, t.id"
 SCOPES_DUE = (
     "SELECT s.run_id, s.path FROM scopes AS s JOIN runs AS t ON t.id = s.run_id "
@@ -130,35 +134,70 @@ class SqlTransaction:
 
     # Sweeping
 
-    def sent_before(self, before: float, limit: int) -> list[SentTask]:
-        """Tasks queued or running that were sent before ``before``, oldest first."""
+    def sent_before(self, before: float, limit: int, *, after: SentTask | None = None) -> list[SentTask]:
+        """Tasks queued or running that were sent before ``before``, in the order of their index."""
+        behind, values = "", {}
+        if after is not None:
+            behind = "AND (t.run_id, t.scope, t.id) > (:run_id, :scope, :id) "
+            values = {"run_id": after.run_id, "scope": after.scope, "id": self._database.id_in(after.task_id)}
         found = self._database.select(
-            f"SELECT t.run_id, t.id, t.node, t.attempt FROM tasks AS t WHERE t.{rows.OUTSTANDING} "
-            "AND t.status IN ('queued', 'running') AND t.sent_at < :before "
-            "ORDER BY t.sent_at, t.run_id, t.id LIMIT :limit",
-            {"before": before, "limit": limit},
+            f"SELECT t.run_id, t.id, t.node, t.attempt, t.scope, t.sent_at FROM tasks AS t WHERE {SENT} {behind}"
+            "ORDER BY t.run_id, t.scope, t.id LIMIT :limit",
+            {"before": before, "limit": limit, **values},
         )
-        return [
-            SentTask(run_id, self._database.id_out(task_id), node, attempt) for run_id, task_id, node, attempt in found
-        ]
+        return [SentTask(run_id, self._database.id_out(task_id), *rest) for run_id, task_id, *rest in found]
 
-    def unsend(self, tasks: Sequence[TaskKey]) -> int:
-        """These are to be sent again, if they are still queued or running."""
+    def overdue(self, before: Mapping[str, float], limit: int, *, after: SentTask | None = None) -> list[SentTask]:
+        """Queued tasks of running runs that were sent before the time of their node, in the order of their index."""
+        return overdue.overdue(self._database, before, limit, after)
+
+    def heard(self, since: float) -> list[wire.Worker]:
+        """The newest announcements of workers that were heard of since then, and are not stopping."""
+        return overdue.heard(self._database, since)
+
+    def nodes_sent(self, before: float) -> list[str]:
+        """Nodes with tasks queued or running that were sent before ``before``."""
+        found = self._database.select(f"SELECT DISTINCT t.node FROM tasks AS t WHERE {SENT}", {"before": before})
+        return sorted(node for (node,) in found)
+
+    def unsend(self, tasks: Sequence[SentTask]) -> int:
+        """These are to be sent again, those that nothing has happened to since they were found."""
         return sum(
             self._database.execute(
                 f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {rows.AT_ONCE} "
-                "WHERE run_id = :run_id AND id = :id AND status IN ('queued', 'running')",
-                {"run_id": run_id, "id": self._database.id_in(task_id)},
+                "WHERE run_id = :run_id AND id = :id AND attempt = :attempt AND sent_at = :sent_at "
+                "AND status IN ('queued', 'running') AND leased_until IS NULL",
+                {
+                    "run_id": task.run_id,
+                    "id": self._database.id_in(task.task_id),
+                    "attempt": task.attempt,
+                    "sent_at": task.sent_at,
+                },
             )
-            for run_id, task_id in sorted(tasks)
+            for task in sorted(tasks, key=lambda task: (task.run_id, task.task_id))  # one order for everybody
         )
 
     def unsend_all(self) -> int:
         """Everything outstanding that was sent is to be sent again."""
         return self._database.execute(
             f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {rows.AT_ONCE} "
-            f"WHERE {rows.OUTSTANDING} AND status IN ('queued', 'running') AND sent_at IS NOT NULL"
+            f"WHERE {rows.OUTSTANDING} AND status IN ('queued', 'running') AND sent_at IS NOT NULL "
+            "AND leased_until IS NULL"  # no broker had those: their workers have them still, or fall silent
         )
+
+    # Leases
+
+    def known(self, tasks: Iterable[TaskKey]) -> dict[TaskKey, Known]:
+        """What is known of those of the tasks that are there."""
+        return leasing.known(self._database, tasks)
+
+    def lease(self, leases: Sequence[Lease]) -> list[Lease]:
+        """Grant or renew leases; returns those that hold."""
+        return leasing.lease(self._database, leases)
+
+    def expired_leases(self, now: float, limit: int) -> list[LeaseExpired]:
+        """Leases of runs under way that are over."""
+        return leasing.expired(self._database, now, limit)
 
     def recount(self) -> int:
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic import (
@@ -199,6 +199,7 @@ class Command(Message):
     input: Object | None = None
     grace: Duration | None = None  # cancel: seconds that running tasks have to come to their end
     new_run_id: RunId | None = None  # rerun: the id of the run that it makes
+    letters: tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] = ()  # replay: numbers of dead letters
 
 
 class NodeInfo(BaseModel):
@@ -217,6 +218,25 @@ class NodeInfo(BaseModel):
     next: tuple[str, ...] | None = None
 
 
+class Running(NamedTuple):
+    """One task that a worker has taken and not answered. ``since`` None: it has not begun it."""
+
+    task_id: UUID
+    attempt: Attempt
+    since: Instant | None
+    run_id: RunId | None = None  # without it nobody can look the task up: no lease, and no word about its run
+
+
+def _known_places(entry: Any) -> Any:
+    """An entry without what a newer worker may say behind it, as unknown fields are ignored elsewhere."""
+    return entry[: len(Running._fields)] if isinstance(entry, list | tuple) else entry
+
+
+def _entry(entry: Running) -> list[Any]:
+    said = [entry.task_id, entry.attempt, None if entry.since is None else rfc3339(entry.since)]
+    return said if entry.run_id is None else [*said, entry.run_id]
+
+
 class Worker(Message):
     """Announcement and heartbeat of a worker process, every 5 s."""
 
@@ -225,7 +245,7 @@ class Worker(Message):
     worker: str
     version: str = ""
     nodes: tuple[NodeInfo, ...] = ()
-    running: tuple[tuple[UUID, Attempt, Instant | None], ...] = ()
+    running: tuple[Annotated[Running, BeforeValidator(_known_places), PlainSerializer(_entry)], ...] = ()
     stopping: bool = False
 
 

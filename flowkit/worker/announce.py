@@ -9,7 +9,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from flowkit.broker.protocol import Broker, Outgoing
-from flowkit.wire.messages import NodeInfo, Worker
+from flowkit.wire.messages import NodeInfo, Running, Worker
 from flowkit.wire.topology import Topology
 from flowkit.worker.definition import Definition
 from flowkit.worker.execution import Taken
@@ -72,7 +72,9 @@ class Announcer:
 
     async def announce(self, *, stopping: bool = False) -> None:
         """Announce once; nothing is lost when it does not arrive."""
-        running = tuple((one.task.task_id, one.task.attempt, one.since) for one in self._taken)
+        running = tuple(
+            Running(one.task.task_id, one.task.attempt, one.since, one.task.run_id) for one in self._taken
+        )
         message = Worker(
             worker=self._worker, version=flowkit_version(), nodes=self._nodes, running=running, stopping=stopping
         )

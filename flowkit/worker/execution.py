@@ -35,6 +35,7 @@ class Execution:
     job: asyncio.Task[None] | None = None
     since: float | None = None  # when it started, in Unix seconds
     reported: bool = False  # its one report is on its way, or it was put back: nothing more is to be said
+    grace: asyncio.TimerHandle | None = None  # it was cancelled, and may go on until then
 
     @property
     def key(self) -> Key:

@@ -19,6 +19,7 @@ from flowkit.worker.report import Report
 from flowkit.worker.reporter import Deliveries, Letter, Reporter
 
 _FINAL = (Status.SUCCEEDED, Status.FAILED, Status.RETRY)
+LONGEST = 30 * 86_400.0  # seconds of grace: event loops refuse timers that are much longer
 
 
 class Runner:
@@ -63,13 +64,18 @@ class Runner:
         for execution in self._taken:
             if not _concerns(control, execution):
                 continue
-            if control.kind == "leased":
-                # The store answers for it from now on; the broker need not wait for its end.
-                leased, execution.deliveries = execution.deliveries, []
-                for consumer, delivery in leased:
-                    await consumer.ack([delivery])
-            elif control.kind == "cancel" or execution.since is None:  # pausing lets what runs come to its end
-                self.give_back(execution)
+            match control.kind:
+                case "leased":
+                    # The store answers for it from now on; the broker need not wait for its end.
+                    leased, execution.deliveries = execution.deliveries, []
+                    for consumer, delivery in leased:
+                        await consumer.ack([delivery])
+                case "cancel" if execution.since is not None and control.grace:
+                    self._let_end(execution, control.grace)
+                case "paused" if execution.since is not None:
+                    pass  # what runs comes to its end
+                case _:
+                    self.give_back(execution)
 
     def give_back(self, execution: Execution) -> None:
         """Stop it, and say that it was returned; its message is acknowledged after that."""
@@ -77,12 +83,18 @@ class Runner:
             _stop(execution)
             self._post(execution, report.returned(execution.task, worker=self._worker))
 
+    def _let_end(self, execution: Execution, grace: float) -> None:
+        """It may run for ``grace`` seconds more. What is said again changes nothing: the first word holds."""
+        if execution.grace is None and not execution.reported:
+            later = asyncio.get_running_loop().call_later
+            execution.grace = later(min(grace, LONGEST), self.give_back, execution)
+
     async def put_back(self, executions: Iterable[Execution]) -> None:
         """Stop these and leave them to the next worker, as if they had never been here."""
         back: dict[Consumer, list[Delivery]] = {}
         for execution in executions:
-            if not execution.deliveries:  # leased: only a result brings it back
-                self.give_back(execution)
+            if not execution.deliveries or execution.grace:
+                self.give_back(execution)  # leased: only a result brings it back; cancelled: nobody else shall begin it
             elif not execution.reported:
                 _stop(execution)
                 self._taken.drop(execution)
@@ -118,6 +130,8 @@ class Runner:
 
     def _post(self, execution: Execution, done: Report) -> None:
         execution.reported = True
+        if execution.grace is not None:
+            execution.grace.cancel()
         self._reporter.post(self._letter(execution, done))
 
     def _letter(self, execution: Execution, done: Report) -> Letter:

@@ -238,9 +238,12 @@ async def test_sent_tasks_are_sent_again_when_asked(store: Store) -> None:
         c.MoveTask(run_id="r", task_id=root.id, status=TaskStatus.RUNNING, attempt=1, tries=1, sent_at=1002.0),
     ])  # fmt: skip
     found = await store.transact(lambda tx: tx.sent_before(1003.0, 9))
-    assert found == [SentTask("r", other.id, "add", 1), SentTask("r", root.id, "add", 1)]
-    assert await store.transact(lambda tx: tx.sent_before(1002.0, 9)) == found[:1]
-    assert await store.transact(lambda tx: tx.unsend([("r", other.id), ("r", ended.id)])) == 1
+    lost, running = SentTask("r", other.id, "add", 1, "", 1001.0), SentTask("r", root.id, "add", 1, "", 1002.0)
+    assert found == sorted([lost, running], key=lambda one: one.task_id)
+    assert await store.transact(lambda tx: tx.sent_before(1002.0, 9)) == [lost]
+    later, next_attempt = replace(running, sent_at=1001.5), replace(running, attempt=2)
+    gone = replace(lost, task_id=ended.id)
+    assert await store.transact(lambda tx: tx.unsend([lost, later, next_attempt, gone])) == 1
     assert [t.task_id for t in await store.transact(lambda tx: tx.unsent(before=1.0, limit=9))] == [other.id]
     assert await store.transact(lambda tx: tx.unsend_all()) == 1
     assert (await loaded(store, root))[0].status is TaskStatus.QUEUED

@@ -124,3 +124,14 @@ def test_a_plain_name_is_a_send_of_the_outputs() -> None:
 def test_authors_mistakes_are_errors_where_they_are_made(make: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         make()
+
+
+def test_an_entry_of_an_announcement_may_say_more_than_we_know() -> None:
+    (entry,) = read(Worker, {"worker": "w", "running": [[TASK, 1, None, "r1", {"future": 1}]]}).running
+    assert (entry.attempt, entry.since, entry.run_id) == (1, None, "r1")
+
+
+@pytest.mark.parametrize("entry", [["x"], "abcd", [1, 2], 7, [], [TASK, 1], [TASK, 0, None], [TASK, 1, None, "/"]])
+def test_an_entry_of_an_announcement_that_is_none(entry: object) -> None:
+    with pytest.raises(Unreadable, match="running"):
+        read(Worker, {"worker": "w", "running": [entry]})

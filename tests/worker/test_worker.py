@@ -302,7 +302,7 @@ async def test_announcements_say_what_there_is_and_what_runs(house, gate):
         await gate.inside(1)
         while not (beat := await house.announcement()).running:
             pass
-        assert beat.running == ((mine.task_id, 3, 1_000.0),)
+        assert beat.running == ((mine.task_id, 3, 1_000.0, "run-1"),)
         gate.open.set()
         await worker.stop()
         while not (last := await house.announcement()).stopping:

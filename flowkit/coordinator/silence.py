@@ -1,0 +1,80 @@
+"""Ends the leases of tasks that no worker says he has: their processes have died.
+
+Only silence that was listened to counts: this coordinator must have read announcements for as long as a lease lasts,
+without a gap, and nothing may wait in which a worker says that he has the task, or has done it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from flowkit.broker.protocol import Broker
+from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.presence import Presence
+from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
+LIMIT = 500  # leases a look
+
+
+class Silence:
+    """Looks for leases that are over.
+
+    Args:
+        broker: where announcements and results may be waiting.
+        topology: the names there.
+        ledger: of this coordinator.
+        outbox: of this coordinator.
+        presence: reads the announcements.
+        lasting: seconds that a lease lasts.
+    """
+
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, presence: Presence, *,
+                 lasting: float) -> None:  # fmt: skip
+        self._broker, self._ledger, self._outbox = broker, ledger, outbox
+        self._queues = (topology.workers.name, topology.results.name)
+        self._presence, self._lasting = presence, lasting
+        self._every, self._patience = lasting / 18, lasting / 3
+        self._reconnects = presence.consumer.reconnects
+        self._looked = self._since = 0.0  # by the loop's clock: the last look, and the first one after a gap
+
+    async def run(self) -> None:
+        """For ever."""
+        while True:
+            await asyncio.sleep(self._every)
+            while await self.look() == LIMIT:
+                pass
+
+    async def look(self) -> int:
+        """One look.
+
+        Returns:
+            how many leases were over.
+        """
+        if not self._has_listened():
+            return 0
+        over = await self._ledger.transact(lambda transaction: transaction.expired_leases(transaction.now(), LIMIT))
+        if not over or not await self._all_read() or not self._has_listened():
+            return 0
+        logger.warning("%d leased tasks run nowhere any more: their workers fell silent", len(over),
+                       extra={"action": "lease_expired", "tasks": len(over)})  # fmt: skip
+        await self._outbox.deliver(await self._ledger.commit(over))
+        return len(over)
+
+    def _has_listened(self) -> bool:
+        now, consumer = asyncio.get_running_loop().time(), self._presence.consumer
+        if self._stood_still() or not consumer.connected or self._reconnects != consumer.reconnects:
+            self._since = now
+        self._looked, self._reconnects = now, consumer.reconnects
+        return now - self._since >= self._lasting
+
+    def _stood_still(self) -> bool:
+        """Whether this process or its store did, or what reads the announcements does: who spoke was not heard."""
+        now = asyncio.get_running_loop().time()
+        return now - self._looked > self._patience or self._ledger.away or self._presence.behind > self._patience
+
+    async def _all_read(self) -> bool:
+        states = [await self._broker.inspect(queue) for queue in self._queues]
+        return all(state is not None and state.ready == 0 for state in states)
