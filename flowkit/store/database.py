@@ -82,6 +82,15 @@ class Database(Protocol):
         left as they are.
         """
 
+    def copy(
+        self, table: str, keys: Sequence[str], columns: Sequence[str], same: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        """Add a copy of rows in one go, without bringing them here.
+
+        Each of ``rows`` has the values of the keys of the original, then those of ``columns`` in the copy; what is in
+        ``same`` is taken over.
+        """
+
     def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
         """Remove the rows that have these values of the keys, in one go."""
 

@@ -127,6 +127,17 @@ class PostgreSQL:
             statement = f"WITH v AS ({free}) UPDATE {table} AS t SET {setting} FROM v WHERE t.ctid = v.place"
         self._run(statement, self._arrays(table, names, rows))
 
+    def copy(
+        self, table: str, keys: Sequence[str], columns: Sequence[str], same: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        """Add a copy of rows in one statement."""
+        names = (*keys, *columns)
+        given = f"{self._unnest(table, names)} AS v ({', '.join([*(f'of_{key}' for key in keys), *columns])})"
+        values = ", ".join([*(f"v.{name}" for name in columns), *(f"t.{name}" for name in same)])
+        from_rows = f"FROM {given} JOIN {table} AS t ON {' AND '.join(f't.{key} = v.of_{key}' for key in keys)}"
+        statement = f"INSERT INTO {table} ({', '.join((*columns, *same))}) SELECT {values} {from_rows}"
+        self._run(statement, self._arrays(table, names, rows))
+
     def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
         """Remove rows in one statement."""
         same = " AND ".join(f"t.{key} = v.{key}" for key in keys)
@@ -228,7 +239,7 @@ def dialect() -> Dialect:
 @cache
 def _placeholders(statement: str) -> str:
     """``:name`` as psycopg wants it; ``::type`` stays."""
-    return re.sub(r"(?<![:\w]):([a-z_]+)", r"%(\1)s", statement)
+    return re.sub(r"(?<![:\w]):([a-z_][a-z0-9_]*)", r"%(\1)s", statement)
 
 
 def masked(url: str) -> str:

@@ -122,6 +122,12 @@ class SQLite:
         del wait  # nobody else has locks
         self.connection.executemany(_update(table, tuple(keys), tuple(columns), only), rows)
 
+    def copy(
+        self, table: str, keys: Sequence[str], columns: Sequence[str], same: Sequence[str], rows: Sequence[Row]
+    ) -> None:
+        """Add a copy of rows in one go."""
+        self.connection.executemany(_copy(table, tuple(keys), tuple(columns), tuple(same)), rows)
+
     def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> None:
         """Remove rows in one go."""
         where = " AND ".join(f"{key} = ?" for key in keys)
@@ -219,6 +225,14 @@ def _lookup(select: str, table: str, keys: tuple[str, ...], only: str, size: int
 def _insert(table: str, columns: tuple[str, ...], new_only: bool) -> str:  # noqa: FBT001
     marks = ", ".join("?" * len(columns))
     return f"INSERT {'OR IGNORE ' * new_only}INTO {table} ({', '.join(columns)}) VALUES ({marks})"
+
+
+@cache
+def _copy(table: str, keys: tuple[str, ...], columns: tuple[str, ...], same: tuple[str, ...]) -> str:
+    marks = [f"?{place}" for place in range(1, len(keys) + len(columns) + 1)]
+    where = " AND ".join(f"t.{key} = {mark}" for key, mark in zip(keys, marks, strict=False))
+    values = ", ".join([*marks[len(keys) :], *(f"t.{name}" for name in same)])
+    return f"INSERT INTO {table} ({', '.join(columns + same)}) SELECT {values} FROM {table} AS t WHERE {where}"
 
 
 @cache

@@ -15,6 +15,7 @@ from flowkit.flow.changes import (
     CancelBelow,
     Change,
     Collect,
+    CopyRun,
     CountTasks,
     EndRun,
     FailOutstanding,
@@ -48,6 +49,7 @@ from flowkit.flow.limits import Limits
 from flowkit.flow.state import Leaf, Run, RunStatus, Scope, ScopeStatus, Signal, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
+from tests.flow.copying import copy
 
 
 @dataclass
@@ -223,14 +225,7 @@ class Rows:
     def _effect(self, change: Change) -> list[Event]:
         match change:
             case Collect(run, path):
-                scope = self.scopes[run, path]
-                opener = self.tasks[run, scope.opener].outputs if scope.opener else b"{}"
-                leaves = tuple(
-                    Leaf(task.path, task.id, task.outputs, task.error, task.message)
-                    for task in self.tasks.values()
-                    if task.run_id == run and task.leaf_of == path
-                )
-                return [Collected(run, path, opener, leaves)]
+                return [self._collect(run, path)]
             case CancelBelow(run, path, scope, _):
                 return self._cancel(run, path, scope)
             case LiftLeaves(run, path, parent):
@@ -243,9 +238,21 @@ class Rows:
                 self._restatus(run, TaskStatus.QUEUED, None, TaskStatus.HELD, reason)
             case FailOutstanding(run, scope, error, _):
                 return self._fail_outstanding(run, scope, error)
+            case CopyRun():
+                copy(self, change)
             case Reopen(run, _):
-                self._reopen(run)
+                return self._reopen(run)
         return []
+
+    def _collect(self, run: str, path: str) -> Collected:
+        scope = self.scopes[run, path]
+        opener = self.tasks[run, scope.opener].outputs if scope.opener else b"{}"
+        leaves = tuple(
+            Leaf(task.path, task.id, task.outputs, task.error, task.message)
+            for task in self.tasks.values()
+            if task.run_id == run and task.leaf_of == path
+        )
+        return Collected(run, path, opener, leaves)
 
     def _cancel(self, run: str, path: str, scope: str | None) -> list[Event]:
         def below(other: str) -> bool:
@@ -283,8 +290,8 @@ class Rows:
                 count += 1
         return [Cancelled(run, path, count)]
 
-    def _reopen(self, run: str) -> None:
-        handled = {task.path.rpartition(".")[0] for task in self.tasks.values() if task.handler}
+    def _reopen(self, run: str) -> list[Event]:
+        handled = {task.path.rpartition(".")[0] for task in self.tasks.values() if task.handler and task.run_id == run}
         values = [
             paths.child(task.leaf_of, paths.branch(task.leaf_of, task.path))
             for task in self.tasks.values()
@@ -300,17 +307,22 @@ class Rows:
             if task.run_id == run and (failed or cancelled) and not settled(task.path):
                 windowed = task.held_for == "max_concurrency"
                 status = TaskStatus.WAITING if task.wait else TaskStatus.HELD if windowed else TaskStatus.QUEUED
+                due = task.due if task.wait and task.due is not None and task.due > self.now else None
                 self.tasks[key] = replace(
-                    task, status=status, attempt=task.attempt + 1, tries=1, error=None, due=None,
+                    task, status=status, attempt=task.attempt + 1, tries=1, error=None, due=due,
                     held_for=task.held_for if windowed else None, sent_at=None,
                 )  # fmt: skip
         reopened = {ScopeStatus.FAILED, ScopeStatus.CANCELLED}
         for key, scope in self.scopes.items():
             if scope.run_id == run and scope.status in reopened and key not in self.dropped and not settled(key[1]):
-                self.scopes[key] = replace(scope, status=ScopeStatus.OPEN, due=None)
+                due = scope.due if scope.due is not None and scope.due > self.now else None
+                self.scopes[key] = replace(scope, status=ScopeStatus.OPEN, due=due)
+        drained = []
         for key, scope in self.scopes.items():
             if scope.run_id == run and scope.status is ScopeStatus.OPEN:
                 self.scopes[key] = replace(scope, outstanding=self._count(scope))
+                drained += [] if self._count(scope) else [self._collect(run, scope.path)]
+        return drained
 
     def _count(self, scope: Scope) -> int:
         place = (scope.run_id, scope.path)

@@ -290,7 +290,7 @@ def test_retry_leaves_failures_that_were_values(rows):
         ("resume", {}, "it is running, not paused"),
         ("retry", {}, "it is running, not failed"),
         ("signal", {}, "a signal has a name"),
-        ("rerun", {}, "not supported"),
+        ("rerun", {}, "it is running, not succeeded or failed or cancelled"),
     ],
 )
 def test_commands_that_make_no_sense_are_refused_with_the_reason(rows, kind, more, said):

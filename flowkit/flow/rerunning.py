@@ -1,0 +1,62 @@
+"""A rerun: a new run that takes over what an ended one has settled, and goes on from one of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from flowkit.flow.changes import AddRun, AnnounceRun, Change, CopyRun, Reopen
+from flowkit.flow.context import Context
+from flowkit.flow.state import Run, State
+from flowkit.wire import codec
+from flowkit.wire import messages as wire
+
+ORIGIN = "rerun"
+
+
+def new_run_id(command: wire.Command) -> str:
+    """The id of the run that a rerun makes: the client's, or one that follows from the command."""
+    return command.new_run_id or command.id.hex
+
+
+def why_not(state: State, command: wire.Command) -> str | None:
+    """What speaks against it, beside the status of the run; None when nothing does."""
+    new = new_run_id(command)
+    if new in state.runs:
+        return f"cannot rerun run {command.run_id!r} as {new!r}: a run with this id exists already"
+    if command.task_id is not None and (command.run_id, command.task_id) not in state.tasks:
+        return f"cannot rerun run {command.run_id!r} from task {command.task_id}: it has no such task"
+    return None
+
+
+def rerun(run: Run, command: wire.Command, context: Context) -> Iterator[Change]:
+    """Add the new run, copy into it what does not follow from the task, and open that again.
+
+    The deadline begins anew, as do the timeouts of what is opened. Signals that nobody took are not copied.
+    """
+    new = Run(
+        id=new_run_id(command),
+        node=run.node,
+        tags=run.tags,
+        parent=run.id,
+        origin=ORIGIN,
+        started_at=context.now,
+        deadline=None if run.deadline is None else context.now + run.deadline - run.started_at,
+        traceparent=run.traceparent,
+    )
+    yield AddRun(new)
+    yield CopyRun(
+        run_id=new.id,
+        source=run.id,
+        task_id=command.task_id,
+        inputs=None if command.input is None else codec.dumps(command.input),
+        at=context.now,
+        secret=context.secret,
+    )
+    yield Reopen(new.id, context.now)
+
+
+def came_again(state: State, command: wire.Command) -> Iterator[Change]:
+    """The same rerun again: whoever waits for its end may have missed it."""
+    new = state.runs.get(new_run_id(command))
+    if new is not None and new.status.ended and (new.origin, new.parent) == (ORIGIN, command.run_id):
+        yield AnnounceRun(new.id)

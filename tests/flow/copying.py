@@ -1,0 +1,97 @@
+"""What ``CopyRun`` does to the rows of a store of dicts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from flowkit.flow import making, paths
+from flowkit.flow.changes import CopyRun
+from flowkit.flow.state import Scope, ScopeStatus, Task, TaskStatus
+
+if TYPE_CHECKING:
+    from tests.flow.rows import Rows
+
+ENDED_BADLY = (TaskStatus.FAILED, TaskStatus.CANCELLED)
+
+
+def copy(rows: Rows, effect: CopyRun) -> None:
+    """Row by row, as one would say it; the store does the same as a set."""
+    tasks = {task.path: task for task in rows.tasks.values() if task.run_id == effect.source}
+    scopes = {scope.path: scope for scope in rows.scopes.values() if scope.run_id == effect.source}
+    again = tasks["0"] if effect.task_id is None else rows.tasks[effect.source, effect.task_id]
+    around = [scopes[again.scope]]
+    while around[-1].parent is not None:
+        around.append(scopes[around[-1].parent])
+
+    def follows(path: str) -> bool:
+        after = [paths.then(scope.path) for scope in around if scope.path]
+        return path.startswith(f"{again.path}.") or any(path == then or path.startswith(f"{then}.") for then in after)
+
+    kept = [task for task in tasks.values() if not follows(task.path)]
+    ids: dict[UUID, UUID] = {}
+
+    def id_of(task: Task) -> UUID:
+        if task.id not in ids:
+            above = task.path.rpartition(".")[0]
+            returned_by = None if not above else tasks.get(above) or _task(tasks, scopes[above].opener)
+            parent = effect.run_id if returned_by is None else id_of(returned_by)
+            ids[task.id] = paths.task_id(effect.secret, parent, task.path)
+        return ids[task.id]
+
+    for task in kept:
+        copied = replace(task, run_id=effect.run_id, id=id_of(task), due=None)
+        if task.inputs_from is not None:
+            copied = replace(copied, inputs_from=id_of(_task(tasks, task.inputs_from)))
+        if any(scope.return_exceptions and _is_value(task, again, scope) for scope in around):
+            opened = {"status": TaskStatus.SUCCEEDED, "error": None} if task.nodes is not None else {}
+            copied = replace(copied, leaf_of=None, **opened)
+        if task is again:
+            fresh = {"outputs": None, "nodes": None, "leaf_of": None, "created_at": effect.at}
+            given = {} if effect.inputs is None else {"inputs": effect.inputs, "inputs_from": None}
+            copied = replace(copied, status=TaskStatus.FAILED, **fresh, **given)
+        if copied.wait is not None and copied.status in ENDED_BADLY:
+            timeout = making.decode_wait(copied.wait).timeout
+            copied = replace(copied, due=None if timeout is None else effect.at + timeout)
+        rows.tasks[effect.run_id, copied.id] = copied
+        if (effect.source, task.id) in rows.dropped and not _shares_a_branch(task.path, again, around):
+            rows.dropped.add((effect.run_id, copied.id))
+    for scope in scopes.values():
+        if follows(scope.path):
+            continue
+        opener = None if scope.opener is None else id_of(_task(tasks, scope.opener))
+        status = ScopeStatus.FAILED if scope in around else scope.status
+        due = None if scope.due is None else effect.at + scope.due - _opened(rows, tasks, scope)
+        copied_scope = replace(scope, run_id=effect.run_id, opener=opener, status=status, due=due)
+        rows.scopes[effect.run_id, scope.path] = copied_scope
+        if (effect.source, scope.path) in rows.dropped and not _shares_a_branch(scope.path, again, around):
+            rows.dropped.add((effect.run_id, scope.path))
+    rows.runs[effect.run_id] = replace(rows.runs[effect.run_id], tasks=len(kept))
+
+
+def _task(tasks: dict[str, Task], task_id: UUID | None) -> Task:
+    return next(task for task in tasks.values() if task.id == task_id)
+
+
+def _branch(scope: Scope, path: str) -> str:
+    return paths.child(scope.path, paths.branch(scope.path, path))
+
+
+def _is_value(task: Task, again: Task, scope: Scope) -> bool:
+    """Whether its failure was the value of the branch of ``scope`` that the task to run anew stands in."""
+    return (
+        task.leaf_of == scope.path
+        and task.status is TaskStatus.FAILED
+        and f"{task.path}.".startswith(f"{_branch(scope, again.path)}.")
+    )
+
+
+def _shares_a_branch(path: str, again: Task, around: list[Scope]) -> bool:
+    return any(scope.return_exceptions and f"{path}.".startswith(f"{_branch(scope, again.path)}.") for scope in around)
+
+
+def _opened(rows: Rows, tasks: dict[str, Task], scope: Scope) -> float:
+    first = tasks.get(paths.child(scope.path, 0))
+    began = rows.runs[scope.run_id].started_at
+    return began if first is None else max(began, first.created_at)
