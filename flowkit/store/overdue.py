@@ -1,0 +1,43 @@
+"""Tasks that wait for a worker for too long, and who might have taken them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flowkit.store import rows
+from flowkit.store.database import Database
+from flowkit.store.protocol import SentTask
+from flowkit.wire import messages as wire
+
+
+def overdue(
+    database: Database, before: Mapping[str, float], limit: int, after: SentTask | None = None
+) -> list[SentTask]:
+    """Queued tasks of running runs that were sent before the time of their node, in the order of their index."""
+    if not before:
+        return []
+    values: dict[str, object] = {"limit": limit}
+    late = []
+    for number, (node, time) in enumerate(sorted(before.items())):
+        values |= {f"node{number}": node, f"time{number}": time}
+        late.append(f"(t.node = :node{number} AND t.sent_at < :time{number})")
+    behind = ""
+    if after is not None:
+        behind = "AND (t.run_id, t.scope, t.id) > (:run_id, :scope, :id) "
+        values |= {"run_id": after.run_id, "scope": after.scope, "id": database.id_in(after.task_id)}
+    found = database.select(
+        # CROSS JOIN is how SQLite is told the order: from the few that are outstanding to their runs.
+        "SELECT t.run_id, t.id, t.node, t.attempt, t.scope, t.sent_at FROM tasks AS t CROSS JOIN runs AS run "
+        f"WHERE t.{rows.OUTSTANDING} AND t.status = 'queued' AND t.leased_until IS NULL AND ({' OR '.join(late)}) "
+        f"AND run.id = t.run_id AND run.status = 'running' {behind}"
+        "ORDER BY t.run_id, t.scope, t.id LIMIT :limit",
+        values,
+    )
+    return [SentTask(run_id, database.id_out(task_id), *rest) for run_id, task_id, *rest in found]
+
+
+def heard(database: Database, since: float) -> list[wire.Worker]:
+    """The newest announcements of workers that were heard of since then, and are not stopping."""
+    select = "SELECT announcement FROM workers WHERE seen_at >= :since ORDER BY name"
+    told = [wire.decode(wire.Worker, row[0]) for row in database.select(select, {"since": since})]
+    return [worker for worker in told if not worker.stopping]

@@ -1,0 +1,73 @@
+"""A task that no worker took in time fails, unless something has happened to it since it was found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flowkit.flow.events import QueueExpired
+from flowkit.flow.state import RunStatus, TaskStatus
+from flowkit.wire import codec
+from tests.flow.rows import Rows
+
+
+@pytest.fixture
+def rows() -> Rows:
+    rows = Rows()
+    rows.start("slow", n=1)
+    rows.tasks = {key: replace(task, sent_at=1000.0) for key, task in rows.tasks.items()}
+    return rows
+
+
+def expire(rows: Rows, **fields: object) -> None:
+    task = rows.at("0")
+    given = {"run_id": "r", "task_id": task.id, "attempt": 1, "sent_at": 1000.0, "timeout": 30.0} | fields
+    rows.feed(QueueExpired(**given))
+
+
+def test_its_run_fails_and_says_why(rows):
+    expire(rows)
+    assert rows.runs["r"].status is RunStatus.FAILED
+    error = codec.loads(rows.runs["r"].error)
+    assert (error["type"], error["node"]) == ("QueueTimeout", "slow")
+    assert error["message"] == "no worker took it within 30 s (queue_timeout of node 'slow')"
+    expire(rows)
+
+
+def test_who_handles_the_failures_of_its_node_gets_it(rows):
+    rows.on_error["slow"] = "complain"
+    expire(rows)
+    assert rows.outstanding() == ["0.0"]
+    assert rows.inputs("0.0")["error"]["type"] == "QueueTimeout"
+    assert rows.inputs("0.0")["inputs"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"status": TaskStatus.RUNNING},
+        {"status": TaskStatus.HELD, "held_for": "retry"},
+        {"attempt": 2},
+        {"sent_at": None},
+        {"sent_at": 1001.0},
+        {"leased_until": 2000.0},
+    ],
+)
+def test_what_has_gone_on_is_left_alone(rows, changed):
+    rows.tasks = {key: replace(task, **changed) for key, task in rows.tasks.items()}
+    expire(rows)
+    assert rows.runs["r"].status is RunStatus.RUNNING
+
+
+def test_a_paused_run_is_left_alone(rows):
+    rows.command("pause")
+    expire(rows)
+    assert rows.outstanding() == ["0"]
+
+
+def test_a_task_that_nobody_knows(rows):
+    from uuid import UUID
+
+    expire(rows, task_id=UUID(int=1))
+    assert rows.outstanding() == ["0"]
