@@ -68,7 +68,7 @@ class Shell:
     def __init__(self, folder: Path, **environment: str) -> None:
         self.folder = folder
         kept = {name: value for name, value in os.environ.items() if not name.startswith("FLOWKIT_")}
-        self._environment = kept | environment | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+        self.environment = kept | environment | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
         self._commands: list[Command] = []
 
     async def flowkit(self, *args: str) -> Command:
@@ -77,7 +77,7 @@ class Shell:
     async def python(self, *args: str) -> Command:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *args, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, cwd=self.folder,
-            env=self._environment,
+            env=self.environment,
         )  # fmt: skip
         self._commands.append(command := Command(process, args))
         return command
