@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,10 +11,9 @@ from flowkit.cli.selection import agreed
 from flowkit.errors import NotFound, Refused, UsageError
 
 if TYPE_CHECKING:
-    from flowkit.broker import Broker, Outgoing
+    from flowkit.errors import PublishError
     from flowkit.settings import Settings
     from flowkit.store.protocol import DeadLetter, Queries, Store
-    from flowkit.wire.topology import Topology
 
 STEP = 100  # letters published, or removed, together
 
@@ -62,17 +60,19 @@ async def replay(settings: Settings, chosen: Choice, *, dry_run: bool, yes: bool
     Raises:
         Refused: a queue is not there, or is none of this namespace; its letters are kept.
     """
+    from flowkit.coordinator.replaying import message_of
+    from flowkit.coordinator.replaying import replay as publish
     from flowkit.wire.topology import Topology
 
     topology = Topology(settings.namespace)
     async with store_of(settings) as store:
         letters = await _agreed(store, chosen, "replay", dry_run=dry_run, yes=yes)
-        messages = [_message(letter, topology) for letter in letters]  # before anything is published
+        messages = [message_of(letter, topology) for letter in letters]  # before anything is published
         if letters:
             async with broker_of(settings) as broker:
                 for begin in range(0, len(letters), STEP):
                     step = slice(begin, begin + STEP)
-                    await _publish(broker, store, letters[step], messages[step])
+                    _tell(letters[step], await publish(broker, store, letters[step], messages[step]))
 
 
 async def discard(settings: Settings, chosen: Choice, *, dry_run: bool, yes: bool) -> None:
@@ -125,34 +125,10 @@ async def _agreed(store: Store, chosen: Choice, verb: str, *, dry_run: bool, yes
     return letters if sure else []
 
 
-def _message(letter: DeadLetter, topology: Topology) -> Outgoing:
-    """The message as it was. Its queue was a routing key, which anybody may have made up: it must be one of ours."""
-    from flowkit.broker import Outgoing
-
-    ours = {queue.name for queue in (topology.starts, topology.results, topology.commands)}
-    if letter.queue not in ours and not letter.queue.startswith(topology.name("tasks", "")):
-        raise Refused(
-            f"dead letter {letter.id} came from {letter.queue!r}, which is no queue of namespace "
-            f"{topology.namespace!r} that work is done from. It can be shown and discarded."
-        )
-    properties = json.loads(letter.properties)
-    return Outgoing(
-        exchange="",  # straight into the queue, whatever is bound today
-        key=letter.queue,
-        body=letter.body,
-        type=properties.get("type", "unknown"),
-        correlation_id=properties.get("correlation_id"),
-        app_id=properties.get("app_id"),
-        message_id=properties.get("message_id"),  # a start without a run id gets its id from it
-    )
-
-
-async def _publish(broker: Broker, store: Store, letters: Sequence[DeadLetter], messages: Sequence[Outgoing]) -> None:
-    verdicts = await broker.publish(messages)
-    taken = [letter for letter, verdict in zip(letters, verdicts, strict=True) if verdict is None]
-    await _remove(store, taken)
-    for letter in taken:
-        _say(f"dead letter {letter.id} is in {letter.queue} again")
+def _tell(letters: Sequence[DeadLetter], verdicts: Sequence[PublishError | None]) -> None:
+    for letter, verdict in zip(letters, verdicts, strict=True):
+        if verdict is None:
+            _say(f"dead letter {letter.id} is in {letter.queue} again")
     for letter, verdict in zip(letters, verdicts, strict=True):
         if verdict is not None:
             raise Refused(f"dead letter {letter.id} is kept, its queue {letter.queue!r} does not take it: {verdict}")

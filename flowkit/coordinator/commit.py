@@ -12,6 +12,7 @@ from flowkit.flow.changes import (
     CancelBelow,
     Change,
     DeclareConflict,
+    DeclareRefused,
     EndRun,
     FailOutstanding,
     HoldUnsent,
@@ -41,6 +42,7 @@ class Committed:
     tasks: list[Sendable] = field(default_factory=list)
     ended: list[EndedRun] = field(default_factory=list)
     conflicts: list[wire.Start] = field(default_factory=list)
+    unmade: list[DeclareRefused] = field(default_factory=list)  # reruns that were refused
     orphans: set[str] = field(default_factory=set)  # runs that results named and nobody knows
     controls: list[wire.Control] = field(default_factory=list)
     refused: dict[UUID, str] = field(default_factory=dict)  # commands that make no sense now, with the reason
@@ -84,6 +86,8 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
                 ended.append(run_id)
             case DeclareConflict(start=start):
                 committed.conflicts.append(start)
+            case DeclareRefused():
+                committed.unmade.append(change)
             case Orphan(run_id):
                 committed.orphans.add(run_id)
             case Tell(control):

@@ -14,8 +14,10 @@ from flowkit.coordinator.dead import Rejected, bury, reason_of
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
+from flowkit.coordinator.replaying import Replays
 from flowkit.errors import StoreUnreachable, Unreadable
 from flowkit.flow.events import Commanded, Event, Reported
+from flowkit.wire import messages as wire
 from flowkit.wire.topology import Queue, Topology
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ class _Step:
     deliveries: Sequence[Delivery]
     committed: Sequence[Committed]
     rejected: Sequence[Rejected]
+    replays: Sequence[tuple[Delivery, wire.Command]]
 
 
 class Intake:
@@ -51,6 +54,7 @@ class Intake:
         self._broker, self._topology = broker, topology
         self._ledger, self._outbox, self._reader = ledger, outbox, reader
         self._batch = batch
+        self._replays = Replays(broker, topology, ledger)
         self.consumer = broker.consume(queue, prefetch=2 * batch)
         self._committed: asyncio.Queue[_Step | None] = asyncio.Queue(maxsize=1)
 
@@ -69,13 +73,19 @@ class Intake:
         while step := await self._committed.get():
             for committed in step.committed:
                 await self._outbox.deliver(committed)
-            await bury(self._broker, self._topology, step.rejected)
+            await bury(self._broker, self._topology, [*step.rejected, *await self._replay(step.replays)])
             await self.consumer.ack(step.deliveries)
+
+    async def _replay(self, replays: Sequence[tuple[Delivery, wire.Command]]) -> list[Rejected]:
+        """Replay dead letters; the commands that could not be carried out, or not in full."""
+        answers = [(delivery, await self._replays.carry_out(command)) for delivery, command in replays]
+        return [Rejected(delivery, "refused", why) for delivery, why in answers if why is not None]
 
     async def _commit(self, deliveries: Sequence[Delivery]) -> _Step:
         """Decode and commit a batch; what cannot be decoded or committed is rejected, the rest goes on."""
         readable: list[tuple[Delivery, list[Event]]] = []
         rejected: list[Rejected] = []
+        replays: list[tuple[Delivery, wire.Command]] = []
         for delivery in deliveries:
             try:
                 message = self._reader.read(delivery)
@@ -83,6 +93,7 @@ class Intake:
                 rejected.append(Rejected(delivery, error.reason, error.detail))
             else:
                 readable.append((delivery, message.events))
+                replays += [] if message.replay is None else [(delivery, message.replay)]
                 rejected += [Rejected(delivery, why.reason, why.detail, part) for why, part in message.scraps]
         try:
             committed = [await self._ledger.commit([event for _, events in readable for event in events])]
@@ -93,7 +104,7 @@ class Intake:
                              extra={"action": "batch_failed"})  # fmt: skip
             committed, culprits = await self._commit_one_by_one(readable)
             rejected += culprits
-        return _Step(deliveries, committed, [*rejected, *_refused(readable, committed)])
+        return _Step(deliveries, committed, [*rejected, *_refused(readable, committed)], replays)
 
     async def _commit_one_by_one(
         self, readable: Sequence[tuple[Delivery, list[Event]]]

@@ -56,7 +56,7 @@ class Outbox:
         """Publish all that follows, and return when the broker has confirmed it."""
         while True:
             failures = await self.send(committed.tasks)
-            await self._announce(committed.ended, committed.conflicts)
+            await self._announce(committed)
             await self.tell(committed.controls)
             if not failures:
                 return
@@ -167,15 +167,19 @@ class Outbox:
                      extra={"action": "not_sent", "run_id": task.run_id, "node": task.node})  # fmt: skip
         return []
 
-    async def _announce(self, ended: Sequence[EndedRun], conflicts: Sequence[wire.Start]) -> None:
+    async def _announce(self, committed: Committed) -> None:
+        ended = committed.ended
         messages = [self._ended(run) for run in ended]
-        for start in conflicts:
+        for start in committed.conflicts:
             told = wire.RunEnded(
                 run_id=start.run_id or "", node=start.node, status="conflict",
                 message="the run exists already with another node or other inputs",
             )  # fmt: skip
             refused = {wire.REFUSED: wire.fingerprint(start)}  # others wait for the run that is there: not theirs
             messages.append(replace(self._run_message(told, told.encode()), headers=refused))
+        for rerun in committed.unmade:
+            told = wire.RunEnded(run_id=rerun.run_id, node=rerun.node, status="conflict", message=rerun.reason)
+            messages.append(replace(self._run_message(told, told.encode()), headers={wire.REFUSED: str(rerun.id)}))
         if not messages:
             return
         verdicts = await self._broker.publish(messages)

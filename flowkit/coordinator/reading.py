@@ -25,6 +25,7 @@ class Message:
 
     events: list[Event] = field(default_factory=list)
     scraps: list[tuple[Unreadable, bytes]] = field(default_factory=list)  # why, and the part
+    replay: wire.Command | None = None  # it is about dead letters, and about no run
 
 
 class _Envelope(BaseModel):
@@ -63,7 +64,10 @@ class Reader:
                 task_id=task.task_id, run_id=task.run_id, attempt=task.attempt, status=wire.Status.RETURNED
             )
             return Message([Reported(returned)])
-        return self._read(delivery, delivery.key)
+        message = self._read(delivery, delivery.key)
+        if message.replay is not None:
+            raise Unreadable("given-up", "its queue gave this replay up; ask for it again")
+        return message
 
     def _read(self, delivery: Delivery, queue: str) -> Message:
         if queue == self._starts:
@@ -74,6 +78,8 @@ class Reader:
             return _results(delivery.body)
         if queue == self._commands:
             command = wire.decode(wire.Command, delivery.body)
+            if command.kind is wire.CommandKind.REPLAY:
+                return Message(replay=command)
             if command.run_id is None:
                 raise Unreadable("invalid", f"run_id: a {command.kind} command names its run")
             return Message([Commanded(command)])

@@ -305,9 +305,19 @@ class RefuseCommand:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DeclareRefused:
+    """Answer a rerun that was refused: whoever waits for the run that it would have made hears the reason."""
+
+    run_id: str  # of that run
+    node: str
+    id: UUID  # of the command
+    reason: str
+
+
 Change = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
     | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | LiftLeaves
     | Unhold | HoldUnsent
-    | CopyRun | Reopen | AnnounceRun | DeclareConflict | Orphan | Tell | RefuseCommand
+    | CopyRun | Reopen | AnnounceRun | DeclareConflict | Orphan | Tell | RefuseCommand | DeclareRefused
 )  # fmt: skip

@@ -40,7 +40,7 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
     """Apply a command, once by its id."""
     command, run = event.command, state.runs.get(event.run_id)
     if run is None:
-        yield RefuseCommand(event.run_id, command.id, f"this store knows no run {event.run_id!r}")
+        yield from _refuse(None, command, f"this store knows no run {event.run_id!r}")
         return
     if command.id in state.commands:
         if command.kind is CommandKind.RERUN:
@@ -52,7 +52,7 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
     yield NoteCommand(run.id, command.id, command.kind, context.now)
     refused = _why_not(state, run, command)
     if refused is not None:
-        yield RefuseCommand(run.id, command.id, refused)
+        yield from _refuse(run, command, refused)
         return
     match command.kind:
         case CommandKind.CANCEL:
@@ -82,6 +82,12 @@ def _cancelled(run: Run, grace: float, context: Context) -> Iterator[Change]:
     )
     yield CancelBelow(run.id, "", None, context.now)
     yield Tell(wire.Control(kind="cancel", run_id=run.id, **({"grace": grace} if grace else {})))
+
+
+def _refuse(run: Run | None, command: wire.Command, reason: str) -> Iterator[Change]:
+    yield RefuseCommand(command.run_id or "", command.id, reason)
+    if command.kind is CommandKind.RERUN:
+        yield rerunning.refused(run, command, reason)
 
 
 def unfit(kind: CommandKind, run_id: str, status: str) -> str | None:

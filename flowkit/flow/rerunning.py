@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowkit.flow.changes import AddRun, AnnounceRun, Change, CopyRun, Reopen
+from flowkit.flow.changes import AddRun, AnnounceRun, Change, CopyRun, DeclareRefused, Reopen
 from flowkit.flow.context import Context
 from flowkit.flow.state import Run, State
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
 ORIGIN = "rerun"
+UNKNOWN = "unknown"  # the node of a run that is not there
 
 
 def new_run_id(command: wire.Command) -> str:
@@ -53,6 +54,11 @@ def rerun(run: Run, command: wire.Command, context: Context) -> Iterator[Change]
         secret=context.secret,
     )
     yield Reopen(new.id, context.now)
+
+
+def refused(run: Run | None, command: wire.Command, reason: str) -> DeclareRefused:
+    """The answer to whoever waits for the run that there will not be."""
+    return DeclareRefused(new_run_id(command), UNKNOWN if run is None else run.node, command.id, reason)
 
 
 def came_again(state: State, command: wire.Command) -> Iterator[Change]:

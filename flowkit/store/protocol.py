@@ -150,6 +150,9 @@ class Transaction(Protocol):
     def add_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters."""
 
+    def find_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Those of the dead letters that are there, in the order of their ids."""
+
     def take_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
         """Remove dead letters, and return those that were there, in the order of their ids."""
 

@@ -265,16 +265,23 @@ class SqlTransaction:
         if letters:
             self._database.insert("dead", rows.DEAD[1:], [rows.dead_row(letter) for letter in letters])
 
+    def find_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
+        """Those of the dead letters that are there, in the order of their ids."""
+        return [rows.read_dead(row) for row in self._dead(ids)]
+
     def take_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
         """Remove dead letters, and return those that were there, in the order of their ids."""
+        found = self._dead(ids)
+        if found:
+            self._database.delete("dead", ("id",), [row[:1] for row in found])
+        return [rows.read_dead(row) for row in found]
+
+    def _dead(self, ids: Sequence[int]) -> list[Row]:
         if not ids:
             return []
         wanted: list[Row] = [(letter_id,) for letter_id in set(ids)]
         select = f"SELECT {', '.join(f't.{name}' for name in rows.DEAD)} FROM dead AS t"
-        found = sorted(self._database.lookup(select, "dead", ("id",), wanted, lock=True), key=lambda row: row[0])
-        if found:
-            self._database.delete("dead", ("id",), [row[:1] for row in found])
-        return [rows.read_dead(row) for row in found]
+        return sorted(self._database.lookup(select, "dead", ("id",), wanted, lock=True), key=lambda row: row[0])
 
     def prune(self, before: float, limit: int) -> int:
         """Remove runs that ended before ``before``, with all that is kept of them; returns how many.

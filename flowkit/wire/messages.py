@@ -276,7 +276,7 @@ class RunEnded(Message):
 
 
 REASON, DETAIL = "flowkit-reason", "flowkit-detail"  # headers of a dead letter: a short word, and what was wrong
-REFUSED = "flowkit-refused"  # header of a conflict: the fingerprint of the start that it answers
+REFUSED = "flowkit-refused"  # header of a conflict: the fingerprint of the start, or the rerun's id, that it answers
 
 
 def fingerprint(start: Start) -> str:
