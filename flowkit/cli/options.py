@@ -73,4 +73,7 @@ def seconds(text: str, option: str) -> float:
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise UsageError(f"{option} {text!r}: expected a duration such as 90, 30s, 5m, 1h30m or 2d")
-    return sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    total = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
+    if total == float("inf"):
+        raise UsageError(f"{option}: no duration is as long as that")
+    return total

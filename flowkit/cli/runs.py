@@ -172,6 +172,7 @@ def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
                 "message": task.message,
                 "error": _json(task.error),
                 "worker": task.worker,
+                "leased_until": moment(task.leased_until),
                 "created_at": moment(task.created_at),
                 "sent_at": moment(task.sent_at),
                 "started_at": moment(task.started_at),
@@ -207,6 +208,8 @@ def _why(row: RunRow | TaskRow) -> str:
 def _state(task: TaskRow) -> str:
     if task.status == "waiting" and task.signal:
         return f"waiting (signal {task.signal})"
+    if task.leased_until is not None:
+        return f"{task.status} (leased)"
     return f"held ({task.held_for})" if task.status == "held" and task.held_for else task.status
 
 

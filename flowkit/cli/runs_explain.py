@@ -136,6 +136,7 @@ def _stuck(task: TaskRow) -> Stuck:
         started_at=task.started_at,
         worker=task.worker,
         signal=task.signal,
+        leased_until=task.leased_until,
     )
 
 

@@ -44,6 +44,7 @@ class Stuck:
     started_at: float | None = None
     worker: str | None = None  # that said it begins
     signal: str | None = None
+    leased_until: float | None = None  # it is sent again when nobody says by then that he has it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +128,10 @@ def _silent(task: Stuck, around: Around, now: float) -> Reason:
     began = f"worker {task.worker or 'unknown'} began it"
     if task.started_at is not None:
         began += f" {span(now - task.started_at)} ago"
+    if task.leased_until is not None:
+        left = f"in {span(task.leased_until - now)}" if task.leased_until > now else "soon"
+        text = f"{began} and does not list it any more: its lease ends {left}, then it is sent again"
+        return Reason(Kind.SILENT, text, _begin_coordinator() if around.coordinators == 0 else "")
     if around.workers:
         return Reason(Kind.SILENT, f"{began} and does not list it any more; it is sent again when nobody answers")
     if around.consumers:

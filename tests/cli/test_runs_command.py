@@ -95,6 +95,27 @@ def test_a_signal_with_its_input(flowkit, commands):
     assert (command.kind, command.name, command.input) == ("signal", "approval", {"by": "ann", "approved": True})
 
 
+def test_cancel_with_a_grace(flowkit, commands):
+    kept.begin("r")
+    assert flowkit("runs", "cancel", "r", "--grace", "1m30s", "--no-wait").code == 0
+    assert flowkit("runs", "cancel", "r", "--no-wait").code == 0
+    assert [command.grace for command in commands(2)] == [90, None]
+
+
+@pytest.mark.parametrize("grace", ["-5", "nan", "inf", "soon", "", "9" * 400])
+def test_a_grace_is_a_duration(flowkit, grace):
+    said = flowkit("runs", "cancel", "r", "--grace", grace, "--broker", "amqp://127.0.0.1:1/")
+    assert (said.code, "--grace" in said.err, "Traceback" in said.err) == (2, True, False), said.err
+
+
+def test_a_leased_task_is_shown(flowkit):
+    until = time.time() + 60
+    kept.begin("r", status=TaskStatus.RUNNING, worker="w1", started_at=time.time(), leased_until=until)
+    assert "running (leased)" in flowkit("runs", "show", "r").out
+    (task,) = flowkit("runs", "show", "r", "--json").json["tasks"]
+    assert task["leased_until"] is not None
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

@@ -144,6 +144,7 @@ async def test_commands_reach_the_commands_queue(url, coordinator):
         run = await client.start("add", id="r1")
         await run.signal("approved", {"by": "me"})
         await run.cancel()
+        await run.cancel(grace=30)
         await client.run("r2").pause()
         await client.run("r2").resume()
         await client.run("r2").retry()
@@ -154,11 +155,20 @@ async def test_commands_reach_the_commands_queue(url, coordinator):
     assert [(one.kind, one.run_id, one.name, one.input) for one in commands] == [
         ("signal", "r1", "approved", {"by": "me"}),
         ("cancel", "r1", None, None),
+        ("cancel", "r1", None, None),
         ("pause", "r2", None, None),
         ("resume", "r2", None, None),
         ("retry", "r2", None, None),
     ]
     assert commands[0].id != commands[1].id
+    assert [one.grace for one in commands[:3]] == [None, None, 30]
+
+
+@pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), "soon", [1]])
+async def test_a_grace_that_is_no_number_of_seconds(url, grace):
+    async with Client(url) as client:
+        with pytest.raises(UsageError, match="cannot cancel run r1: grace: "):
+            await client.run("r1").cancel(grace=grace)
 
 
 @pytest.mark.parametrize(
@@ -247,7 +257,7 @@ def test_the_synchronous_twin_does_the_same():
         loop.run(answer(coordinator, outputs={"x": 1}))
         assert (run.id, run.outputs(timeout=5)) == ("r1", {"x": 1})
         run.signal("go")
-        run.cancel()
+        run.cancel(grace=1.5)
         other = client.run("other")
         other.pause()
         other.resume()

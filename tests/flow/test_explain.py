@@ -18,6 +18,28 @@ def stuck(status: str, **fields) -> Stuck:
 
 CASES = [
     (
+        "its lease is all that is left of a long task",
+        stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW + 41),
+        Around(workers=1, ready=0, consumers=1, coordinators=1),
+        (Kind.SILENT,
+         "worker w1 began it 12 min 00 s ago and does not list it any more: its lease ends in 41 s, then it is sent again",
+         ""),
+    ),
+    (
+        "its lease is over, and nobody is there to see it",
+        stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW - 1),
+        Around(workers=0, coordinators=0),
+        (Kind.SILENT,
+         "worker w1 began it 12 min 00 s ago and does not list it any more: its lease ends soon, then it is sent again",
+         COORDINATOR),
+    ),
+    (
+        "a leased task that runs",
+        stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW + 41),
+        Around(workers=1, taken_by="w1", taken_since=NOW - 720),
+        (Kind.RUNNING, "running on worker w1 for 12 min 00 s", "flowkit logs r -f"),
+    ),
+    (
         "nobody takes from its queue",
         stuck("queued", sent_at=NOW - 72),
         Around(workers=0, ready=3, consumers=0),
