@@ -7,6 +7,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
 from typing import Any
 
 import aiormq
@@ -16,7 +17,8 @@ from aiormq import spec
 from flowkit.broker import Outgoing
 from flowkit.broker.rabbit import RabbitBroker
 from flowkit.broker.rabbit.consumer import RabbitConsumer
-from flowkit.errors import AccessRefused, BrokerUnreachable, NotSent, PublishError, UsageError
+from flowkit.broker.rabbit.publisher import WINDOW
+from flowkit.errors import AccessRefused, BrokerUnreachable, NotSent, PublishError, Unroutable, UsageError
 from flowkit.wire.topology import Queue, Topology
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
@@ -302,6 +304,14 @@ async def test_what_permissions_forbid_is_returned_or_said(
 
 
 # Messages that kill, or cannot be written
+
+
+async def test_more_messages_than_wait_for_confirms_at_a_time(broker: RabbitBroker, topology: Topology) -> None:
+    messages = [result(topology) for _ in range(2 * WINDOW + 1)]
+    messages[WINDOW + 7] = replace(messages[0], exchange="", key="nowhere")
+    verdicts = await broker.publish(messages)
+    assert [at for at, verdict in enumerate(verdicts) if verdict is not None] == [WINDOW + 7]
+    assert isinstance(verdicts[WINDOW + 7], Unroutable)
 
 
 async def test_one_message_that_cannot_be_written_does_not_hold_up_the_others(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from datetime import date
 from typing import Any
 
@@ -82,6 +83,16 @@ def test_the_deepest_payload_travels_in_every_message() -> None:
 def test_many_brackets_side_by_side_are_not_deep() -> None:
     wide = {"rows": [[] for _ in range(1_000)]}
     assert codec.loads(codec.dumps(wide)) == wide
+
+
+def test_a_small_value_that_is_kept_keeps_no_page() -> None:
+    tracemalloc.start()
+    try:
+        kept = [codec.dumps({"number": number, "text": "x" * 180}) for number in range(100)]
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held / len(kept) < 500
 
 
 values = st.recursive(

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from uuid import uuid4
 
 from aio_pika import DeliveryMode, Message
@@ -21,6 +21,7 @@ from flowkit.broker.rabbit.link import Link, pauses
 from flowkit.errors import NotSent, PublishError, TooLarge, Unroutable
 
 PATIENCE = 5.0  # seconds that transient messages wait for their confirms
+WINDOW = 500  # messages that wait for their confirms at a time
 IN_FLIGHT = 10_000  # transient messages on their way at a time; more are dropped
 
 Batch = Mapping[int, Outgoing]  # by position in what the caller gave
@@ -116,11 +117,16 @@ class Publisher:
             return self._channel
 
     async def _send(self, channel: AbstractChannel, batch: Batch) -> tuple[Verdicts, Batch, str]:
-        """Publish all, pipelined; return verdicts, who was in flight when the broker closed the channel, and why."""
+        """Publish all, pipelined; return verdicts, who was in flight when the broker closed the channel, and why.
+
+        A window at a time: each message on its way holds some 10 kB until it is confirmed.
+        """
         names = {message.exchange for message in batch.values()}
         exchanges = {name: await channel.get_exchange(name, ensure=False) for name in names}
-        attempts = [self._publish(channel, exchanges[message.exchange], message) for message in batch.values()]
-        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+        outcomes: list[PublishError | BaseException | None] = []
+        for window in windows(list(batch.values())):
+            attempts = [self._publish(channel, exchanges[message.exchange], message) for message in window]
+            outcomes += await asyncio.gather(*attempts, return_exceptions=True)
         settled: Verdicts = {}
         blamed: dict[int, Outgoing] = {}
         why = ""
@@ -200,3 +206,8 @@ class Publisher:
     def _sentence(self, message: Outgoing, why: str) -> PublishError:
         size = re.search(r"larger than configured max size (\d+)", why)
         return TooLarge(len(message.body), int(size[1])) if size else PublishError(why)
+
+
+def windows(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
+    """All messages, ``WINDOW`` at a time."""
+    return (messages[first : first + WINDOW] for first in range(0, len(messages), WINDOW))
