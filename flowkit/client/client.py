@@ -11,7 +11,7 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from flowkit.broker import Broker, Outgoing, open_broker
-from flowkit.client.ear import Ear
+from flowkit.client.ear import Awaited, Ear
 from flowkit.client.run import Run
 from flowkit.errors import AccessRefused, BrokerUnreachable, PublishError, TimedOut, TooLarge, Unroutable, UsageError
 from flowkit.wire import codec, names
@@ -132,7 +132,7 @@ class Client:
         """A run that somebody else began: to be signalled, paused or cancelled, not to be waited for."""
         if not names.is_run(run_id):
             raise UsageError(f"run id {run_id!r}: expected {names.RUN}")
-        return Run(run_id, None, self._command)
+        return self._run(run_id, None)
 
     async def command(self, commands: Iterable[wire.Command]) -> None:
         """Publish commands, all together; a coordinator applies each of them once, by its id.
@@ -141,28 +141,55 @@ class Client:
             TimedOut: nobody declared the queue for commands within ``patience``.
             Refused: the broker does not allow it.
         """
-        exchange = self._topology.name("commands")
-        messages = [Outgoing(exchange, one.kind, one.encode(), one.TYPE, correlation_id=one.run_id) for one in commands]
-        await self._within(self._publish("commands", messages), exchange)
+        await self._within(self._publish("commands", self._orders(commands)), self._topology.name("commands"))
+
+    async def replay(self, letters: Iterable[int]) -> None:
+        """Ask a coordinator to publish dead letters again to the queues they came from.
+
+        Args:
+            letters: their numbers, as ``flowkit dead list`` shows them. What cannot be replayed becomes a dead letter
+                of its own, with the reason.
+
+        Raises:
+            UsageError: a number cannot be one.
+            TimedOut, Refused: as ``command``.
+        """
+        try:
+            command = wire.Command(id=uuid4(), kind=wire.CommandKind.REPLAY, letters=tuple(letters))
+        except ValidationError as error:
+            raise UsageError(f"cannot replay these dead letters: {wire.explain(error)}") from None
+        await self.command([command])
 
     async def _begin(self, starts: Sequence[wire.Start]) -> list[Run]:
-        awaited = None
-        if self._ear is not None:
-            await self._within(self._open_ear(self._ear), self._topology.name("runs"))
-            awaited = [self._ear.expect(start) for start in starts]
+        awaited = await self._expect(starts)
         await self._within(self._publish("starts", self._outgoing(starts)), self._topology.name("starts"))
-        return [
-            Run(start.run_id or "", awaited[at] if awaited else None, self._command) for at, start in enumerate(starts)
-        ]
+        return [self._run(start.run_id, end) for start, end in zip(starts, awaited, strict=True)]
+
+    async def _rerun(self, command: wire.Command) -> Run:
+        (awaited,) = await self._expect([command])
+        await self.command([command])
+        return self._run(command.new_run_id, awaited)
+
+    async def _expect(self, asked: Sequence[wire.Start | wire.Command]) -> list[Awaited] | list[None]:
+        """Listen for the ends of these runs, where this client listens."""
+        if self._ear is None:
+            return [None] * len(asked)
+        await self._within(self._open_ear(self._ear), self._topology.name("runs"))
+        return [self._ear.expect(one) for one in asked]
+
+    def _run(self, run_id: str | None, awaited: Awaited | None) -> Run:
+        return Run(run_id or "", awaited, self._command, self._rerun)
 
     async def _open_ear(self, ear: Ear) -> None:
         await self._declare("runs")
         await ear.open()
 
-    async def _resend(self, starts: Sequence[wire.Start]) -> None:
+    async def _resend(self, asked: Sequence[wire.Start | wire.Command]) -> None:
         """After a reconnect. The broker may have forgotten everything; there is no hurry, the runs are under way."""
         self._declared.clear()
-        await self._publish("starts", self._outgoing(starts))
+        await self._publish("starts", self._outgoing([one for one in asked if isinstance(one, wire.Start)]))
+        if reruns := [one for one in asked if isinstance(one, wire.Command)]:
+            await self._publish("commands", self._orders(reruns))
 
     def _outgoing(self, starts: Sequence[wire.Start]) -> list[Outgoing]:
         exchange = self._topology.name("starts")
@@ -170,6 +197,10 @@ class Client:
             Outgoing(exchange, start.node, start.encode(), start.TYPE, correlation_id=start.run_id, app_id=start.node)
             for start in starts
         ]
+
+    def _orders(self, commands: Iterable[wire.Command]) -> list[Outgoing]:
+        exchange = self._topology.name("commands")
+        return [Outgoing(exchange, one.kind, one.encode(), one.TYPE, correlation_id=one.run_id) for one in commands]
 
     async def _command(self, command: wire.Command) -> None:
         await self.command([command])

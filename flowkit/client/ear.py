@@ -1,8 +1,8 @@
 """Hears the ends of runs and tells those who wait.
 
 It listens from before the first start is published, on an exclusive queue of its own. Such a queue is gone with its
-connection, and with it what was announced meanwhile; so after every reconnect the starts of all runs that are still
-waited for are sent again: the coordinator answers the start of an ended run by announcing its end once more.
+connection, and with it what was announced meanwhile; so after every reconnect the starts and reruns of all runs that
+are still waited for are sent again: the coordinator answers that of an ended run by announcing its end once more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from flowkit.broker import Broker, Consumer
-from flowkit.errors import Conflict, FlowKitError, Unreadable
+from flowkit.errors import Conflict, FlowKitError, Refused, Unreadable
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
@@ -29,14 +29,32 @@ RECONNECT_LOOK = 0.5  # seconds between two looks whether the connection was mad
 class Awaited:
     """A run whose end is waited for. Forgotten by the ear when nobody holds it any more."""
 
-    start: wire.Start
+    asked: wire.Start | wire.Command  # a start, or a rerun
     end: asyncio.Future[wire.RunEnded | FlowKitError] = field(default_factory=asyncio.Future)
 
     @property
     def run_id(self) -> str:
         """The run."""
-        assert self.start.run_id is not None, "a client always says the run's id"
-        return self.start.run_id
+        run_id = self.asked.run_id if isinstance(self.asked, wire.Start) else self.asked.new_run_id
+        assert run_id is not None, "a client always says the run's id"
+        return run_id
+
+    @property
+    def mark(self) -> str:
+        """What tells it from others that ask for a run of the same id."""
+        return wire.fingerprint(self.asked) if isinstance(self.asked, wire.Start) else str(self.asked.id)
+
+    def tell(self, ended: wire.RunEnded, refused: str | None) -> None:
+        """A run of this id has ended, or what asked for one was refused: the one with the mark ``refused``."""
+        start = self.asked if isinstance(self.asked, wire.Start) else None
+        if start is not None and ended.node != start.node:
+            return  # somebody else's run, or somebody else's conflict with ours
+        if ended.status != "conflict":
+            self.settle(ended)
+        elif refused == self.mark:
+            self.settle(Conflict(ended.run_id) if start else Refused(ended.message))
+        elif refused is None and start is not None:
+            self.settle(Conflict(ended.run_id))
 
     def settle(self, how: wire.RunEnded | FlowKitError) -> None:
         """It ended; the first word counts."""
@@ -50,11 +68,14 @@ class Ear:
     Args:
         broker: connected.
         topology: names of exchanges and queues.
-        resend: publishes these starts again.
+        resend: publishes these starts and reruns again.
     """
 
     def __init__(
-        self, broker: Broker, topology: Topology, resend: Callable[[Sequence[wire.Start]], Awaitable[None]]
+        self,
+        broker: Broker,
+        topology: Topology,
+        resend: Callable[[Sequence[wire.Start | wire.Command]], Awaitable[None]],
     ) -> None:
         self._broker, self._topology, self._resend = broker, topology, resend
         self._awaited: WeakValueDictionary[str, Awaited] = WeakValueDictionary()
@@ -72,15 +93,15 @@ class Ear:
                 self._listening = asyncio.create_task(self._run(self._consumer), name="flowkit client ear")
         await self._consumer.wait_connected()
 
-    def expect(self, start: wire.Start) -> Awaited:
-        """Wait for the end of the run that this start begins; call it before the start is published.
+    def expect(self, asked: wire.Start | wire.Command) -> Awaited:
+        """Wait for the end of the run that this start or rerun begins; call it before that is published.
 
         Raises:
-            Conflict: this client waits for a run of that id with another node or other inputs.
+            Conflict: this client waits for a run of that id that begins otherwise.
         """
-        awaited = Awaited(start)
+        awaited = Awaited(asked)
         there = self._awaited.setdefault(awaited.run_id, awaited)
-        if (there.start.node, there.start.inputs) != (start.node, start.inputs):
+        if there is not awaited and there.mark != awaited.mark:
             raise Conflict(there.run_id)
         if self._failure is not None:
             there.settle(self._failure)
@@ -125,20 +146,16 @@ class Ear:
 
     def _tell(self, ended: wire.RunEnded, refused: str | None) -> None:
         awaited = self._awaited.get(ended.run_id)
-        if awaited is None or ended.node != awaited.start.node:
-            return  # somebody else's run, or somebody else's conflict with ours
-        if ended.status != "conflict":
-            awaited.settle(ended)
-        elif refused in (None, wire.fingerprint(awaited.start)):
-            awaited.settle(Conflict(ended.run_id))
+        if awaited is not None:
+            awaited.tell(ended, refused)
 
     async def _watch(self, consumer: Consumer) -> None:
-        seen = consumer.reconnects
+        seen = 0  # it may have been lost before this begins
         while True:
             await asyncio.sleep(RECONNECT_LOOK)
             if consumer.reconnects != seen and consumer.connected:
                 seen = consumer.reconnects
-                await self._resend([one.start for one in list(self._awaited.values()) if not one.end.done()])
+                await self._resend([one.asked for one in list(self._awaited.values()) if not one.end.done()])
 
     def _fail(self, error: FlowKitError) -> None:
         self._failure = error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
@@ -22,13 +22,18 @@ class Run:
         run_id: its id.
         awaited: its end; None when the client does not listen.
         command: publishes a command to the coordinator.
+        rerun: does so, and waits for the run that it makes.
     """
 
     def __init__(
-        self, run_id: str, awaited: Awaited | None, command: Callable[[wire.Command], Awaitable[None]]
+        self,
+        run_id: str,
+        awaited: Awaited | None,
+        command: Callable[[wire.Command], Awaitable[None]],
+        rerun: Callable[[wire.Command], Awaitable[Run]],
     ) -> None:
         self.id = run_id
-        self._awaited, self._command = awaited, command
+        self._awaited, self._command, self._rerun = awaited, command, rerun
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
@@ -114,9 +119,43 @@ class Run:
         """Ask for the failed run to go on from what failed; finished work is kept."""
         await self._ask(wire.CommandKind.RETRY)
 
+    async def rerun(
+        self,
+        *,
+        from_task: UUID | str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002 - the word of the command line
+    ) -> Run:
+        """Begin a new run from the middle of this one, which has ended.
+
+        What does not follow from the task is taken over as it is; that task and all that follows run again.
+
+        Args:
+            from_task: id of the task; without it the first one.
+            inputs: of that task; without them those it had.
+            id: of the new run.
+
+        Returns:
+            the new run. Waiting for it raises ``Refused`` when the coordinator does: this run has not ended, has no
+            such task, or the new id is taken.
+
+        Raises:
+            UsageError: an id or the inputs cannot be.
+            TimedOut, AccessRefused: as ``Client.command``.
+        """
+        words: dict[str, Any] = {"new_run_id": uuid4().hex if id is None else id}
+        if from_task is not None:
+            words["task_id"] = from_task
+        if inputs is not None:
+            words["input"] = dict(inputs)
+            codec.check(words["input"], "inputs")
+        return await self._rerun(self._asking(wire.CommandKind.RERUN, words))
+
     async def _ask(self, kind: wire.CommandKind, **words: Any) -> None:
+        await self._command(self._asking(kind, words))
+
+    def _asking(self, kind: wire.CommandKind, words: Mapping[str, Any]) -> wire.Command:
         try:
-            command = wire.Command(id=uuid4(), kind=kind, run_id=self.id, **words)
+            return wire.Command(id=uuid4(), kind=kind, run_id=self.id, **words)
         except ValidationError as error:
             raise UsageError(f"cannot {kind} run {self.id}: {wire.explain(error)}") from None
-        await self._command(command)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
+from uuid import UUID
 
 from flowkit.client.run import Run
 from flowkit.errors import UsageError
@@ -79,6 +80,16 @@ class SyncRun:
         """Ask for the failed run to go on from what failed, as ``Run.retry``."""
         self._loop.run(self._run.retry())
 
+    def rerun(
+        self,
+        *,
+        from_task: UUID | str | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002 - the word of the command line
+    ) -> SyncRun:
+        """Begin a new run from the middle of this one, as ``Run.rerun``."""
+        return SyncRun(self._loop.run(self._run.rerun(from_task=from_task, inputs=inputs, id=id)), self._loop)
+
 
 class SyncClient:
     """``Client`` for code that is not async; made by ``Client.sync(url)`` and used in a ``with`` block."""
@@ -132,6 +143,11 @@ class SyncClient:
         """A run that somebody else began, as ``Client.run``."""
         client, loop = self._opened()
         return SyncRun(client.run(run_id), loop)
+
+    def replay(self, letters: Iterable[int]) -> None:
+        """Ask for dead letters to be published again, as ``Client.replay``."""
+        client, loop = self._opened()
+        loop.run(client.replay(letters))
 
     def _opened(self) -> tuple[Client, Loop]:
         if self._open is None:
