@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from flowkit.coordinator.ledger import Ledger
@@ -12,17 +14,27 @@ from flowkit.flow.leases import Lease, Terms
 from flowkit.store.protocol import Transaction
 from flowkit.wire import messages as wire
 
-REMEMBERED = 1_000  # workers that had something amiss; those that died are never heard of again
+REMEMBERED = 600  # seconds: with many coordinators each one hears of a worker now and then only
 
-Listed = tuple[str, UUID, int]  # run, task, attempt, as a worker lists it
+
+@dataclass(frozen=True, slots=True)
+class _List:
+    """What a worker listed last: each task and attempt, and how many times something was amiss with it."""
+
+    at: float  # by the loop's clock
+    amiss: dict[tuple[UUID, int], int]
 
 
 class Leases:
-    """Answers announcements: ``leased``, and what a worker has missed."""
+    """Answers announcements: ``leased``, and what a worker has missed.
+
+    Only what a worker lists for the second time is looked up. Most tasks are over by then, so that the store is asked
+    about long ones only; and a result that overtook the announcement which still lists its task is no reason to speak.
+    """
 
     def __init__(self, ledger: Ledger, outbox: Outbox, terms: Terms) -> None:
         self._ledger, self._outbox, self._terms = ledger, outbox, terms
-        self._amiss: dict[str, dict[Listed, int]] = {}  # worker -> what was wrong with its list, and how many times
+        self._lists: dict[str, _List] = {}  # by worker, the one that was heard of last at the end
 
     async def answer(self, announcements: Sequence[wire.Worker]) -> None:
         """Look up what these workers say they have, and tell them what follows."""
@@ -30,46 +42,45 @@ class Leases:
             (told.worker, entry, (entry.run_id, entry.task_id))
             for told in announcements
             for entry in told.running
-            if entry.run_id is not None
+            if entry.run_id is not None and self._is_known(told.worker, entry)
         ]
 
-        def work(transaction: Transaction) -> tuple[list[Lease], list[tuple[Listed, wire.Control]]]:
+        def work(transaction: Transaction) -> tuple[list[Lease], list[tuple[wire.Running, wire.Control]]]:
             now = transaction.now()
             known = transaction.known(key for _, _, key in said)
             there = [(worker, entry, known[key]) for worker, entry, key in said if key in known]
             due = [leases.lease(entry, row, worker, now, self._terms) for worker, entry, row in there]
-            missed = [
-                ((entry.run_id or "", entry.task_id, entry.attempt), control)
-                for worker, entry, row in there
-                if (control := leases.telling(entry, row, worker, now)) is not None
-            ]
-            return transaction.lease([one for one in due if one is not None]), missed
+            missed = [(entry, leases.telling(entry, row, worker, now)) for worker, entry, row in there]
+            held = transaction.lease([lease for lease in due if lease is not None])
+            return held, [(entry, control) for entry, control in missed if control is not None]
 
         held, missed = await self._ledger.transact(work) if said else ([], [])
+        self._remember(announcements)
         # A worker acknowledges when it hears this, so it is said when the lease is durable: and at every renewal, for
         # it may not have been heard.
-        controls = [_leased(lease) for lease in held]
-        await self._outbox.tell([*controls, *self._again(announcements, missed)])
+        controls = dict.fromkeys(_leased(lease) for lease in held)
+        for entry, control in missed:
+            if self._count(control.worker or "", entry) == 1 or control.grace is None:  # no second word about a grace
+                controls[control] = None  # one message for many tasks of a run
+        await self._outbox.tell(list(controls))
 
-    def _again(
-        self, announcements: Sequence[wire.Worker], missed: Sequence[tuple[Listed, wire.Control]]
-    ) -> list[wire.Control]:
-        """What workers have to be told again.
+    def _is_known(self, worker: str, entry: wire.Running) -> bool:
+        before = self._lists.get(worker)
+        return before is not None and (entry.task_id, entry.attempt) in before.amiss
 
-        Most of what is amiss is not: a result overtook the announcement that still lists its task. So it counts from
-        the second time on. What has a grace is told once: a worker needs no second word to stop in time.
-        """
-        before = {told.worker: self._amiss.pop(told.worker, {}) for told in announcements}
-        controls: dict[wire.Control, None] = {}
-        for key, control in missed:
-            assert control.worker is not None
-            times = before[control.worker].get(key, 0) + 1
-            self._amiss.setdefault(control.worker, {})[key] = times
-            if times == 2 or (times > 2 and control.grace is None):
-                controls[control] = None  # many tasks of a run make one message
-        while len(self._amiss) > REMEMBERED:
-            del self._amiss[next(iter(self._amiss))]
-        return list(controls)
+    def _remember(self, announcements: Sequence[wire.Worker]) -> None:
+        now = asyncio.get_running_loop().time()
+        for told in announcements:
+            before = self._lists.pop(told.worker, _List(now, {})).amiss
+            keys = ((entry.task_id, entry.attempt) for entry in told.running)
+            self._lists[told.worker] = _List(now, {key: before.get(key, 0) for key in keys})
+        while (oldest := next(iter(self._lists))) and self._lists[oldest].at < now - REMEMBERED:
+            del self._lists[oldest]
+
+    def _count(self, worker: str, entry: wire.Running) -> int:
+        amiss, key = self._lists[worker].amiss, (entry.task_id, entry.attempt)
+        amiss[key] += 1
+        return amiss[key]
 
 
 def _leased(lease: Lease) -> wire.Control:

@@ -72,9 +72,7 @@ class Announcer:
 
     async def announce(self, *, stopping: bool = False) -> None:
         """Announce once; nothing is lost when it does not arrive."""
-        running = tuple(
-            Running(one.task.task_id, one.task.attempt, one.since, one.task.run_id) for one in self._taken
-        )
+        running = tuple(Running(one.task.task_id, one.task.attempt, one.since, one.task.run_id) for one in self._taken)
         message = Worker(
             worker=self._worker, version=flowkit_version(), nodes=self._nodes, running=running, stopping=stopping
         )

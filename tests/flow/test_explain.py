@@ -16,22 +16,19 @@ def stuck(status: str, **fields) -> Stuck:
     return Stuck(run_id="r", node="ship", status=TaskStatus(status), **fields)
 
 
+BEGAN = "worker w1 began it 12 min 00 s ago"
 CASES = [
     (
         "its lease is all that is left of a long task",
         stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW + 41),
         Around(workers=1, ready=0, consumers=1, coordinators=1),
-        (Kind.SILENT,
-         "worker w1 began it 12 min 00 s ago and does not list it any more: its lease ends in 41 s, then it is sent again",
-         ""),
+        (Kind.SILENT, f"{BEGAN} and does not list it any more: its lease ends in 41 s, then it is sent again", ""),
     ),
     (
         "its lease is over, and nobody is there to see it",
         stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW - 1),
         Around(workers=0, coordinators=0),
-        (Kind.SILENT,
-         "worker w1 began it 12 min 00 s ago and does not list it any more: its lease ends soon, then it is sent again",
-         COORDINATOR),
+        (Kind.SILENT, f"{BEGAN} and does not list it any more: its lease ends soon, then it is sent again", COORDINATOR),
     ),
     (
         "a leased task that runs",
