@@ -32,6 +32,7 @@ class Execution:
     suspect: bool = False
     traceparent: str | None = None
     deliveries: list[tuple[Consumer, Delivery]] = field(default_factory=list)  # several after a reconnect
+    taken: float = 0.0  # when it was delivered, by the loop's clock
     job: asyncio.Task[None] | None = None
     since: float | None = None  # when it started, in Unix seconds
     reported: bool = False  # its one report is on its way, or it was put back: nothing more is to be said

@@ -54,8 +54,24 @@ class Runner:
 
     def begin(self, execution: Execution, slots: asyncio.Semaphore) -> None:
         """Run it as soon as a slot is free."""
+        execution.taken = asyncio.get_running_loop().time()
         self._taken.add(execution)
         execution.job = self._group.create_task(self._run(execution, slots))
+
+    async def relieve(self, patience: float) -> None:
+        """For ever: give back what has waited for ``patience`` seconds behind long tasks.
+
+        Another worker may have room for it; and here its message would stay unacknowledged, which no broker bears for
+        ever. One that has to run alone stays: sent anew, it would begin again among others, and take them along. So
+        does one with a time to begin by: sent anew, it would get another one.
+        """
+        while True:
+            await asyncio.sleep(patience / 10)
+            before = asyncio.get_running_loop().time() - patience
+            for execution in self._taken:
+                bound = execution.suspect or execution.task.start_by is not None
+                if execution.since is None and execution.taken < before and not bound:
+                    self.give_back(execution)
 
     async def obey(self, control: Control) -> None:
         """Do what a coordinator asks of this worker's executions."""

@@ -51,6 +51,7 @@ class Worker:
         concurrency: how many tasks of one node run at a time, for nodes that do not say.
         drain_timeout: seconds that running tasks have to finish after ``stop``.
         heartbeat: seconds between two announcements.
+        patience: seconds that a task which was taken waits here for a slot.
         log_linger: seconds that log lines wait for more before they leave together.
         limits: how much one task may return.
         clock: Unix seconds.
@@ -66,6 +67,7 @@ class Worker:
         concurrency: int = 100,
         drain_timeout: float = 25,
         heartbeat: float = 5,
+        patience: float = 300,
         log_linger: float = 0.05,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         clock: Clock = time.time,
@@ -85,7 +87,7 @@ class Worker:
         self._announcer = Announcer(
             broker, topology, worker=self.name, definitions=definitions, taken=self._taken, every=heartbeat
         )
-        self._heartbeat = heartbeat
+        self._heartbeat, self._patience = heartbeat, patience
         self._group = asyncio.TaskGroup()
         self._runner = Runner(
             self._group,
@@ -166,6 +168,7 @@ class Worker:
                 self._reporter.run(),
                 self._keep_declared(),
                 watch_lag(self._taken),
+                self._runner.relieve(self._patience),
             )
         ]
         # Whoever answers an announcement must be heard: first the ear, then the voice.

@@ -345,3 +345,23 @@ async def test_stop_is_obeyed_while_the_broker_is_away(house):
     coordinator.stop()
     async with asyncio.timeout(3):
         await running
+
+
+async def test_stop_is_obeyed_while_what_was_stranded_waits_to_be_sent(house, monkeypatch):
+    from flowkit.coordinator import Coordinator
+    from flowkit.coordinator.relay import Relay
+
+    looks = asyncio.Event()
+
+    async def stuck(self, *, after=None):
+        looks.set()
+        await asyncio.get_running_loop().create_future()
+
+    monkeypatch.setattr(Relay, "look", stuck)
+    coordinator = Coordinator(house.broker, house.store, house.topology, name="c1", pace=FAST)
+    running = asyncio.create_task(coordinator.run())
+    await looks.wait()
+    coordinator.stop()
+    async with asyncio.timeout(3):
+        await running
+    assert not coordinator.ready

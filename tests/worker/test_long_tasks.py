@@ -194,3 +194,47 @@ async def test_what_is_cancelled_is_not_left_to_another_worker(house, slow):
         assert await worker.stop() is True
         assert (await house.result()).status is Status.RETURNED
     assert await house.left() == 0
+
+
+async def test_what_waits_behind_long_tasks_is_given_back(house, slow):
+    async with house.worker(define(slow.main, concurrency=1), patience=0.1) as worker:
+        running, waiting = task(), task()
+        await house.send(running, waiting)
+        await slow.begins()
+        returned = await house.result()
+        assert (returned.task_id, returned.status) == (waiting.task_id, Status.RETURNED)
+        slow.go.set()
+        assert (await house.result()).task_id == running.task_id, "it may take as long as it likes"
+        assert await worker.stop() is False
+    assert (slow.begun, await house.left()) == (1, 0)
+
+
+async def test_what_has_to_run_alone_waits_for_its_turn(house, slow):
+    suspect, running, behind = task("suspect"), task(), task()
+
+    async def alone():
+        return [], {}, ""
+
+    async def deliver():
+        consumer = house.mine.consume(house.topology.tasks("suspect"), prefetch=1)
+        await consumer.receive(1)
+        return consumer
+
+    await house.mine.declare([*house.topology.standing, house.topology.tasks("suspect")])
+    await house.send(suspect)
+    await (await deliver()).close()  # a delivery that ended with a lost connection
+    last = await deliver()
+    async with house.worker(define(slow.main), define(alone, "suspect"), patience=0.1) as worker:
+        await house.send(running)
+        await slow.begins()
+        await last.close()
+        await until(lambda: len(worker._taken) == 2)
+        await house.send(behind)
+        returned = await house.result()
+        assert (returned.task_id, returned.status) == (behind.task_id, Status.RETURNED)
+        slow.go.set()
+        results = await house.results(3)
+        assert [(one.task_id, one.status) for one in results] == [
+            (running.task_id, Status.SUCCEEDED), (suspect.task_id, Status.STARTED), (suspect.task_id, Status.SUCCEEDED),
+        ]  # fmt: skip
+        assert await worker.stop() is False
