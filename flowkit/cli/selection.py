@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -19,7 +18,8 @@ if TYPE_CHECKING:
 
 Runs = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)]
 Where = Annotated[
-    list[str] | None, typer.Option("--where", metavar="KEY=VALUE", help="Runs with this status, node or tag.KEY.")
+    list[str] | None,
+    typer.Option("--where", metavar="KEY=VALUE", help="Runs with this status, node, parent or tag.KEY."),
 ]
 Since = Annotated[str | None, typer.Option("--since", metavar="1h", help="Only runs begun within this time.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many, and print their ids.")]
@@ -36,6 +36,7 @@ class Selection:
     ids: tuple[str, ...] = ()
     status: str | None = None
     node: str | None = None
+    parent: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     since: float | None = None  # Unix seconds
 
@@ -50,8 +51,11 @@ class Selection:
         found: list[RunRow] = []
         cursor: str | None = None
         while True:
-            page, cursor = query.runs(limit=PAGE, after=cursor, status=self.status, node=self.node, since=self.since)
-            found += [row for row in page if self.tags.items() <= json.loads(row.tags).items()]
+            page, cursor = query.runs(
+                limit=PAGE, after=cursor, status=self.status, node=self.node, since=self.since, parent=self.parent,
+                tags=self.tags,
+            )  # fmt: skip
+            found += page
             if cursor is None:
                 return found
 
@@ -66,19 +70,21 @@ def selection(ids: Sequence[str] | None, where: Sequence[str] | None, since: str
         raise UsageError("name runs, or choose them with --where and --since; not both")
     if not ids and not where and not since:
         raise UsageError("which runs? Name them, or choose them: --where status=failed --since 1h")
-    status, node, tags = None, None, {}
+    plain: dict[str, str] = {}
+    tags: dict[str, str] = {}
     for pair in where or ():
         key, equals, value = pair.partition("=")
-        if equals and key == "status" and value in STATUSES:
-            status = value
-        elif equals and key == "node":
-            node = value
-        elif equals and key.startswith("tag."):
-            tags[key.removeprefix("tag.")] = value
-        else:
-            raise UsageError(f"--where {pair!r}: expected status={'|'.join(STATUSES)}, node=NAME or tag.KEY=VALUE")
+        known = key in ("node", "parent") or (key == "status" and value in STATUSES)
+        if not equals or not (known or key.startswith("tag.")):
+            expected = f"status={'|'.join(STATUSES)}, node=NAME, parent=RUN or tag.KEY=VALUE"
+            raise UsageError(f"--where {pair!r}: expected {expected}")
+        chosen = plain if known else tags
+        name = key.removeprefix("tag.")
+        if chosen.get(name, value) != value:
+            raise UsageError(f"--where {pair!r}: no run has two values of {key}; it was {chosen[name]!r} before")
+        chosen[name] = value
     oldest = time.time() - options.seconds(since, "--since") if since else None
-    return Selection(tuple(ids or ()), status, node, tags, oldest)
+    return Selection(tuple(ids or ()), tags=tags, since=oldest, **plain)
 
 
 def agreed(question: str, *, yes: bool) -> bool:

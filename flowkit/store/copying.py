@@ -145,7 +145,8 @@ def _take_back(database: Database, run_id: str, scope: str, branch: str) -> None
 
 
 def _fail(database: Database, effect: CopyRun, task_id: Any, around: tuple[str, ...]) -> None:
-    fresh: dict[str, Any] = {"status": "failed", "leaf_of": None, "outputs": None, "nodes": None, "created_at": effect.at}
+    fresh: dict[str, Any] = {"status": "failed", "leaf_of": None, "outputs": None, "nodes": None}
+    fresh["created_at"] = effect.at
     if effect.inputs is not None:
         fresh |= {"inputs": effect.inputs, "inputs_from": None}
     database.update("tasks", rows.TASK_KEY, tuple(fresh), [(effect.run_id, task_id, *fresh.values())])

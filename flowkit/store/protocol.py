@@ -292,14 +292,18 @@ class Queries(Protocol):
     """What people ask. Read only; takes no lock that a coordinator would wait for."""
 
     def runs(self, *, limit: int, after: str | None = None, status: str | None = None, node: str | None = None,
-             since: float | None = None) -> tuple[list[RunRow], str | None]:  # fmt: skip
-        """Runs, newest first, and the cursor of the next page."""
+             since: float | None = None, parent: str | None = None, tags: Mapping[str, str] | None = None,
+             ) -> tuple[list[RunRow], str | None]:  # fmt: skip
+        """Runs, newest first, and the cursor of the next page. ``tags`` are some that they have."""
 
     def run(self, run_id: str) -> RunRow | None:
         """One run with its inputs and outputs."""
 
     def tasks(self, run_id: str, *, payloads: bool = False) -> list[TaskRow]:
         """The tasks of a run in the order of their paths."""
+
+    def task_inputs(self, run_id: str, task_id: UUID) -> bytes | None:
+        """The inputs of one task as JSON; None when there is no such task."""
 
     def logs(self, *, run_id: str | None = None, node: str | None = None, since: float | None = None,
              limit: int | None = None) -> list[wire.Log]:  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
@@ -14,8 +15,10 @@ from flowkit.store import tables
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import CommandRow, DeadLetter, NodeCount, RunRow, SignalRow, TaskRow, WorkerRow
 from flowkit.store.rows import DEAD, OUTSTANDING, read_dead
+from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
+PAGE = 1_000  # rows looked at together for their tags
 _RUN = tables.runs.c
 _TASK = tables.tasks.c
 _DEAD_COLUMNS = tuple(tables.dead.c[name] for name in DEAD)
@@ -39,9 +42,24 @@ class SqlQueries:
 
     def runs(
         self, *, limit: int, after: str | None = None, status: str | None = None, node: str | None = None,
-        since: float | None = None,
+        since: float | None = None, parent: str | None = None, tags: Mapping[str, str] | None = None,
     ) -> tuple[list[RunRow], str | None]:  # fmt: skip
         """Runs, newest first, and the cursor of the next page."""
+        found: list[RunRow] = []
+        size = max(limit, PAGE) if tags else limit
+        while True:  # no index knows tags, which are whatever people wrote: they are looked at here, page by page
+            page, after = self._runs(limit=size, after=after, status=status, node=node, since=since, parent=parent)
+            found += [run for run in page if not tags or tags.items() <= codec.loads(run.tags).items()]
+            if after is None or len(found) >= limit:
+                break
+        if len(found) > limit:
+            return found[:limit], _cursor(found[limit - 1])
+        return found, after
+
+    def _runs(
+        self, *, limit: int, after: str | None, status: str | None, node: str | None, since: float | None,
+        parent: str | None,
+    ) -> tuple[list[RunRow], str | None]:  # fmt: skip
         conditions: list[ColumnElement[bool]] = []
         if after is not None:
             started_at, run_id = _read_cursor(after)
@@ -52,6 +70,8 @@ class SqlQueries:
             conditions.append(_RUN.node == node)
         if since is not None:
             conditions.append(_RUN.started_at >= since)
+        if parent is not None:
+            conditions.append(_RUN.parent == parent)
         page = select(*_RUN_COLUMNS).where(*conditions).order_by(_RUN.started_at.desc(), _RUN.id.desc())
         found = [_run(row) for row in self._rows(page.limit(limit + 1))]
         more = len(found) > limit
@@ -85,6 +105,14 @@ class SqlQueries:
             every = select(*_TASK_COLUMNS)
         found = [self._task(row) for row in self._rows(every.where(_TASK.run_id == run_id))]
         return sorted(found, key=lambda task: path_order(task.path))
+
+    def task_inputs(self, run_id: str, task_id: UUID) -> bytes | None:
+        """The inputs of one task."""
+        source = tables.tasks.alias("source")
+        origin = and_(source.c.run_id == _TASK.run_id, source.c.id == _TASK.inputs_from)
+        one = select(func.coalesce(_TASK.inputs, source.c.outputs)).select_from(tables.tasks.outerjoin(source, origin))
+        found = self._rows(one.where(_TASK.run_id == run_id, _TASK.id == self._database.id_in(task_id)))
+        return found[0][0] if found else None
 
     def logs(
         self, *, run_id: str | None = None, node: str | None = None, since: float | None = None,

@@ -68,6 +68,7 @@ runs = Table(
     Column("origin", _TEXT),
     Column("grace_until", _TIME),
     Index("runs_newest", "started_at", "id"),  # pages of `runs list`, prune
+    _partial("runs_parent", "parent", "started_at", "id", where="parent IS NOT NULL"),  # children of a run
     _partial("runs_deadline", "deadline", where="status = 'running' AND deadline IS NOT NULL"),  # timers
 )
 

@@ -18,6 +18,7 @@ TEXT: TypeEngine[str] = sa.Text().with_variant(sa.Text(collation="C"), "postgres
 def upgrade() -> None:
     """Add them."""
     op.add_column("runs", sa.Column("origin", TEXT))
+    _partial("runs_parent", "runs", ["parent", "started_at", "id"], where="parent IS NOT NULL")
     op.add_column("runs", sa.Column("grace_until", TIME))
     op.add_column("tasks", sa.Column("slot", BYTES))
     op.add_column("tasks", sa.Column("leased_until", TIME))
