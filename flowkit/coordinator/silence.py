@@ -1,7 +1,8 @@
 """Ends the leases of tasks that no worker says he has: their processes have died.
 
 Only silence that was listened to counts: this coordinator must have read announcements for as long as a lease lasts,
-without a gap, and nothing may wait in which a worker says that he has the task, or has done it.
+without a gap, and nothing may wait in which a worker says that he has the task, or has done it. And it must have been
+able to speak all the time: an alarm of the broker silences all who publish, and leaves those who read in peace.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from flowkit.broker.protocol import Broker
+from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.presence import Presence
@@ -35,6 +36,8 @@ class Silence:
                  lasting: float) -> None:  # fmt: skip
         self._broker, self._ledger, self._outbox = broker, ledger, outbox
         self._queues = (topology.workers.name, topology.results.name)
+        # To nobody: no node has an empty name. Transient, as announcements are.
+        self._probe = Outgoing(topology.name("tasks"), "", b"{}", "flowkit.probe", durable=False)
         self._presence, self._lasting = presence, lasting
         self._every, self._patience = lasting / 18, lasting / 3
         self._reconnects = presence.consumer.reconnects
@@ -53,19 +56,21 @@ class Silence:
         Returns:
             how many leases were over.
         """
-        if not self._has_listened():
+        if not await self._has_listened():
             return 0
         over = await self._ledger.transact(lambda transaction: transaction.expired_leases(transaction.now(), LIMIT))
-        if not over or not await self._all_read() or not self._has_listened():
+        if not over or not await self._all_read() or not await self._has_listened():
             return 0
         logger.warning("%d leased tasks run nowhere any more: their workers fell silent", len(over),
                        extra={"action": "lease_expired", "tasks": len(over)})  # fmt: skip
         await self._outbox.deliver(await self._ledger.commit(over))
         return len(over)
 
-    def _has_listened(self) -> bool:
-        now, consumer = asyncio.get_running_loop().time(), self._presence.consumer
-        if self._stood_still() or not consumer.connected or self._reconnects != consumer.reconnects:
+    async def _has_listened(self) -> bool:
+        consumer, speaks = self._presence.consumer, await self._broker.publish([self._probe]) == [None]
+        gap = not speaks or not consumer.connected or self._reconnects != consumer.reconnects or self._stood_still()
+        now = asyncio.get_running_loop().time()
+        if gap:
             self._since = now
         self._looked, self._reconnects = now, consumer.reconnects
         return now - self._since >= self._lasting

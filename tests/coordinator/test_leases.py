@@ -79,6 +79,7 @@ async def test_a_long_task_is_leased_when_the_store_has_it_and_not_before(house)
         await announce(house, (task, now - 400))
         await heard(house)
         assert (await row(house)).leased_until is None, "it was sent a moment ago: that clock is wrong"
+        await house.until(lambda queries: queries.tasks("r1")[0].sent_at, "the mark of its confirm")
         await house.store.transact(lambda tx: tx.mark_sent([("r1", task.task_id, 1)], now - 400))
         await announce(house, (task, now - 200))
         await heard(house)
@@ -174,6 +175,9 @@ async def test_what_waits_to_be_read_may_be_a_word_of_the_task(house, monkeypatc
     from flowkit.broker.protocol import QueueState
     from flowkit.coordinator.silence import Silence
 
+    async def always(self):
+        return True
+
     looked = asyncio.Event()
     waiting = QueueState(ready=1, consumers=1)
     inspect = house.broker.inspect
@@ -185,7 +189,7 @@ async def test_what_waits_to_be_read_may_be_a_word_of_the_task(house, monkeypatc
         return await inspect(name)
 
     monkeypatch.setattr(house.broker, "inspect", crowded)
-    monkeypatch.setattr(Silence, "_has_listened", lambda self: True)
+    monkeypatch.setattr(Silence, "_has_listened", always)
     async with house.coordinator(pace=LEASING):
         task = await began(house)
         await announce(house, (task, time.time()))
@@ -197,6 +201,29 @@ async def test_what_waits_to_be_read_may_be_a_word_of_the_task(house, monkeypatc
         waiting = QueueState(ready=0, consumers=1)
         (again,) = await house.tasks("a")
         assert again.attempt == 2
+
+
+async def test_an_alarm_of_the_broker_silences_workers_that_live(house, monkeypatch):
+    from flowkit.coordinator.silence import Silence
+
+    looks, real = asyncio.Queue(), Silence.look
+
+    async def look(self):
+        looks.put_nowait(await real(self))
+        return 0
+
+    monkeypatch.setattr(Silence, "look", look)
+    async with house.coordinator(pace=LEASING):
+        task = await began(house)
+        await announce(house, (task, time.time()))
+        until = await house.until(lambda queries: queries.tasks("r1")[0].leased_until, "the lease")
+        house.broker.block()
+        while time.time() < until + 0.3:
+            assert await looks.get() == 0
+        house.broker.unblock()
+        await announce(house, (task, time.time()))
+        await house.until(lambda queries: queries.tasks("r1")[0].leased_until > until, "the next lease")
+        assert (await row(house)).attempt == 1
 
 
 async def test_a_coordinator_that_comes_back_listens_before_it_judges(house):
