@@ -59,7 +59,7 @@ def logs(
         pattern = re.compile(grep) if grep is not None else None
     except re.error as error:
         raise UsageError(f"--grep {grep!r}: no regular expression: {error}") from None
-    oldest = time.time() - options.seconds(since, "--since") if since else None
+    oldest = time.time() - options.seconds(since, "--since") if since is not None else None
     wanted = Wanted(run, node, lines.rank(level) if level else 0, pattern, oldest)
     settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
     options.complete(_print(settings, wanted, _last(number, wanted), follow=follow, as_json=as_json))

@@ -74,7 +74,7 @@ def selection(ids: Sequence[str] | None, where: Sequence[str] | None, since: str
     tags: dict[str, str] = {}
     for pair in where or ():
         key, equals, value = pair.partition("=")
-        known = key in ("node", "parent") or (key == "status" and value in STATUSES)
+        known = (key in ("node", "parent") and value != "") or (key == "status" and value in STATUSES)
         if not equals or not (known or key.startswith("tag.")):
             expected = f"status={'|'.join(STATUSES)}, node=NAME, parent=RUN or tag.KEY=VALUE"
             raise UsageError(f"--where {pair!r}: expected {expected}")
@@ -83,7 +83,7 @@ def selection(ids: Sequence[str] | None, where: Sequence[str] | None, since: str
         if chosen.get(name, value) != value:
             raise UsageError(f"--where {pair!r}: no run has two values of {key}; it was {chosen[name]!r} before")
         chosen[name] = value
-    oldest = time.time() - options.seconds(since, "--since") if since else None
+    oldest = time.time() - options.seconds(since, "--since") if since is not None else None
     return Selection(tuple(ids or ()), tags=tags, since=oldest, **plain)
 
 

@@ -49,8 +49,8 @@ def start(
     """Parse, start, print."""
     inputs, tags = inputs_of(input, fields), tags_of(tag)
     settings = options.settings_of(broker_url=broker, namespace=namespace)
-    later = options.seconds(delay, "--delay") if delay else 0
-    patience = options.seconds(timeout, "--timeout") if timeout else None
+    later = options.seconds(delay, "--delay") if delay is not None else 0
+    patience = options.seconds(timeout, "--timeout") if timeout is not None else None
     given: dict[str, Any] = {"id": run_id, "tags": tags, "delay": later}
     options.complete(_start(settings, node, inputs, given, wait=wait, timeout=patience))
 
@@ -61,7 +61,9 @@ async def _start(
     from flowkit.cli import output
     from flowkit.cli.progress import Progress
     from flowkit.client import Client
+    from flowkit.client.client import start_message
 
+    start_message(node, inputs, run_id=given["id"], tags=given["tags"], delay=given["delay"])  # or say what is wrong
     async with Client(settings.broker_url, namespace=settings.namespace, listen=wait) as client:
         run = await client.start(node, inputs, **given)
         output.data(run.id)

@@ -115,7 +115,7 @@ class Client:
             TimedOut: nobody declared the queue for starts within ``patience``.
             Refused: the broker does not allow it.
         """
-        start = _start(node, inputs, run_id=id, tags=tags, delay=delay, deadline=deadline)
+        start = start_message(node, inputs, run_id=id, tags=tags, delay=delay, deadline=deadline)
         return (await self._begin([start]))[0]
 
     async def start_many(
@@ -126,7 +126,7 @@ class Client:
         Raises:
             UsageError, TimedOut, Refused: as ``start``; some of the runs may have begun.
         """
-        return await self._begin([_start(node, one, tags=tags) for one in inputs])
+        return await self._begin([start_message(node, one, tags=tags) for one in inputs])
 
     def run(self, run_id: str) -> Run:
         """A run that somebody else began: to be signalled, paused or cancelled, not to be waited for."""
@@ -250,7 +250,7 @@ class Client:
         return self._broker
 
 
-def _start(
+def start_message(
     node: str,
     inputs: Mapping[str, Any] | None,
     *,
@@ -259,6 +259,11 @@ def _start(
     delay: float = 0,
     deadline: float | None = None,
 ) -> wire.Start:
+    """The message that begins a run; see ``Client.start``.
+
+    Raises:
+        UsageError: a name, the inputs or a number cannot be; the message says which.
+    """
     if not names.is_node(node):
         raise UsageError(f"node {node!r}: a name is a letter, then up to 62 letters, digits, '_' or '-'")
     if run_id is not None and not names.is_run(run_id):  # an empty one too: a new id each time would begin a new run

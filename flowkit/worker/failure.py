@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from pathlib import Path
 from types import TracebackType
 
+from pydantic import ValidationError
+
 from flowkit.wire.messages import Error
+from flowkit.wire.misuse import misuse
 
 MAX_TEXT = 16 * 1024  # bytes of a message and of a traceback alike
-_HERE = str(Path(__file__).parent)
+_HERE = str(Path(__file__).parents[1]) + os.sep
 
 
 def describe(error: BaseException) -> Error:
@@ -18,7 +22,9 @@ def describe(error: BaseException) -> Error:
 
 
 def message_of(error: BaseException) -> str:
-    """``str(error)``, capped; a note in its place when that raises."""
+    """``str(error)``, capped; a note in its place when that raises; what is wrong with a ``Send`` or ``Gather``."""
+    if isinstance(error, ValidationError) and (wrong := misuse(error)) is not None:
+        return capped(wrong)
     try:
         return capped(str(error))
     except Exception as second:  # noqa: BLE001 - the author's __str__ may raise anything
