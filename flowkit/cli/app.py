@@ -31,6 +31,7 @@ from flowkit.cli import (
     runs_command,
     runs_explain,
     runs_prune,
+    runs_rerun,
     start,
     version,
     worker,
@@ -60,7 +61,7 @@ app = typer.Typer(
 )
 for verb in (run, worker, coordinator, start, logs):
     verb.register(app)
-for verb in (runs_command, runs_explain, runs_prune):
+for verb in (runs_command, runs_rerun, runs_explain, runs_prune):
     verb.register(runs.app)
 app.add_typer(runs.app, name="runs")
 nodes.register(app)

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowkit.cli import options
+from flowkit.cli.inputs import tags_of
 from flowkit.errors import NotFound
 
 if TYPE_CHECKING:
-    from flowkit.store.protocol import RunRow, TaskRow
+    from flowkit.store.protocol import Queries, RunRow, TaskRow
 
 app = typer.Typer(
     help="What ran and what runs: look, explain, cancel, retry, signal.", no_args_is_help=True, rich_markup_mode=None
 )
 
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")]
+CHILDREN = 100  # runs that a run has begun, and that are shown with it
 STATUSES = ("running", "paused", "succeeded", "failed", "cancelled")
 MARKS = {"succeeded": "✔", "failed": "✖", "cancelled": "⊘", "running": "▶", "queued": "…", "held": "⏸", "waiting": "⏸"}
 _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "grey", "running": "yellow"}
@@ -30,6 +32,8 @@ _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "grey", "running
         "List runs, newest first.",
         "flowkit runs list",
         "flowkit runs list --status failed --since 1h",
+        "flowkit runs list --tag tenant=acme",
+        "flowkit runs list --parent 5f1c…",
         "flowkit runs list --json --limit 1000 | jq -r '.runs[].id'",
     ),
 )
@@ -39,6 +43,8 @@ def list_runs(
     status: Annotated[str | None, typer.Option(metavar="STATUS", help=f"One of {', '.join(STATUSES)}.")] = None,
     node: Annotated[str | None, typer.Option(metavar="NAME", help="Begun at this node.")] = None,
     since: Annotated[str | None, typer.Option(metavar="1h", help="Started within this time.")] = None,
+    parent: Annotated[str | None, typer.Option(metavar="RUN", help="Detached from this run, or rerun from it.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", metavar="K=V", help="With this tag.")] = None,
     after: Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on from 'next' of the page before.")] = None,
     store: options.Store = None,
     as_json: options.Json = False,
@@ -51,20 +57,20 @@ def list_runs(
 
     if status is not None and status not in STATUSES:
         raise UsageError(f"--status {status!r}: expected one of {', '.join(STATUSES)}")
-    oldest = time.time() - options.seconds(since, "--since") if since else None
-    runs, following = options.complete(
-        _ask(store, lambda query: query.runs(limit=limit, after=after, status=status, node=node, since=oldest))
-    )
+    oldest = time.time() - options.seconds(since, "--since") if since is not None else None
+    which: dict[str, Any] = {"status": status, "node": node, "since": oldest, "parent": parent, "tags": tags_of(tag)}
+    runs, following = options.complete(_ask(store, lambda query: query.runs(limit=limit, after=after, **which)))
     if as_json:
         listed = [
             {"id": run.id, "node": run.node, "status": run.status, "started_at": moment(run.started_at),
-             "ended_at": moment(run.ended_at), "error": _json(run.error)}
+             "ended_at": moment(run.ended_at), "error": _json(run.error), "tags": _json(run.tags),
+             "parent": run.parent, "origin": run.origin}
             for run in runs
         ]  # fmt: skip
         data_json({"v": 1, "runs": listed, "next": following})
         return
     if not runs:
-        say("No such runs." if after or status or node or since else "No runs yet: flowkit start NODE")
+        say("No such runs." if after or any(which.values()) else "No runs yet: flowkit start NODE")
         return
     rows = [
         (run.id, run.node, run.status, clock(run.started_at), duration(_took(run)), run.tasks, _why(run)[:80])
@@ -84,16 +90,17 @@ def list_runs(
 )
 def show(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
     """Ask, print."""
-    from flowkit.cli.output import clock, data, data_json, duration, table
+    from flowkit.cli.output import clock, data, data_json, duration, say, table
 
-    row, tasks = options.complete(_run_and_tasks(store, run))
+    row, tasks, children = options.complete(_run_and_tasks(store, run))
     if as_json:
-        data_json(_run_json(row, tasks))
+        data_json(_run_json(row, tasks, children))
         return
     facts = {
         "run": row.id,
         "node": row.node,
         "status": row.status,
+        "parent": row.parent and (f"{row.parent} ({row.origin})" if row.origin else row.parent),
         "started": clock(row.started_at),
         "took": duration(_took(row)),
         "tags": _text(row.tags) if row.tags not in (b"{}", b"") else "",
@@ -104,7 +111,12 @@ def show(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
     data("\n".join(f"{key:<8} {value}" for key, value in facts.items() if value))
     data("")
     head = ("path", "node", "status", "attempt", "took", "worker", "message")
-    data(table(head, [_task_cells(task) for task in tasks]))
+    data(table(head, [_task_cells(row, task) for task in tasks]))
+    if children:
+        data("")
+        data(table(("run", "node", "how", "status"), [(one.id, one.node, one.origin, one.status) for one in children]))
+        if len(children) == CHILDREN:
+            say(f"These are the last {CHILDREN}: flowkit runs list --parent {row.id}")
 
 
 @app.command(
@@ -112,17 +124,19 @@ def show(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
 )
 def tree(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
     """Ask, print."""
-    from flowkit.cli.output import clean, data_json, duration, paint
+    from flowkit.cli.output import clean, data, data_json, duration, paint
 
-    row, tasks = options.complete(_run_and_tasks(store, run))
+    row, tasks, children = options.complete(_run_and_tasks(store, run))
     if as_json:
-        data_json(_run_json(row, tasks))
+        data_json(_run_json(row, tasks, children))
         return
     for task in tasks:
         mark = paint(MARKS.get(task.status, "?"), _COLOURS.get(task.status, "grey"), sys.stdout)
-        words = [task.node, _state(task), duration(_task_took(task)), _why(task)[:100]]
+        words = [task.node, _stands(row, task), duration(_task_took(task)), _why(task)[:100]]
         line = clean("  ".join(word for word in words if word), sys.stdout)
         print("  " * (len(task.path.split(".")) - 1) + f"{mark} {line}", flush=True)  # noqa: T201 - the command line prints
+    for child in (one for one in children if one.origin == "detached"):
+        data(f"↗ {child.node}  detached, {child.status}  {child.id}")
 
 
 async def _ask(store_url: str | None, question: Any) -> Any:
@@ -132,17 +146,20 @@ async def _ask(store_url: str | None, question: Any) -> Any:
         return await store.query(question)
 
 
-async def _run_and_tasks(store_url: str | None, run_id: str) -> tuple[RunRow, list[TaskRow]]:
-    found: tuple[RunRow | None, list[TaskRow]] = await _ask(
-        store_url, lambda query: (query.run(run_id), query.tasks(run_id))
-    )
-    row, tasks = found
+async def _run_and_tasks(store_url: str | None, run_id: str) -> tuple[RunRow, list[TaskRow], list[RunRow]]:
+    """A run, its tasks, and the runs that were begun by it or from it."""
+
+    def look(query: Queries) -> tuple[RunRow | None, list[TaskRow], list[RunRow]]:
+        children, _ = query.runs(limit=CHILDREN, parent=run_id)
+        return query.run(run_id), query.tasks(run_id), children[::-1]
+
+    row, tasks, children = await _ask(store_url, look)
     if row is None:
         raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
-    return row, tasks
+    return row, tasks, children
 
 
-def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
+def _run_json(run: RunRow, tasks: list[TaskRow], children: list[RunRow]) -> dict[str, Any]:
     from flowkit.cli.output import moment
 
     return {
@@ -156,6 +173,8 @@ def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
         "error": _json(run.error),
         "tags": _json(run.tags),
         "parent": run.parent,
+        "origin": run.origin,
+        "children": [{"id": one.id, "node": one.node, "status": one.status, "origin": one.origin} for one in children],
         "started_at": moment(run.started_at),
         "ended_at": moment(run.ended_at),
         "tasks": [
@@ -166,6 +185,7 @@ def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
                 "attempt": task.attempt,
                 "tries": task.tries,
                 "path": task.path,
+                "copied": _copied(run, task),
                 "held_for": task.held_for,
                 "due": moment(task.due),
                 "signal": task.signal,
@@ -183,11 +203,11 @@ def _run_json(run: RunRow, tasks: list[TaskRow]) -> dict[str, Any]:
     }
 
 
-def _task_cells(task: TaskRow) -> tuple[Any, ...]:
+def _task_cells(run: RunRow, task: TaskRow) -> tuple[Any, ...]:
     from flowkit.cli.output import duration
 
     took = duration(_task_took(task))
-    return task.path, task.node, _state(task), task.attempt, took, task.worker or "", _why(task)[:80]
+    return task.path, task.node, _stands(run, task), task.attempt, took, task.worker or "", _why(task)[:80]
 
 
 def _json(raw: bytes | None) -> Any:
@@ -211,6 +231,15 @@ def _state(task: TaskRow) -> str:
     if task.leased_until is not None:
         return f"{task.status} (leased)"
     return f"held ({task.held_for})" if task.status == "held" and task.held_for else task.status
+
+
+def _stands(run: RunRow, task: TaskRow) -> str:
+    return f"{_state(task)} (copied)" if _copied(run, task) else _state(task)
+
+
+def _copied(run: RunRow, task: TaskRow) -> bool:
+    """Whether a rerun has taken it over: it ended before the run began."""
+    return run.origin == "rerun" and task.finished_at is not None and task.finished_at < run.started_at
 
 
 def _took(run: RunRow) -> float | None:

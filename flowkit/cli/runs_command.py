@@ -1,10 +1,11 @@
-"""``flowkit runs cancel|pause|resume|retry|signal``: what people ask of runs."""
+"""``flowkit runs cancel|pause|resume|retry|signal``: what people ask of runs. ``rerun`` has a file of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
+from uuid import uuid4
 
 import typer
 
@@ -63,6 +64,7 @@ def register(app: typer.Typer) -> None:
             "Send a run a signal, which ends a Wait.",
             "flowkit runs signal 5f1c… approval",
             "flowkit runs signal 5f1c… approval -F approved=true -F by=ann",
+            "flowkit runs signal approval --where node=order --where tag.tenant=acme --dry-run",
             after="A signal that comes before the wait is kept for it.",
         ),
     )(signal)
@@ -112,24 +114,31 @@ def cancel(
 
 
 def signal(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Id of the run.")],
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the signal.")],
+    words: Annotated[list[str], typer.Argument(metavar="[RUN] NAME", help="Id of the run, and the signal's name.")],
     *,
     input: options.Input = None,  # noqa: A002 - the flag's name
     fields: options.Fields = None,
+    where: Where = None,
+    since: Since = None,
+    dry_run: DryRun = False,
+    yes: Yes = False,
     no_wait: NoWait = False,
     broker: options.Broker = None,
     store: options.Store = None,
     namespace: options.Namespace = None,
 ) -> None:
     """Parse, ask."""
-    words = {"name": name, "input": inputs_of(input, fields)}
+    *runs, name = words
+    if len(runs) > 1:
+        raise UsageError("one run and the name of a signal, or only the name and --where; run ids come first")
+    if not runs and not where and not since:
+        raise UsageError(f"signal {name!r} for which run? Name it before the signal, or choose runs with --where")
     if not 0 < len(name) <= 100:
         raise UsageError(f"signal name {name!r}: expected 1 to 100 characters")
+    chosen = selection(runs, where, since)
+    sent = {"name": name, "input": inputs_of(input, fields)}
     settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
-    options.complete(
-        _command(settings, "signal", Selection((run,)), dry_run=False, yes=True, wait=not no_wait, words=words)
-    )
+    options.complete(_command(settings, "signal", chosen, dry_run=dry_run, yes=yes, wait=not no_wait, words=sent))
 
 
 async def _command(
@@ -146,23 +155,26 @@ async def _command(
     from flowkit.cli.parts import store_of
 
     async with store_of(settings) as store:
-        rows = _fitting(kind, chosen, await store.query(chosen.rows))
+        rows = fitting(kind, chosen, await store.query(chosen.rows))
         if not chosen.ids or dry_run:
-            say(f"{_runs(len(rows))} to {kind}")
+            say(f"{counted(len(rows))} to {kind}")
         if dry_run:
             for row in rows:
                 data(row.id)
-        elif not rows or not (len(rows) == 1 or chosen.ids or agreed(f"{kind} {_runs(len(rows))}", yes=yes)):
+        elif not rows or not (len(rows) == 1 or chosen.ids or agreed(f"{kind} {counted(len(rows))}", yes=yes)):
             say("Nothing was done.")
         else:
-            commands = await _publish(settings, kind, rows, words or {})
+            from flowkit.wire.messages import Command, CommandKind
+
+            commands = [Command(id=uuid4(), kind=CommandKind(kind), run_id=row.id, **(words or {})) for row in rows]
+            await publish(settings, commands)
             if wait:
                 await _report(settings, store, commands)
             else:
-                say(f"queued for {_runs(len(commands))}; a coordinator will do it")
+                say(f"queued for {counted(len(commands))}; a coordinator will do it")
 
 
-def _fitting(kind: str, chosen: Selection, rows: list[RunRow]) -> list[RunRow]:
+def fitting(kind: str, chosen: Selection, rows: list[RunRow]) -> list[RunRow]:
     """Those that the command makes sense for; of those that were named, all have to be.
 
     Raises:
@@ -178,17 +190,13 @@ def _fitting(kind: str, chosen: Selection, rows: list[RunRow]) -> list[RunRow]:
     return [row for row in rows if refused[row.id] is None]
 
 
-async def _publish(settings: Settings, kind: str, rows: Sequence[RunRow], words: dict[str, Any]) -> list[Command]:
-    from uuid import uuid4
-
+async def publish(settings: Settings, commands: Sequence[Command]) -> None:
+    """Publish commands, so many at a time that the broker keeps up."""
     from flowkit.client import Client
-    from flowkit.wire.messages import Command, CommandKind
 
-    commands = [Command(id=uuid4(), kind=CommandKind(kind), run_id=row.id, **words) for row in rows]
     async with Client(settings.broker_url, namespace=settings.namespace, listen=False) as client:
         for begin in range(0, len(commands), BATCH):
             await client.command(commands[begin : begin + BATCH])
-    return commands
 
 
 async def _report(settings: Settings, store: Store, commands: Sequence[Command]) -> None:
@@ -199,19 +207,24 @@ async def _report(settings: Settings, store: Store, commands: Sequence[Command])
     """
     from flowkit.cli.output import say
 
-    late = {command.run_id for command in await _applied(store, commands)}
+    late = {command.run_id for command in await applied(store, commands)}
     done = [command.run_id for command in commands if command.run_id and command.run_id not in late]
     for row in await store.query(lambda query: [query.run(run_id) for run_id in done]):
         if row is not None:
             say(f"run {row.id} is {row.status}")
     if late:
-        raise TimedOut(
-            f"no coordinator of namespace {settings.namespace!r} did it for {_runs(len(late))} within {PATIENCE} s. "
-            "It is queued, and done as soon as one runs: flowkit coordinator"
-        )
+        raise queued(settings, len(late))
 
 
-async def _applied(store: Store, commands: Sequence[Command]) -> list[Command]:
+def queued(settings: Settings, late: int) -> TimedOut:
+    """What is said of runs that no coordinator has done it for in time."""
+    return TimedOut(
+        f"no coordinator of namespace {settings.namespace!r} did it for {counted(late)} within {PATIENCE} s. "
+        "It is queued, and done as soon as one runs: flowkit coordinator"
+    )
+
+
+async def applied(store: Store, commands: Sequence[Command]) -> list[Command]:
     """Wait until the store shows them applied; returns those that are not in time."""
     import asyncio
 
@@ -234,5 +247,6 @@ def _unapplied(commands: Sequence[Command], query: Queries) -> list[Command]:
     return [command for command in commands if command.id not in applied]
 
 
-def _runs(count: int) -> str:
+def counted(count: int) -> str:
+    """So many runs, in words."""
     return f"{count:,} run{'' if count == 1 else 's'}"
