@@ -1,0 +1,27 @@
+"""What a verb that only looks does not wait for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from flowkit.store import open_store
+
+
+async def test_reading_a_store_imports_no_sqlalchemy(tmp_path) -> None:
+    """It takes longer to import than the answer takes."""
+    await (await open_store(f"sqlite:///{tmp_path}/flowkit.db")).close()
+    script = f"""
+import asyncio, sys
+from flowkit.store import open_store
+
+async def main():
+    store = await open_store("sqlite:///{tmp_path}/flowkit.db", upgrade=False)
+    await store.query(lambda query: (query.runs(limit=20), query.tasks("r"), query.workers(seen_since=0)))
+    await store.close()
+
+asyncio.run(main())
+print([name for name in sys.modules if name.partition(".")[0] in ("sqlalchemy", "alembic")])
+"""
+    said = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
+    assert said.stdout == "[]\n"
