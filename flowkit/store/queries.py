@@ -111,9 +111,7 @@ class SqlQueries:
 
     def workers(self, *, seen_since: float) -> list[WorkerRow]:
         """Workers heard of since then, by name."""
-        seen = (
-            "SELECT name, version, seen_at, stopping, announcement FROM workers WHERE seen_at >= :since ORDER BY name"
-        )
+        seen = "SELECT name, version, seen_at, stopping, announcement FROM workers WHERE seen_at >= :since"
         found = self._rows(f"{seen} ORDER BY name", since=seen_since)
         return [
             WorkerRow(name.decode(), version.decode(), seen_at, bool(stopping), announcement)
