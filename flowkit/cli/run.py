@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
     from flowkit.broker import Consumer
     from flowkit.cli.progress import Progress
     from flowkit.embedded import Embedded
+    from flowkit.store.protocol import Queries, RunRow
     from flowkit.wire.messages import RunEnded
+
+LOOK = 0.1  # seconds between two looks at detached runs
 
 HELP = options.page(
     "Run a whole workflow in this process.",
@@ -92,11 +96,42 @@ async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, 
             drawing = group.create_task(_draw(house, progress))
             try:
                 ended = await (await client.start(node, inputs)).end()
+                await _detached(house, ended.run_id, progress)
             finally:
                 drawing.cancel()
                 progress.end()  # however it ended: what is said next begins on a line of its own
                 await logs.stop()  # what has arrived is still printed
     return ended
+
+
+async def _detached(house: Embedded, run_id: str, progress: Progress) -> None:
+    """Wait for the detached runs that it began, which would end with this process; say which of them failed."""
+    import asyncio
+
+    runs = await house.store.query(partial(_descent, run_id))
+    if any(run.ended_at is None for run in runs):
+        names = sorted({run.node for run in runs})
+        progress.above(f"the run has ended; detached runs go on: {', '.join(names)}")
+    while any(run.ended_at is None for run in runs):
+        await asyncio.sleep(LOOK)
+        runs = await house.store.query(partial(_descent, run_id))
+    for run in runs:
+        if run.status != "succeeded":
+            progress.above(f"detached run {run.id} of {run.node} {run.status}: {run.message}")
+
+
+def _descent(run_id: str, query: Queries) -> list[RunRow]:
+    """The detached runs that a run began, and those that they did."""
+    found: list[RunRow] = []
+    parents = [run_id]
+    while parents:
+        parent, cursor, more = parents.pop(), None, True
+        while more:
+            page, cursor = query.runs(limit=1_000, parent=parent, after=cursor)
+            found += (detached := [run for run in page if run.origin == "detached"])
+            parents += [run.id for run in detached]
+            more = cursor is not None
+    return found
 
 
 def _explain(ended: RunEnded) -> None:

@@ -95,3 +95,37 @@ def test_each_mistake_is_one_line_that_says_what_next(flowkit, folder, arguments
     assert (said.code, said.out) == (code, "")
     assert says in said.err
     assert said.err.count("\n") == 1, said.err
+
+
+DETACHED = """
+from flowkit import Node, Send
+
+first = Node("order")
+second = Node("invoice")
+
+@first.main
+async def order():
+    return [Send("invoice", {{"n": 7}}, detached=True, delay={delay})], {{"ok": True}}, "ordered"
+
+@second.main
+async def invoice():
+    {body}
+
+first.run()
+"""
+
+
+@pytest.mark.parametrize(
+    ("delay", "body", "says"),
+    [
+        (0.2, 'import pathlib; pathlib.Path("paid").touch(); return [], {}, "paid"', "detached runs go on: invoice"),
+        (0, 'raise ValueError("no paper")', "failed: invoice: ValueError: no paper"),
+    ],
+)
+def test_detached_runs_end_before_the_process_does(flowkit, folder, delay, body, says):
+    (folder / "workers" / "order.py").write_text(DETACHED.format(delay=delay, body=body))
+    (folder / "workers" / "invoice.py").write_text("from order import second as node\n")
+    said = flowkit("run", "order")
+    assert (said.code, said.json) == (0, {"ok": True}), said.err
+    assert says in said.err
+    assert (folder / "paid").exists() == (delay > 0)
