@@ -176,6 +176,10 @@ def _refuse(task: Task, items: Items, limits: Limits) -> wire.Error | None:
             if item.max_concurrency is not None and any(as_send(send).delay for send in item.sends):
                 what = f"node {task.node}: a Send with a delay cannot stand in a Gather with max_concurrency"
                 return wire.Error(type="InvalidGather", message=what)
+    detached = sum(isinstance(item, Send) and item.detached for item in items)
+    if detached > limits.max_gather:
+        # Runs of their own, which no limit of this one counts: all of them begin in one transaction.
+        return _limit(f"{detached:,} detached sends are over max_gather ({limits.max_gather:,}); begin them in steps")
     return None
 
 
@@ -226,7 +230,7 @@ def _began(task: Task, result: wire.Result, context: Context) -> Iterator[Change
     again = task.started_at is not None and (task.worker, task.started_at) != (result.worker, started)
     deaths = task.deaths + again
     if deaths >= context.limits.max_deaths:
-        yield _failure(task, result, process_died(deaths, task.worker))
+        yield _failure(task, result, process_died(deaths, task.worker, context.limits))
         yield Tell(wire.Control(kind="cancel", run_id=task.run_id, task_id=task.id, attempt=task.attempt))
         return
     yield MoveTask(

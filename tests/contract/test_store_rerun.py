@@ -274,6 +274,15 @@ async def test_a_rerun_in_one_batch_with_its_end_and_with_another_of_its_id(flow
     assert await flow.statuses("newer") == {"0": "queued"}
 
 
+async def test_what_is_cancelled_in_the_same_batch_is_rerun(flow: Flow) -> None:
+    await flow.start()
+    await flow.report("0", ["b", "c"])
+    cancel = Commanded(wire.Command(id=uuid4(), kind="cancel", run_id="r"))
+    await flow.feed(cancel, rerun("r", "new", (await flow.task("0.0")).id))
+    assert await flow.statuses("r") == {"0": "succeeded", "0.0": "cancelled", "0.1": "cancelled"}
+    assert await flow.statuses("new") == {"0": "succeeded", "0.0": "queued", "0.1": "queued"}
+
+
 async def test_many_branches_are_copied(flow: Flow) -> None:
     await flow.start()
     count = 2_000

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from flowkit.errors import Unreadable
+from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait
@@ -69,6 +70,14 @@ def test_a_delayed_one_is_held_in_its_own_run(rows):
     rows.report("0", [Send("invoice", {}, delay=60, detached=True)])
     [task] = [task for task in rows.tasks.values() if task.run_id != "r"]
     assert (task.held_for, task.due) == ("delay", rows.now + 60)
+
+
+def test_there_is_an_end_to_how_many_one_task_begins():
+    rows = Rows(Limits(max_gather=2))
+    rows.start("a")
+    rows.report("0", [Send("invoice", {"n": n}, detached=True) for n in range(3)])
+    assert "3 detached sends are over max_gather (2)" in rows.runs["r"].message
+    assert list(rows.runs) == ["r"]
 
 
 @pytest.mark.parametrize(
