@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
 
+from flowkit.flow import making
 from flowkit.flow.changes import Change, MoveTask, Tell
 from flowkit.flow.context import Context
 from flowkit.flow.events import Event, LeaseExpired, TaskFailed
+from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus, State, TaskStatus
 from flowkit.wire import messages as wire
 
@@ -125,11 +127,10 @@ def expired(state: State, event: LeaseExpired, context: Context) -> Iterator[Cha
     deaths, limits = task.deaths + 1, context.limits
     # Whoever has it all the same (stopped, and woken later) wastes his time: the next attempt fences him off.
     yield Tell(wire.Control(kind="cancel", run_id=run.id, task_id=task.id, attempt=task.attempt))
-    if deaths >= limits.max_deaths:
-        error = process_died(deaths, task.worker)
-    elif task.attempt >= limits.max_attempts:
+    error = process_died(deaths, task.worker, limits)
+    if task.attempt >= limits.max_attempts:
         error = wire.Error(type="LimitExceeded", message=f"max_attempts: the task was sent {task.attempt} times")
-    else:
+    elif deaths < limits.max_deaths:
         paused = run.status is RunStatus.PAUSED
         yield MoveTask(
             run_id=run.id,
@@ -139,6 +140,7 @@ def expired(state: State, event: LeaseExpired, context: Context) -> Iterator[Cha
             attempt=task.attempt + 1,
             tries=task.tries,  # it was no fault of its node's main, as far as anybody knows
             deaths=deaths,
+            error=making.encode_error(error, task.node, task.id),
             first_started_at=task.first_started_at,
         )
         return
@@ -148,8 +150,9 @@ def expired(state: State, event: LeaseExpired, context: Context) -> Iterator[Cha
     yield TaskFailed(run.id, task.id, silent, error)
 
 
-def process_died(deaths: int, worker: str | None) -> wire.Error:
-    """The failure of a task that too many processes have died over."""
-    who = f"{deaths} processes" if deaths > 1 else "1 process"
-    what = f"{who} died while they ran it, the last one was {worker}"
-    return wire.Error(type="ProcessDied", message=f"{what} (setting max_deaths)")
+def process_died(deaths: int, worker: str | None, limits: Limits) -> wire.Error:
+    """What is to be said of a task that processes have died over, be it the last word or not."""
+    what = f"{deaths} processes died while they ran it, the last one was {worker}"
+    if deaths == 1:
+        what = f"process {worker} died while it ran it"
+    return wire.Error(type="ProcessDied", message=what + " (setting max_deaths)" * (deaths >= limits.max_deaths))
