@@ -18,9 +18,7 @@ from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
 MAX_SEQ = 2**63 - 1
-SENT = (
-    f"t.{rows.OUTSTANDING} AND t.status IN ('queued', 'running') AND t.sent_at < :before AND t.leased_until IS NULL"
-)
+SENT = f"t.{rows.OUTSTANDING} AND t.status IN ('queued', 'running') AND t.sent_at < :before AND t.leased_until IS NULL"
 RUNS_DUE = "SELECT t.id FROM runs AS t WHERE t.status = 'running' AND t.deadline <= :now ORDER BY t.deadline, t.id"
 SCOPES_DUE = (
     "SELECT s.run_id, s.path FROM scopes AS s JOIN runs AS t ON t.id = s.run_id "
