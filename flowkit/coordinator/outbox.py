@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -10,7 +11,7 @@ from dataclasses import replace
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.commit import Committed, SentMark
 from flowkit.coordinator.ledger import Ledger
-from flowkit.errors import PublishError, Refused, TooLarge, Unroutable
+from flowkit.errors import NotFound, PublishError, Refused, TooLarge, Unroutable
 from flowkit.flow.events import Event, Reported
 from flowkit.store.protocol import EndedRun, Sendable, TaskKey
 from flowkit.wire import codec
@@ -18,6 +19,7 @@ from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
+WIPED = 0.1  # seconds between looks for exchanges that are gone
 
 Summon = Callable[[str], Awaitable[str | None]]
 """Brings up a worker for a node before its first task; answers why it cannot, or None."""
@@ -111,12 +113,19 @@ class Outbox:
         self._declared.update(missing)
 
     async def _declare_node(self, node: str) -> None:
-        try:
-            await self._broker.declare([self._topology.tasks(node)])
-        except Refused as error:
-            # Somebody else declared this queue, with other arguments: its node may work all the same, and the other
-            # nodes have nothing to do with it.
-            logger.error("%s", error, extra={"action": "queue_differs", "node": node})  # noqa: TRY400
+        while True:
+            try:
+                await self._broker.declare([self._topology.tasks(node)])
+            except NotFound:
+                # The broker was wiped a moment ago: whoever watches over that declares its exchanges, and then refills.
+                await asyncio.sleep(WIPED)
+            except Refused as error:
+                # Somebody else declared this queue, with other arguments: its node may work all the same, and the other
+                # nodes have nothing to do with it.
+                logger.error("%s", error, extra={"action": "queue_differs", "node": node})  # noqa: TRY400
+                return
+            else:
+                return
 
     async def tell(self, controls: Sequence[wire.Control]) -> None:
         """Workers are told as well as can be: a task that slips through is superseded."""

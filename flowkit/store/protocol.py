@@ -127,7 +127,7 @@ class Transaction(Protocol):
         """These are to be sent again, those that nothing has happened to since they were found: sent_at None."""
 
     def unsend_all(self) -> int:
-        """After a wipe of the broker: what is outstanding and was sent is to be sent again, leased tasks excepted."""
+        """After a wipe of the broker: what is outstanding and released is to be sent at once, leased tasks excepted."""
 
     def known(self, tasks: Iterable[TaskKey]) -> dict[TaskKey, Known]:
         """What is known of those of the tasks that are there, runs unlocked."""

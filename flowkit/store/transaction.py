@@ -176,10 +176,10 @@ class SqlTransaction:
         )
 
     def unsend_all(self) -> int:
-        """Everything outstanding that was sent is to be sent again."""
+        """Everything outstanding is to be sent again, also what was sent a moment ago and does not say so yet."""
         return self._database.execute(
             f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {rows.AT_ONCE} "
-            f"WHERE {rows.OUTSTANDING} AND status IN ('queued', 'running') AND sent_at IS NOT NULL "
+            f"WHERE {rows.OUTSTANDING} AND status IN ('queued', 'running') "
             "AND leased_until IS NULL"  # no broker had those: their workers have them still, or fall silent
         )
 

@@ -58,6 +58,7 @@ class House:
         found: list[wire.Task] = []
         while len(found) < count:
             deliveries = await consumer.receive(count - len(found))
+            assert deliveries, f"the house was closed while {count - len(found)} tasks of {node} were waited for"
             found += [wire.decode(wire.Task, delivery.body) for delivery in deliveries]
             await consumer.ack(deliveries)
         return found

@@ -10,9 +10,11 @@ from flowkit.broker import Outgoing
 from flowkit.broker.memory import MemoryBroker
 from flowkit.coordinator import Coordinator
 from flowkit.coordinator.identity import Identity
+from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.relay import Relay
-from flowkit.errors import StoreUnreachable
+from flowkit.errors import NotFound, StoreUnreachable
+from flowkit.flow.limits import Limits
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.coordinator.house import FAST, House
@@ -69,6 +71,27 @@ async def test_a_wipe_is_recognised_while_what_was_stranded_waits_to_be_sent(hou
         async with asyncio.timeout(5):
             while not await house.broker.exists(house.topology.marker()):
                 await asyncio.sleep(0.01)
+
+
+async def test_a_node_that_is_announced_to_a_wiped_broker_waits_for_its_exchanges(house, monkeypatch):
+    refused, declare = asyncio.Event(), MemoryBroker.declare
+
+    async def watched(self, parts):
+        try:
+            return await declare(self, parts)
+        except NotFound:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(MemoryBroker, "declare", watched)
+    outbox = Outbox(house.broker, house.topology, Ledger(house.store, Limits(), b""), max_nodes=10)
+    house.broker.wipe()
+    declaring = asyncio.create_task(outbox.declare({"late"}))
+    async with asyncio.timeout(5):
+        await refused.wait()
+        await house.broker.declare(house.topology.standing)  # as whoever recognises the wipe does
+        await declaring
+    assert await house.broker.inspect(house.topology.tasks("late").name) is not None
 
 
 async def test_the_archive_begins_anew_when_another_coordinator_has_found_a_new_stream(house):

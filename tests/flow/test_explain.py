@@ -28,7 +28,8 @@ CASES = [
         "its lease is over, and nobody is there to see it",
         stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW - 1),
         Around(workers=0, coordinators=0),
-        (Kind.SILENT, f"{BEGAN} and does not list it any more: its lease ends soon, then it is sent again", COORDINATOR),
+        (Kind.SILENT, f"{BEGAN} and does not list it any more: its lease ends soon, then it is sent again",
+         COORDINATOR),
     ),
     (
         "a leased task that runs",
