@@ -17,7 +17,9 @@ from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.store import open_store
 from flowkit.store.protocol import Store
+from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
+from flowkit.worker.announce import describe_node
 from flowkit.worker.worker import Worker
 
 
@@ -46,11 +48,15 @@ class Embedded:
             definitions = loading.load(node, self._nodes)
         except UsageError as error:
             return str(error)
+        name = f"embedded-{node}"
+        # As its first announcement would: but the first tasks must find the limits of their node.
+        told = wire.Worker(worker=name, nodes=tuple(map(describe_node, definitions)))
+        await self.store.transact(lambda transaction: transaction.record_workers([told], transaction.now()))
         worker = Worker(
             self.broker,
             self.topology,
             definitions,
-            name=f"embedded-{node}",
+            name=name,
             concurrency=self._concurrency,
             drain_timeout=0,
         )

@@ -32,6 +32,9 @@ class Node:
         wait: tenacity's ``wait_…``: seconds before the next attempt.
         on_error: name of the node that receives ``{"error": …, "inputs": …}`` in a failed task's place.
         queue_timeout: seconds that a task may wait for a worker.
+        limit: how many of its tasks are out at a time, over all workers.
+        rate: how many of its tasks go out in a while, over all workers, such as ``"100/s"`` or ``"5/min"``.
+        key: the input by whose value ``limit`` and ``rate`` count apart, such as ``"customer_id"``.
 
     Raises:
         InvalidNode: a value that cannot be.
@@ -48,6 +51,9 @@ class Node:
         wait: Decide | None = None,
         on_error: str | None = None,
         queue_timeout: float | None = None,
+        limit: int | None = None,
+        rate: str | None = None,
+        key: str | None = None,
     ) -> None:
         self._source = str(sys._getframe(1).f_globals.get("__file__", ""))  # noqa: SLF001 - the author's file
         if name is not None:
@@ -61,6 +67,9 @@ class Node:
             "concurrency": concurrency,
             "policy": policy,
             "on_error": on_error,
+            "limit": limit,
+            "rate": rate,
+            "key": key,
         }
 
     @property

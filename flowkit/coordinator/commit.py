@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+from flowkit.flow import slots
 from flowkit.flow.changes import (
     AddTask,
     AnnounceRun,
@@ -47,6 +48,7 @@ class Committed:
     controls: list[wire.Control] = field(default_factory=list)
     refused: dict[UUID, str] = field(default_factory=dict)  # commands that make no sense now, with the reason
     released: bool = False  # tasks were released as a set: the relay finds them
+    freed: bool = False  # so were slots of limited nodes, or more than one transaction should fill
 
 
 def commit(
@@ -61,9 +63,10 @@ def commit(
         limits: guards of runs.
         sent: tasks that were confirmed since the last transaction.
     """
-    context = Context(now=transaction.now(), secret=secret, limits=limits)
+    context = Context(now=transaction.now(), secret=secret, limits=limits, node_limits=transaction.node_limits())
     changes: list[Change] = []
     runs: dict[str, Run] = {}
+    touched: set[str] = set()
     pending: list[Event] = list(events)
     while pending:
         state = transaction.load(keys(pending))
@@ -71,10 +74,16 @@ def commit(
         pending = later + transaction.write(round_changes)
         changes += round_changes
         runs |= state.runs
+        touched |= slots.touched(state, round_changes)
+    committed = _committed(transaction, changes, runs)
+    # Behind the runs' locks: rows of other runs are taken last, and by everybody; and locks of slots behind all others.
     if sent:
-        # Behind the runs' locks: rows of other runs are taken last, and by everybody.
         transaction.mark_sent(sent, context.now)
-    return _committed(transaction, changes, runs)
+    if touched:
+        admitted = transaction.admit(touched, context.node_limits)
+        committed.tasks.extend(transaction.sendables(admitted.tasks))
+        committed = replace(committed, freed=committed.freed or admitted.more)
+    return committed
 
 
 def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> Committed:
@@ -95,7 +104,8 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
             case RefuseCommand(id=command_id, reason=reason):
                 committed.refused[command_id] = reason
     released = any(isinstance(change, Unhold | Reopen) for change in changes)
-    return replace(committed, ended=transaction.ended(ended) if ended else [], released=released)
+    freed = any(isinstance(change, Unhold | Reopen | CancelBelow | FailOutstanding) for change in changes)
+    return replace(committed, ended=transaction.ended(ended) if ended else [], released=released, freed=freed)
 
 
 def _tasks(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> list[Sendable]:

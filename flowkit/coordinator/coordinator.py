@@ -23,6 +23,7 @@ from flowkit.coordinator.presence import Presence
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.relay import Relay, Timers
 from flowkit.coordinator.silence import Silence
+from flowkit.coordinator.slots import Slots
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.flow.leases import Terms
 from flowkit.flow.limits import Limits
@@ -43,6 +44,7 @@ class Pace:
 
     batch: int = 200
     timers_every: float = 0.25
+    slots_every: float = 5
     relay_every: float = 3
     relay_after: float = 10
     sent_marks_every: float = 1
@@ -141,8 +143,10 @@ class Coordinator:
             silence=self._pace.worker_silence,
         )
         timers = Timers(ledger, outbox, every=self._pace.timers_every)
+        slots = Slots(ledger, outbox, every=self._pace.slots_every)
         clockwork = (
             timers.run,
+            slots.run,
             relay.run,
             sweeper.run,
             silence.run,

@@ -95,8 +95,10 @@ class Intake:
                 readable.append((delivery, message.events))
                 replays += [] if message.replay is None else [(delivery, message.replay)]
                 rejected += [Rejected(delivery, why.reason, why.detail, part) for why, part in message.scraps]
+        events = [event for _, events in readable for event in events]
+        await self._outbox.prepare(events)
         try:
-            committed = [await self._ledger.commit([event for _, events in readable for event in events])]
+            committed = [await self._ledger.commit(events)]
         except StoreUnreachable:
             raise  # it is broken, not the message
         except Exception:  # the border around a batch: one message must not stop the others

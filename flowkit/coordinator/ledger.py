@@ -34,6 +34,7 @@ class Ledger:
         self.away = False  # the last transaction did not get through
         self.in_hand: set[TaskKey] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
+        self.freed = asyncio.Event()  # slots of limited nodes may have room that no transaction filled
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
         """Run ``function`` in one transaction, again and again while the store is away.
@@ -78,6 +79,8 @@ class Ledger:
         self.in_hand |= {(task.run_id, task.task_id) for task in committed.tasks}
         if committed.released:
             self.released.set()
+        if committed.freed:
+            self.freed.set()
         return committed
 
     def mark_sent(self, marks: Sequence[SentMark], epoch: int) -> None:

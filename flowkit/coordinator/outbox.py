@@ -12,10 +12,11 @@ from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.commit import Committed, SentMark
 from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import NotFound, PublishError, Refused, TooLarge, Unroutable
-from flowkit.flow.events import Event, Reported
+from flowkit.flow.events import Event, Reported, Started
 from flowkit.store.protocol import EndedRun, Sendable, TaskKey
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
+from flowkit.wire.items import nodes_of, unwrap
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,20 @@ class Outbox:
                 self._queue_timeouts.pop(node.name, None)
             else:
                 self._queue_timeouts[node.name] = node.queue_timeout
+
+    async def prepare(self, events: Sequence[Event]) -> None:
+        """Bring up the workers of nodes that these events name, where that is up to us.
+
+        Their limits must be known before their tasks are made. Who cannot be brought up fails when a task is sent.
+        """
+        if self._summon is None:
+            return
+        named = {event.start.node for event in events if isinstance(event, Started)}
+        for event in events:
+            if isinstance(event, Reported):
+                named.update(node for item in event.result.nodes for node in nodes_of(unwrap(item)))
+        for node in sorted(named):
+            await self._summon(node)
 
     async def deliver(self, committed: Committed) -> None:
         """Publish all that follows, and return when the broker has confirmed it."""

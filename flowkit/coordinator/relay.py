@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from typing import NamedTuple
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.ledger import Ledger
@@ -35,16 +36,30 @@ class Timers:
         Returns:
             how many tasks were released, or how many things expired, whichever is more.
         """
+        due = await self._ledger.transact(_due)
+        await send(self._ledger, self._outbox, due.tasks)
+        if due.more:
+            self._ledger.freed.set()
+        if due.events:
+            await self._outbox.deliver(await self._ledger.commit(due.events))
+        return due.found
 
-        def work(transaction: Transaction) -> tuple[list[Sendable], list[Event]]:
-            now = transaction.now()
-            return transaction.release_due(now, LIMIT), transaction.expired(now, LIMIT)
 
-        due, expired = await self._ledger.transact(work)
-        await _send(self._ledger, self._outbox, due)
-        if expired:
-            await self._outbox.deliver(await self._ledger.commit(expired))
-        return max(len(due), len(expired))
+class _Due(NamedTuple):
+    """What time has brought."""
+
+    tasks: list[Sendable]  # to be sent
+    events: list[Event]
+    more: bool  # slots of limited nodes may have room for more
+    found: int  # how many tasks were due, or how many things expired, whichever is more
+
+
+def _due(transaction: Transaction) -> _Due:
+    now, limits = transaction.now(), transaction.node_limits()
+    released, expired = transaction.release_due(now, LIMIT, limits), transaction.expired(now, LIMIT)
+    admitted = transaction.admit({*released.slots, *transaction.slots_due(now, LIMIT)}, limits)
+    tasks = [*released.tasks, *transaction.sendables(admitted.tasks)]
+    return _Due(tasks, [*released.failures, *expired], admitted.more, max(released.count, len(expired)))
 
 
 class Relay:
@@ -83,11 +98,12 @@ class Relay:
         stranded = [task for task in unsent if (task.run_id, task.task_id) not in mine]
         if stranded:
             logger.info("relaying %d tasks that were never sent", len(stranded), extra={"action": "relay"})
-        await _send(self._ledger, self._outbox, stranded)
+        await send(self._ledger, self._outbox, stranded)
         return len(unsent)
 
 
-async def _send(ledger: Ledger, outbox: Outbox, tasks: list[Sendable]) -> None:
+async def send(ledger: Ledger, outbox: Outbox, tasks: list[Sendable]) -> None:
+    """Send tasks that no message brought about, and write that they are sent."""
     failures = await outbox.send(tasks)
     if failures:
         await outbox.deliver(await ledger.commit(failures))

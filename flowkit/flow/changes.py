@@ -220,7 +220,7 @@ class LiftLeaves:
 
 @dataclass(frozen=True, slots=True)
 class Unhold:
-    """Release all tasks of a run that are held for ``reason``: queued and to be sent at once."""
+    """Release all tasks of a run that are held for ``reason``: to be sent at once, or held in their slots."""
 
     run_id: str
     reason: str
@@ -228,7 +228,7 @@ class Unhold:
 
 @dataclass(frozen=True, slots=True)
 class HoldUnsent:
-    """Hold all queued tasks of a run that were not sent yet, for ``reason``."""
+    """Hold all tasks of a run that are queued and were not sent yet, or held in their slots, for ``reason``."""
 
     run_id: str
     reason: str
@@ -260,6 +260,7 @@ class CopyRun:
     source: str
     task_id: UUID | None  # None: its first task
     inputs: bytes | None  # of that task; None: as they were
+    slot: str | None  # of that task with those inputs
     at: float
     secret: bytes = field(repr=False)
 

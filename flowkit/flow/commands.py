@@ -19,12 +19,10 @@ from flowkit.flow.changes import (
 )
 from flowkit.flow.context import Context
 from flowkit.flow.events import Commanded, Event
-from flowkit.flow.state import Run, RunStatus, Signal, State
+from flowkit.flow.state import PAUSED, Run, RunStatus, Signal, State
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.messages import CommandKind
-
-PAUSED = "paused"  # why a task of a paused run is held
 
 FITTING = {  # what a run may be when a command comes
     CommandKind.CANCEL: (RunStatus.RUNNING, RunStatus.PAUSED),
@@ -50,7 +48,7 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
         yield event  # in the next round: the wait that it is for will wait again only then
         return
     yield NoteCommand(run.id, command.id, command.kind, context.now)
-    refused = _why_not(state, run, command)
+    refused = _why_not(state, run, command, context)
     if refused is not None:
         yield from _refuse(run, command, refused)
         return
@@ -68,7 +66,7 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
             yield MoveRun(run.id, RunStatus.RUNNING)
             yield Reopen(run.id, context.now)
         case CommandKind.RERUN:
-            yield from rerunning.rerun(run, command, context)
+            yield from rerunning.rerun(state, run, command, context)
         case CommandKind.SIGNAL:
             sent = Signal(command.id, codec.dumps(command.input or {}))
             yield from waits.signal(state, run, command.name or "", sent, context)
@@ -99,10 +97,10 @@ def unfit(kind: CommandKind, run_id: str, status: str) -> str | None:
     return f"cannot {kind} run {run_id!r}: it is {status}, not {' or '.join(FITTING[kind])}"
 
 
-def _why_not(state: State, run: Run, command: wire.Command) -> str | None:
+def _why_not(state: State, run: Run, command: wire.Command, context: Context) -> str | None:
     if command.kind is CommandKind.SIGNAL and not command.name:
         return "a signal has a name"
     why = unfit(command.kind, run.id, run.status)
     if why is None and command.kind is CommandKind.RERUN:
-        why = rerunning.why_not(state, command)
+        why = rerunning.why_not(state, command, context)
     return why

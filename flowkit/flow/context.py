@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flowkit.flow.limits import Limits
+from flowkit.flow.slots import NodeLimit
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Time, secret and limits of one transaction."""
+    """Time, secret, guards and the limits of nodes, as they are in one transaction."""
 
     now: float  # Unix seconds
     secret: bytes  # of the store: ids of tasks follow from it
     limits: Limits = field(default_factory=Limits)
+    node_limits: Mapping[str, NodeLimit] = field(default_factory=dict)  # of nodes that announced some

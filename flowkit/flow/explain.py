@@ -6,9 +6,7 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flowkit.flow.commands import PAUSED
-from flowkit.flow.scopes import WINDOW
-from flowkit.flow.state import TaskStatus
+from flowkit.flow.state import DELAY, PAUSED, RETRY, WINDOW, TaskStatus
 
 LATE = 5.0  # seconds after which something due and not done says that no coordinator is at work
 
@@ -109,10 +107,10 @@ def _held(task: Stuck, around: Around, now: float) -> Reason:
         return Reason(Kind.HELD, f"held for {task.held_for}")
     when = f"in {span(task.due - now)}" if task.due > now else f"due since {span(now - task.due)}"
     hint = _unless_late(task, around, now, "")
-    if task.held_for == "retry":
+    if task.held_for == RETRY:
         last = f"; the last attempt failed: {task.error}" if task.error else ""
         return Reason(Kind.RETRYING, f"retry {when}{last}", hint)
-    if task.held_for == "delay":
+    if task.held_for == DELAY:
         return Reason(Kind.DELAYED, f"delayed, to be sent {when}" if task.due > now else f"delayed, {when}", hint)
     return Reason(Kind.HELD, f"held for {task.held_for}, {when}", hint)
 

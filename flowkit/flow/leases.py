@@ -15,7 +15,7 @@ from flowkit.flow.changes import Change, MoveTask, Tell
 from flowkit.flow.context import Context
 from flowkit.flow.events import Event, LeaseExpired, TaskFailed
 from flowkit.flow.limits import Limits
-from flowkit.flow.state import RunStatus, State, TaskStatus
+from flowkit.flow.state import PAUSED, RunStatus, State, TaskStatus
 from flowkit.wire import messages as wire
 
 SENT = frozenset({TaskStatus.QUEUED, TaskStatus.RUNNING})
@@ -136,7 +136,7 @@ def expired(state: State, event: LeaseExpired, context: Context) -> Iterator[Cha
             run_id=run.id,
             task_id=task.id,
             status=TaskStatus.HELD if paused else TaskStatus.QUEUED,
-            held_for="paused" if paused else None,
+            held_for=PAUSED if paused else None,
             attempt=task.attempt + 1,
             tries=task.tries,  # it was no fault of its node's main, as far as anybody knows
             deaths=deaths,

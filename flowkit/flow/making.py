@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 from uuid import UUID
 
-from flowkit.flow import paths
+from flowkit.flow import paths, slots
+from flowkit.flow.changes import AddTask
 from flowkit.flow.context import Context
-from flowkit.flow.state import Run, RunStatus, Task, TaskStatus
+from flowkit.flow.events import TaskFailed
+from flowkit.flow.state import DELAY, LIMIT, PAUSED, WINDOW, Run, RunStatus, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Send, Wait, as_send
@@ -18,13 +22,26 @@ class Place:
     """Where a new task stands."""
 
     run: Run
-    parent: UUID  # the task whose outputs are its inputs when it has none of its own
+    parent: UUID | None  # the task whose outputs are its inputs when it has none of its own; None: it is the first
     path: str
     scope: str
+    outputs: Mapping[str, Any] | None = None  # of the parent, where they can be a task's inputs
+
+    def task_id(self, secret: bytes) -> UUID:
+        """The id of the task that stands here."""
+        return paths.task_id(secret, self.parent or self.run.id, self.path)
 
 
-def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = None, handler: bool = False) -> Task:
-    """The task of a ``Send``.
+def added(
+    send: Send,
+    place: Place,
+    context: Context,
+    *,
+    inputs: bytes | None = None,
+    handler: bool = False,
+    branch_held: bool = False,
+) -> Iterator[AddTask | TaskFailed]:
+    """Add the task of a ``Send``.
 
     Args:
         send: what to run; without inputs of its own it refers to its parent's outputs.
@@ -32,16 +49,44 @@ def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = N
         context: of this transaction.
         inputs: encoded, instead of the send's.
         handler: it stands in for a failed task.
+        branch_held: it begins a branch that waits for room in its Gather.
     """
+    made = task(send, place, context, inputs=inputs, handler=handler)
+    if branch_held:
+        made = replace(made, status=TaskStatus.HELD, held_for=WINDOW, due=None)
+    limit = context.node_limits.get(send.node)
+    if limit is None:
+        yield AddTask(made)
+        return
+    try:
+        slot = slots.slot(send.node, limit, lambda: _given(send, place, inputs))
+    except slots.MissingKey as error:
+        yield AddTask(replace(made, status=TaskStatus.HELD, held_for=LIMIT, due=None))
+        yield slots.missing_key(made.run_id, made.id, made.attempt, error)
+        return
+    if made.status is TaskStatus.QUEUED:
+        made = replace(made, status=TaskStatus.HELD, held_for=LIMIT)
+    yield AddTask(replace(made, slot=slot))
+
+
+def _given(send: Send, place: Place, inputs: bytes | None) -> Mapping[str, Any]:
+    if inputs is not None:
+        found: Mapping[str, Any] = codec.loads(inputs)
+        return found
+    return (place.outputs or {}) if send.inputs is None else send.inputs
+
+
+def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = None, handler: bool = False) -> Task:
+    """The task of a ``Send``, without regard to the limits of its node; arguments as those of ``added``."""
     own = inputs if inputs is not None or send.inputs is None else codec.dumps(send.inputs)
     status, held_for, due = TaskStatus.QUEUED, None, None
     if send.delay > 0:
-        status, held_for, due = TaskStatus.HELD, "delay", context.now + send.delay
+        status, held_for, due = TaskStatus.HELD, DELAY, context.now + send.delay
     elif place.run.status is RunStatus.PAUSED:
-        status, held_for = TaskStatus.HELD, "paused"
+        status, held_for = TaskStatus.HELD, PAUSED
     return Task(
         run_id=place.run.id,
-        id=paths.task_id(context.secret, place.parent, place.path),
+        id=place.task_id(context.secret),
         path=place.path,
         scope=place.scope,
         node=send.node,
@@ -59,7 +104,7 @@ def waiting(wait: Wait, place: Place, context: Context) -> Task:
     """The task that a ``Wait`` is: outstanding in its scope, and never sent. Its inputs are its parent's outputs."""
     return Task(
         run_id=place.run.id,
-        id=paths.task_id(context.secret, place.parent, place.path),
+        id=place.task_id(context.secret),
         path=place.path,
         scope=place.scope,
         node=as_send(wait.then).node,
@@ -102,4 +147,4 @@ def decode_wait(raw: bytes) -> Wait:
 
 
 def _send(send: Send) -> dict[str, object]:
-    return {"node": send.node, "inputs": send.inputs, "delay": send.delay}
+    return {"node": send.node, "inputs": send.inputs, DELAY: send.delay}

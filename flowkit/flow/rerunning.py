@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flowkit.flow import slots
 from flowkit.flow.changes import AddRun, AnnounceRun, Change, CopyRun, DeclareRefused, Reopen
 from flowkit.flow.context import Context
 from flowkit.flow.state import Run, State
@@ -19,17 +20,34 @@ def new_run_id(command: wire.Command) -> str:
     return command.new_run_id or command.id.hex
 
 
-def why_not(state: State, command: wire.Command) -> str | None:
+def why_not(state: State, command: wire.Command, context: Context) -> str | None:
     """What speaks against it, beside the status of the run; None when nothing does."""
     new = new_run_id(command)
     if new in state.runs:
         return f"cannot rerun run {command.run_id!r} as {new!r}: a run with this id exists already"
     if command.task_id is not None and (command.run_id, command.task_id) not in state.tasks:
         return f"cannot rerun run {command.run_id!r} from task {command.task_id}: it has no such task"
+    try:
+        slot_of(state, command, context)
+    except slots.MissingKey as error:
+        return f"cannot rerun run {command.run_id!r} with these inputs: {error}"
     return None
 
 
-def rerun(run: Run, command: wire.Command, context: Context) -> Iterator[Change]:
+def slot_of(state: State, command: wire.Command, context: Context) -> str | None:
+    """The slot of the task that runs anew, where the command has other inputs for it.
+
+    Raises:
+        MissingKey: they do not have the key that its node's limit goes by.
+    """
+    assert command.run_id is not None
+    task = None if command.task_id is None else state.tasks[command.run_id, command.task_id]
+    node = state.runs[command.run_id].node if task is None else task.node
+    limit, inputs = context.node_limits.get(node), command.input
+    return None if limit is None or inputs is None else slots.slot(node, limit, lambda: inputs)
+
+
+def rerun(state: State, run: Run, command: wire.Command, context: Context) -> Iterator[Change]:
     """Add the new run, copy into it what does not follow from the task, and open that again.
 
     The deadline begins anew, as do the timeouts of what is opened. Signals that nobody took are not copied.
@@ -50,6 +68,7 @@ def rerun(run: Run, command: wire.Command, context: Context) -> Iterator[Change]
         source=run.id,
         task_id=command.task_id,
         inputs=None if command.input is None else codec.dumps(command.input),
+        slot=slot_of(state, command, context),
         at=context.now,
         secret=context.secret,
     )

@@ -23,8 +23,8 @@ from flowkit.flow.context import Context
 from flowkit.flow.events import BranchFailed, Event, Reported, Started, TaskFailed
 from flowkit.flow.leases import process_died
 from flowkit.flow.limits import Limits
-from flowkit.flow.scopes import WINDOW, branch_failed, count_down, end_failed
-from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
+from flowkit.flow.scopes import branch_failed, count_down, end_failed
+from flowkit.flow.state import PAUSED, RETRY, Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait, as_send, unwrap
@@ -125,21 +125,21 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
 
 def _children(
     run: Run, task: Task, items: Items, result: wire.Result, context: Context
-) -> Iterator[AddScope | AddTask | Started]:
+) -> Iterator[AddScope | AddTask | Started | TaskFailed]:
     for index, item in enumerate(items):
-        place = making.Place(run, task.id, paths.child(task.path, index), task.scope)
+        place = making.Place(run, task.id, paths.child(task.path, index), task.scope, result.outputs)
         match item:
             case Send(detached=True):
                 yield starting.detached(item, result.outputs, place, context)
             case Send():
-                yield AddTask(making.task(item, place, context))
+                yield from making.added(item, place, context)
             case Wait():
                 yield AddTask(making.waiting(item, place, context))
             case Gather():
                 yield from _gather(item, place, context)
 
 
-def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[AddScope | AddTask]:
+def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[AddScope | AddTask | TaskFailed]:
     yield AddScope(
         Scope(
             run_id=place.run.id,
@@ -158,12 +158,13 @@ def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[A
     for number, send in enumerate(gather.sends):
         path = paths.child(place.path, number)
         if window is None:
-            yield AddTask(making.task(as_send(send), replace(place, path=path, scope=place.path), context))
+            yield from making.added(as_send(send), replace(place, path=path, scope=place.path), context)
             continue
         # Each branch is a scope of its own: its end, and not only its first task's, makes room for the next one.
-        first = making.task(as_send(send), replace(place, path=path, scope=path), context)
-        yield AddScope(Scope(run_id=place.run.id, path=path, parent=place.path, outstanding=1, opener=first.id))
-        yield AddTask(first if number < window else replace(first, status=TaskStatus.HELD, held_for=WINDOW))
+        begins = replace(place, path=path, scope=path)
+        opener = begins.task_id(context.secret)
+        yield AddScope(Scope(run_id=place.run.id, path=path, parent=place.path, outstanding=1, opener=opener))
+        yield from making.added(as_send(send), begins, context, branch_held=number >= window)
 
 
 def _refuse(task: Task, items: Items, limits: Limits) -> wire.Error | None:
@@ -203,7 +204,7 @@ def _retried(task: Task, result: wire.Result, context: Context) -> MoveTask:
         status=TaskStatus.HELD,
         attempt=task.attempt + 1,
         tries=task.tries + 1,
-        held_for="retry",
+        held_for=RETRY,
         due=context.now + (result.retry_in or 0),
         error=making.encode_error(result.error or wire.Error(type="Failed"), task.node, task.id),
         first_started_at=task.first_started_at or result.started_at,
@@ -217,7 +218,7 @@ def _returned(run: Run, task: Task) -> MoveTask:
         run_id=task.run_id,
         task_id=task.id,
         status=TaskStatus.HELD if paused else TaskStatus.QUEUED,
-        held_for="paused" if paused else None,
+        held_for=PAUSED if paused else None,
         attempt=task.attempt + 1,  # fences off whoever gave it back
         tries=task.tries,
         first_started_at=task.first_started_at,
@@ -263,7 +264,7 @@ def failed(state: State, event: TaskFailed, context: Context) -> Iterator[Change
         inputs = {"error": codec.embed(error), "inputs": codec.embed(state.payloads[run.id, task.id])}
         place = making.Place(run, task.id, paths.child(task.path, 0), task.scope)
         # The task that failed and the one in its place both count one in the scope: its counter stays.
-        yield AddTask(making.task(Send(handler), place, context, inputs=codec.dumps(inputs), handler=True))
+        yield from making.added(Send(handler), place, context, inputs=codec.dumps(inputs), handler=True)
         yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
     else:
         yield from branch_failed(state, BranchFailed(run.id, task.scope, task.path, task.id, error), context)

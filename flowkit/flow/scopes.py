@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from flowkit.flow import making, paths, values
 from flowkit.flow.changes import (
-    AddTask,
     CancelBelow,
     Change,
     Collect,
@@ -21,11 +20,9 @@ from flowkit.flow.changes import (
 )
 from flowkit.flow.context import Context
 from flowkit.flow.events import BranchEnded, BranchFailed, BranchReleased, Collected, Event, RunExpired, ScopeExpired
-from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, TaskStatus
+from flowkit.flow.state import LIMIT, PAUSED, WINDOW, Run, RunStatus, Scope, ScopeStatus, State, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
-
-WINDOW = "max_concurrency"  # why a branch of a Gather is held
 
 
 def count_down(scope: Scope, by: int) -> Iterator[Change | Event]:
@@ -54,12 +51,12 @@ def branch_released(state: State, event: BranchReleased) -> Iterator[Change]:
     run, task = state.runs[event.run_id], state.tasks.get((event.run_id, event.task_id))
     if task is None or task.status is not TaskStatus.HELD or task.held_for != WINDOW:
         return
-    paused = run.status is RunStatus.PAUSED
+    held_for = PAUSED if run.status is RunStatus.PAUSED else LIMIT if task.slot is not None else None
     yield MoveTask(
         run_id=run.id,
         task_id=task.id,
-        status=TaskStatus.HELD if paused else TaskStatus.QUEUED,
-        held_for="paused" if paused else None,
+        status=TaskStatus.QUEUED if held_for is None else TaskStatus.HELD,
+        held_for=held_for,
         attempt=task.attempt,
         tries=task.tries,
     )
@@ -104,7 +101,7 @@ def collected(state: State, event: Collected, context: Context) -> Iterator[Chan
     # The scope that ends and the task that goes on both count one in the parent scope: its counter stays.
     place = making.Place(run, scope.opener, paths.then(scope.path), scope.parent)
     yield MoveScope(run_id=run.id, path=scope.path, outstanding=0, status=ScopeStatus.CLOSED)
-    yield AddTask(making.task(send, place, context, inputs=inputs))
+    yield from making.added(send, place, context, inputs=inputs)
     yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
-from flowkit.flow import paths
+from flowkit.flow import making, paths
 from flowkit.flow.changes import AddRun, AddScope, AddTask, AnnounceRun, Change, DeclareConflict
 from flowkit.flow.context import Context
 from flowkit.flow.events import Event, Reported, Started
@@ -28,44 +28,36 @@ def started(state: State, event: Started, context: Context) -> Iterator[Change |
         elif run.status.ended:
             yield AnnounceRun(run_id)
         return
-    yield AddRun(
-        Run(
-            id=run_id,
-            node=start.node,
-            tags=codec.dumps(start.tags),
-            parent=start.parent,
-            started_at=now,
-            deadline=None if start.deadline is None else now + start.deadline,
-            traceparent=event.traceparent,
-            tasks=1,
-            origin=event.origin,
-        )
-    )
-    yield AddScope(Scope(run_id=run_id, path="", parent=None, outstanding=1))
-    root = Task(
-        run_id=run_id,
-        id=paths.task_id(context.secret, run_id, paths.ROOT),
-        path=paths.ROOT,
-        scope="",
+    run = Run(
+        id=run_id,
         node=start.node,
-        inputs=codec.dumps(start.inputs),
-        created_at=now,
+        tags=codec.dumps(start.tags),
+        parent=start.parent,
+        started_at=now,
+        deadline=None if start.deadline is None else now + start.deadline,
+        traceparent=event.traceparent,
+        tasks=1,
+        origin=event.origin,
     )
-    if start.finished is not None:
-        # A one-shot script ran the first task itself: it was never sent, and its outcome is applied at once.
-        ran = replace(root, id=_one_shot_id(run_id, root.id), status=TaskStatus.RUNNING, sent_at=now)
-        yield AddTask(ran)
-        yield Reported(_outcome(ran, start.finished, now))
-    elif start.delay > 0:
-        yield AddTask(replace(root, status=TaskStatus.HELD, held_for="delay", due=now + start.delay))
-    else:
-        yield AddTask(root)
+    yield AddRun(run)
+    yield AddScope(Scope(run_id=run_id, path="", parent=None, outstanding=1))
+    first, place = Send(start.node, start.inputs, delay=start.delay), Place(run, None, paths.ROOT, "")
+    if start.finished is None:
+        yield from making.added(first, place, context)
+        return
+    # A one-shot script ran the first task itself: it was never sent, and its outcome is applied at once.
+    root = making.task(first, place, context)
+    ran = replace(
+        root, id=_one_shot_id(run_id, root.id), status=TaskStatus.RUNNING, held_for=None, due=None, sent_at=now
+    )
+    yield AddTask(ran)
+    yield Reported(_outcome(ran, start.finished, now))
 
 
 def detached(send: Send, outputs: dict[str, Any], place: Place, context: Context) -> Started:
     """The run that a detached send begins; its id follows from the task that returned it, so it begins once."""
     run = place.run
-    run_id = paths.task_id(context.secret, place.parent, place.path).hex
+    run_id = place.task_id(context.secret).hex
     start = wire.Start(
         node=send.node,
         inputs=outputs if send.inputs is None else send.inputs,

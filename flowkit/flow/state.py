@@ -45,6 +45,13 @@ class TaskStatus(StrEnum):
 
 OUTSTANDING = frozenset({TaskStatus.HELD, TaskStatus.QUEUED, TaskStatus.RUNNING, TaskStatus.WAITING})
 
+# Why a task is held
+DELAY = "delay"
+RETRY = "retry"
+PAUSED = "paused"  # with its run
+WINDOW = "max_concurrency"  # it begins a branch that waits for room in its Gather
+LIMIT = "limit"  # of its node, over all workers
+
 
 class ScopeStatus(StrEnum):
     """Status of a scope."""
@@ -109,7 +116,7 @@ class Task:
     status: TaskStatus = TaskStatus.QUEUED
     attempt: int = 1
     tries: int = 1
-    held_for: str | None = None  # delay, retry, …
+    held_for: str | None = None  # one of the reasons above
     due: float | None = None  # when a held task is released
     inputs: bytes | None = None
     inputs_from: UUID | None = None

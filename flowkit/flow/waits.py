@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from flowkit.flow import making, paths
-from flowkit.flow.changes import AddSignal, AddTask, Change, CountTasks, SettleTask, TakeSignal
+from flowkit.flow.changes import AddSignal, Change, CountTasks, SettleTask, TakeSignal
 from flowkit.flow.context import Context
 from flowkit.flow.events import Event, Signalled, TaskFailed, WaitExpired
 from flowkit.flow.state import Run, Signal, State, Task, TaskStatus
@@ -37,7 +37,7 @@ def signal(state: State, run: Run, name: str, sent: Signal, context: Context) ->
         yield AddSignal(run.id, name, sent, context.now)
 
 
-def signalled(state: State, event: Signalled, context: Context) -> Iterator[Change]:
+def signalled(state: State, event: Signalled, context: Context) -> Iterator[Change | Event]:
     """The task that waited is done; ``then`` goes on with its inputs plus ``signal``."""
     run, task = state.runs[event.run_id], state.tasks[event.run_id, event.task_id]
     if task.status is not TaskStatus.WAITING or task.wait is None or run.status.ended:
@@ -63,22 +63,22 @@ def expired(state: State, event: WaitExpired, context: Context) -> Iterator[Chan
 
 def _go_on(
     state: State, task: Task, send: Send, context: Context, *, added: dict[str, object], message: str
-) -> Iterator[Change]:
+) -> Iterator[Change | Event]:
     run = state.runs[task.run_id]
-    outputs = codec.dumps({**codec.loads(state.payloads[run.id, task.id]), **added})
+    outputs = {**codec.loads(state.payloads[run.id, task.id]), **added}
     yield SettleTask(
         run_id=run.id,
         task_id=task.id,
         status=TaskStatus.SUCCEEDED,
         attempt=task.attempt,
-        outputs=outputs,
+        outputs=codec.dumps(outputs),
         nodes=codec.dumps([send.node]),
         message=message,
         finished_at=context.now,
     )
-    place = making.Place(run, task.id, paths.child(task.path, 0), task.scope)
+    place = making.Place(run, task.id, paths.child(task.path, 0), task.scope, outputs)
     # The wait that ends and the task that goes on both count one in the scope: its counter stays.
-    yield AddTask(making.task(Send(send.node, delay=send.delay), place, context))
+    yield from making.added(Send(send.node, delay=send.delay), place, context)
     yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
 
 

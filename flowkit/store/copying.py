@@ -148,7 +148,8 @@ def _fail(database: Database, effect: CopyRun, task_id: Any, around: tuple[str, 
     fresh: dict[str, Any] = {"status": "failed", "leaf_of": None, "outputs": None, "nodes": None}
     fresh["created_at"] = effect.at
     if effect.inputs is not None:
-        fresh |= {"inputs": effect.inputs, "inputs_from": None}
+        slot = None if effect.slot is None else rows.utf8(effect.slot)
+        fresh |= {"inputs": effect.inputs, "inputs_from": None, "slot": slot}
     database.update("tasks", rows.TASK_KEY, tuple(fresh), [(effect.run_id, task_id, *fresh.values())])
     database.update("scopes", ("run_id", "path"), ("status",), [(effect.run_id, path, "failed") for path in around])
 

@@ -14,6 +14,7 @@ from uuid import UUID
 Row = tuple[Any, ...]
 Values = Mapping[str, Any]
 
+NAMES_LOCK = 0x666C6F77  # the class of its advisory locks on names: "flow"
 SCHEMA_LOCK = 0x666C6F776B6974  # PostgreSQL's advisory lock while tables are made or changed: "flowkit" in ASCII
 
 
@@ -95,13 +96,23 @@ class Database(Protocol):
         """Remove the rows that have these values of the keys, in one go."""
 
     def lookup(
-        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
-    ) -> list[Row]:
+        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", group: str = "",
+        lock: bool = False,
+    ) -> list[Row]:  # fmt: skip
         """Find rows by many keys, in any order.
 
-        ``select`` ends where its WHERE would begin and calls the table ``t``; ``only`` is one more condition. With
-        ``lock`` the rows are locked, in the order of their keys.
+        ``select`` ends where its WHERE would begin and calls the table ``t``; ``only`` is one more condition, ``group``
+        a key to group by. With ``lock`` the rows are locked, in the order of their keys.
         """
+
+    def first(self, select: str, table: str, key: str, rows: Sequence[Row], *, only: str, order: str) -> list[Row]:
+        """Find the first rows for each value of a key; each of ``rows`` has the value, and how many.
+
+        They are locked, and those that somebody else has locked are left out.
+        """
+
+    def lock_names(self, names: Sequence[str]) -> None:
+        """Keep off others who lock one of these names, until the transaction ends: the last locks that it takes."""
 
     def select(self, statement: str, values: Values | None = None) -> list[Row]:
         """Rows of one statement."""

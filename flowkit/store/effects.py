@@ -7,8 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from flowkit.flow.changes import CancelBelow, Collect, CopyRun, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
 from flowkit.flow.events import Cancelled, Collected, Event
-from flowkit.flow.scopes import WINDOW
-from flowkit.flow.state import Leaf
+from flowkit.flow.state import LIMIT, WINDOW, Leaf
 from flowkit.store import rows
 from flowkit.store.copying import copy
 from flowkit.store.database import Database, Values
@@ -139,8 +138,9 @@ def _below(path: str) -> tuple[str, Values]:
 
 def _unhold(database: Database, effect: Unhold) -> None:
     database.execute(
-        "UPDATE tasks SET status = 'queued', held_for = NULL, due = NULL, sent_at = NULL, "
-        f"unsent_since = {rows.AT_ONCE} "
+        "UPDATE tasks SET status = CASE WHEN slot IS NULL THEN 'queued' ELSE 'held' END, "
+        f"held_for = CASE WHEN slot IS NOT NULL THEN '{LIMIT}' END, due = NULL, sent_at = NULL, "
+        f"unsent_since = CASE WHEN slot IS NULL THEN {rows.AT_ONCE} END "
         f"WHERE run_id = :run_id AND {rows.OUTSTANDING} AND status = 'held' AND held_for = :reason",
         {"run_id": effect.run_id, "reason": effect.reason},
     )
@@ -149,6 +149,7 @@ def _unhold(database: Database, effect: Unhold) -> None:
 def _hold_unsent(database: Database, effect: HoldUnsent) -> None:
     database.execute(
         "UPDATE tasks SET status = 'held', held_for = :reason, due = NULL, unsent_since = NULL "
-        f"WHERE run_id = :run_id AND {rows.OUTSTANDING} AND status = 'queued' AND sent_at IS NULL",
+        f"WHERE run_id = :run_id AND {rows.OUTSTANDING} "
+        f"AND (status = 'queued' AND sent_at IS NULL OR held_for = '{LIMIT}')",
         {"run_id": effect.run_id, "reason": effect.reason},
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
@@ -15,11 +16,12 @@ from psycopg import errors
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from flowkit.errors import StoreUnreachable
-from flowkit.store.database import SCHEMA_LOCK, Again, Down, Row, Values
+from flowkit.store.database import NAMES_LOCK, SCHEMA_LOCK, Again, Down, Row, Values
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
+BUCKETS = 64  # advisory locks for any number of names: the server has room for some thousands in all
 # A server that vanishes without a word is noticed in about 15 s; TCP alone would wait for a quarter of an hour or more.
 PATIENCE = {
     "connect_timeout": 5,  # seconds
@@ -145,13 +147,27 @@ class PostgreSQL:
         self._run(f"DELETE FROM {table} AS t USING {gone} WHERE {same}", self._arrays(table, keys, rows))
 
     def lookup(
-        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
-    ) -> list[Row]:
+        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", group: str = "",
+        lock: bool = False,
+    ) -> list[Row]:  # fmt: skip
         """Find rows by many keys in one statement."""
         mine = ", ".join(f"t.{key}" for key in keys)
         where = f"({mine}) IN (SELECT * FROM {self._unnest(table, keys)})"
-        statement = f"{select} WHERE {where}{f' AND {only}' * bool(only)}{f' ORDER BY {mine} FOR UPDATE OF t' * lock}"
+        end = f" GROUP BY {group}" if group else f" ORDER BY {mine} FOR UPDATE OF t" if lock else ""
+        statement = f"{select} WHERE {where}{f' AND {only}' * bool(only)}{end}"
         return self._run(statement, self._arrays(table, keys, rows)).fetchall()
+
+    def first(self, select: str, table: str, key: str, rows: Sequence[Row], *, only: str, order: str) -> list[Row]:
+        """The first rows for each value of a key, in one statement."""
+        given = f"unnest(%b::{self._type(table, key)}[], %b::bigint[]) AS v (value, count)"
+        own = f"{select} WHERE t.{key} = v.value AND {only} ORDER BY {order} LIMIT v.count {self.skip_locked}"
+        values = [[value for value, _ in rows], [count for _, count in rows]]
+        return self._run(f"SELECT f.* FROM {given} CROSS JOIN LATERAL ({own}) AS f", values).fetchall()
+
+    def lock_names(self, names: Sequence[str]) -> None:
+        """Take advisory locks, a few for any number of names, all of them in one order."""
+        buckets = sorted({zlib.crc32(name.encode()) % BUCKETS for name in names})
+        self._run(f"SELECT pg_advisory_xact_lock({NAMES_LOCK}, bucket) FROM unnest(%b::int4[]) AS bucket", [buckets])
 
     def select(self, statement: str, values: Values | None = None) -> list[Row]:
         """Rows of one statement."""

@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 from uuid import UUID
 
 from flowkit.flow.changes import Change
-from flowkit.flow.events import Event, LeaseExpired
+from flowkit.flow.events import Event, LeaseExpired, TaskFailed
 from flowkit.flow.leases import Known, Lease
+from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
 from flowkit.wire import messages as wire
 
@@ -72,6 +73,24 @@ class SentTask:
     sent_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What became of held tasks that were due."""
+
+    tasks: list[Sendable]  # queued
+    slots: set[str]  # those of limited nodes are held in these slots now
+    failures: list[TaskFailed]  # those that no slot can be told for
+    count: int  # how many were due, of all kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Tasks that were let out by their slots."""
+
+    tasks: list[TaskKey]
+    more: bool  # than one transaction should take: look at the same slots again
+
+
 class Transaction(Protocol):
     """One transaction of the commit protocol. Every statement works on whole batches."""
 
@@ -99,8 +118,26 @@ class Transaction(Protocol):
         They count as unsent since now from here on, so that another coordinator does not take them too.
         """
 
-    def release_due(self, now: float, limit: int) -> list[Sendable]:
-        """Held tasks whose time has come become queued (attempt as it is, sent_at None) and are returned."""
+    def release_due(self, now: float, limit: int, limits: Mapping[str, NodeLimit]) -> Released:
+        """Held tasks of running runs whose time has come become queued (attempt as it is, sent_at None).
+
+        Those of a node with limits are held in their slots instead.
+        """
+
+    def node_limits(self) -> dict[str, NodeLimit]:
+        """The limits of the nodes that announced some."""
+
+    def admit(self, slots: Iterable[str], limits: Mapping[str, NodeLimit]) -> Admitted:
+        """Queue the oldest tasks that are held in these slots, as many as there is room for.
+
+        To be the last that a transaction does: it waits for other transactions that have one of these slots.
+        """
+
+    def slots_due(self, now: float, limit: int) -> list[str]:
+        """Slots whose rate allows something by now."""
+
+    def slots_held(self, limit: int, *, after: str | None = None) -> list[str]:
+        """Slots that hold tasks, those behind ``after`` in the order of their bytes."""
 
     def expired(self, now: float, limit: int) -> list[Event]:
         """Waits, scopes and runs of running runs whose time has passed, as events, ``skip locked``."""

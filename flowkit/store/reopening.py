@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flowkit.flow import paths
-from flowkit.flow.scopes import WINDOW
+from flowkit.flow.state import LIMIT, WINDOW
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
 
@@ -72,20 +72,21 @@ def _reopen_tasks(database: Database, run_id: str, at: float, absorbed: frozense
     run = {"run_id": run_id}
     handlers = {path for (path,) in database.select("SELECT path FROM tasks WHERE run_id = :run_id AND handler", run)}
     ended = database.select(
-        "SELECT id, path, status, attempt, due, wait IS NOT NULL, held_for FROM tasks "
+        "SELECT id, path, status, attempt, due, wait IS NOT NULL, held_for, slot IS NOT NULL FROM tasks "
         "WHERE run_id = :run_id AND leaf_of IS NULL AND status IN ('failed', 'cancelled')",
         run,
     )
     again: list[Row] = []
-    for task_id, path, status, attempt, due, waits, held_for in ended:
+    for task_id, path, status, attempt, due, waits, held_for, limited in ended:
         handled = status == "failed" and paths.child(path, 0) in handlers
         if handled or _within(path, absorbed):
             continue
         if waits:
             due = due if due is not None and due > at else None  # noqa: PLW2901 - forgotten when it has passed
             fresh: Row = ("waiting", attempt, 1, None, due, None, None, 0, None, None, None)
-        elif held_for == WINDOW:
-            fresh = ("held", attempt + 1, 1, held_for, None, None, None, 0, None, None, None)
+        elif held_for == WINDOW or limited:
+            why = WINDOW if held_for == WINDOW else LIMIT
+            fresh = ("held", attempt + 1, 1, why, None, None, None, 0, None, None, None)
         else:
             fresh = ("queued", attempt + 1, 1, None, None, None, None, 0, None, None, rows.AT_ONCE)
         again.append((run_id, task_id, *fresh, None, None, None))

@@ -134,8 +134,9 @@ class SQLite:
         self.connection.executemany(f"DELETE FROM {table} WHERE {where}", rows)
 
     def lookup(
-        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", lock: bool = False
-    ) -> list[Row]:
+        self, select: str, table: str, keys: Sequence[str], rows: Sequence[Row], *, only: str = "", group: str = "",
+        lock: bool = False,
+    ) -> list[Row]:  # fmt: skip
         """Find rows by many keys, in statements over a few fixed numbers of keys.
 
         So they stay prepared. A statement for each key would cost 14 µs, this costs 4.
@@ -147,8 +148,17 @@ class SQLite:
             size = next(size for size in SIZES if size >= len(part))
             values = [value for row in part for value in row]
             values += [None] * (size * len(keys) - len(values))  # NULL equals nothing
-            found += self.connection.execute(_lookup(select, table, tuple(keys), only, size), values)
+            found += self.connection.execute(_lookup(select, table, tuple(keys), (only, group), size), values)
         return found
+
+    def first(self, select: str, table: str, key: str, rows: Sequence[Row], *, only: str, order: str) -> list[Row]:
+        """The first rows for each value of a key: a statement for each, for LIMIT takes no column here."""
+        del table
+        statement = f"{select} WHERE t.{key} = ? AND {only} ORDER BY {order} LIMIT ?"
+        return [row for given in rows for row in self.connection.execute(statement, given)]
+
+    def lock_names(self, names: Sequence[str]) -> None:
+        """BEGIN IMMEDIATE has locked everything."""
 
     def select(self, statement: str, values: Values | None = None) -> list[Row]:
         """Rows of one statement."""
@@ -213,12 +223,15 @@ def dialect() -> Dialect:
 
 
 @cache
-def _lookup(select: str, table: str, keys: tuple[str, ...], only: str, size: int) -> str:
+def _lookup(select: str, table: str, keys: tuple[str, ...], ends: tuple[str, str], size: int) -> str:
+    only, group = ends
     marks = ", ".join([f"({', '.join('?' * len(keys))})"] * size)
     # CROSS JOIN is how SQLite is told the order: from the keys to the rows.
     from_keys = select.replace(f"FROM {table} AS t", f"FROM k CROSS JOIN {table} AS t", 1)
     where = " AND ".join([*(f"t.{key} = k.{key}" for key in keys), *([only] if only else [])])
-    return f"WITH k ({', '.join(keys)}) AS (VALUES {marks}) {from_keys} WHERE {where}"
+    return (
+        f"WITH k ({', '.join(keys)}) AS (VALUES {marks}) {from_keys} WHERE {where}{f' GROUP BY {group}' * bool(group)}"
+    )
 
 
 @cache

@@ -131,16 +131,16 @@ tasks = Table(
     _partial("tasks_waits", "run_id", "signal", where="status = 'waiting'"),  # signals
     _partial("tasks_waits_due", "due", where="status = 'waiting' AND due IS NOT NULL"),  # timers
     _partial("tasks_leaves", "run_id", "leaf_of", where="leaf_of IS NOT NULL"),  # collect
-    _partial("tasks_slot", "slot", "status", where=f"slot IS NOT NULL AND {OUTSTANDING}"),  # limits
+    _partial("tasks_slot", "slot", "held_for", "created_at", where=f"slot IS NOT NULL AND {OUTSTANDING}"),  # limits
     _partial("tasks_leased", "leased_until", where="status = 'running' AND leased_until IS NOT NULL"),  # leases
 )
 
-limits = Table(  # what is limited together: one row a node, or one for each key
+limits = Table(  # slots whose node has a rate: one a node, or one for each value of its key
     "limits",
     metadata,
     Column("slot", _BYTES, primary_key=True),
     Column("next_at", _TIME),  # when its rate allows the next task
-    Column("due", _TIME),  # when somebody has to look at it again
+    Column("due", _TIME),  # when to look at it again: something may go out, or it may be forgotten
     _partial("limits_due", "due", where="due IS NOT NULL"),  # timers
 )
 
@@ -226,6 +226,8 @@ nodes = Table(  # as a worker announced them last
     Column("on_error", _TEXT),
     Column("info", _BYTES, nullable=False),  # JSON of wire NodeInfo
     Column("announced_at", _TIME, nullable=False),
+    Column("limits", _BYTES),  # JSON of flow NodeLimit, where it has any
+    _partial("nodes_limits", "name", where="limits IS NOT NULL"),  # each transaction of the commit protocol
 )
 
 logs = Table(

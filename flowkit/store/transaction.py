@@ -8,11 +8,12 @@ from uuid import UUID
 from flowkit.flow.changes import Change
 from flowkit.flow.events import Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
 from flowkit.flow.leases import Known, Lease
+from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
-from flowkit.store import leasing, overdue, rows
+from flowkit.store import admission, leasing, overdue, rows
 from flowkit.store.database import Database, Row
 from flowkit.store.loading import load
-from flowkit.store.protocol import DeadLetter, EndedRun, Sendable, SentTask, TaskKey
+from flowkit.store.protocol import Admitted, DeadLetter, EndedRun, Released, Sendable, SentTask, TaskKey
 from flowkit.store.writing import write
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -88,14 +89,28 @@ class SqlTransaction:
             self._database.update("tasks", rows.TASK_KEY, ("unsent_since",), taken)
         return [rows.read_sendable(row, self._database.id_out) for row in found]
 
-    def release_due(self, now: float, limit: int) -> list[Sendable]:
-        """Held tasks of running runs whose time has come become queued and are returned."""
+    def release_due(self, now: float, limit: int, limits: Mapping[str, NodeLimit]) -> Released:
+        """Held tasks of running runs whose time has come become queued, or are held in their slots."""
         found = self._take("t.status = 'held' AND t.due <= :time", "t.due", now, limit)
-        released = [(row[0], row[1], "queued", None, None, None, now) for row in found]
-        if released:
-            columns = ("status", "held_for", "due", "sent_at", "unsent_since")
-            self._database.update("tasks", rows.TASK_KEY, columns, released)
-        return [rows.read_sendable(row, self._database.id_out) for row in found]
+        return admission.release(self._database, found, limits, now)
+
+    # Limits of nodes
+
+    def node_limits(self) -> dict[str, NodeLimit]:
+        """The limits of the nodes that announced some."""
+        return admission.node_limits(self._database)
+
+    def admit(self, slots: Iterable[str], limits: Mapping[str, NodeLimit]) -> Admitted:
+        """Queue the oldest tasks that are held in these slots, as many as there is room for."""
+        return admission.admit(self._database, slots, limits)
+
+    def slots_due(self, now: float, limit: int) -> list[str]:
+        """Slots whose rate allows something by now."""
+        return admission.slots_due(self._database, now, limit)
+
+    def slots_held(self, limit: int, *, after: str | None = None) -> list[str]:
+        """Slots that hold tasks, in the order of their bytes."""
+        return admission.slots_held(self._database, limit, after)
 
     def expired(self, now: float, limit: int) -> list[Event]:
         """Runs, scopes and waits of running runs whose time has passed.
@@ -247,12 +262,14 @@ class SqlTransaction:
         for name in sorted(newest):
             node = newest[name]
             self._database.execute(
-                "INSERT INTO nodes (name, on_error, info, announced_at) VALUES (:name, :on_error, :info, :at) "
-                "ON CONFLICT (name) DO UPDATE SET on_error = excluded.on_error, info = excluded.info, "
+                "INSERT INTO nodes (name, on_error, limits, info, announced_at) "
+                "VALUES (:name, :on_error, :limits, :info, :at) ON CONFLICT (name) DO UPDATE SET "
+                "on_error = excluded.on_error, limits = excluded.limits, info = excluded.info, "
                 "announced_at = excluded.announced_at WHERE nodes.announced_at <= excluded.announced_at",
                 {
                     "name": name,
                     "on_error": node.on_error,
+                    "limits": admission.encoded(node),
                     "info": codec.dumps(node.model_dump(exclude_unset=True)),
                     "at": at,
                 },

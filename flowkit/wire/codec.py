@@ -44,6 +44,11 @@ def dumps(value: Any) -> bytes:
     return bytes(memoryview(raw)) if len(raw) < PAGE else raw
 
 
+def canonical(value: Any) -> bytes:
+    """Encode a value of a message so that equal ones are equal bytes: keys in order."""
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
 def embed(raw: bytes) -> Any:
     """JSON that is encoded already, to stand inside a value given to ``dumps``."""
     return orjson.Fragment(raw)

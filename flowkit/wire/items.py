@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -170,3 +171,14 @@ def unwrap(item: Item) -> Send | Gather | Wait:
 def as_send(item: str | Send) -> Send:
     """A plain name is a ``Send`` without inputs of its own."""
     return Send(item) if isinstance(item, str) else item
+
+
+def nodes_of(item: Send | Gather | Wait) -> Iterator[str]:
+    """The nodes that an item names, now or for later."""
+    match item:
+        case Send(node=node):
+            yield node
+        case Gather(sends=sends, then=then):
+            yield from (send if isinstance(send, str) else send.node for send in (*sends, then))
+        case Wait(then=then, on_timeout=on_timeout):
+            yield from (as_send(send).node for send in (then, on_timeout) if send is not None)

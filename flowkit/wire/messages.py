@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from flowkit.errors import Unreadable
-from flowkit.wire import codec
+from flowkit.wire import codec, rates
 from flowkit.wire.items import Item
 from flowkit.wire.names import NodeName, RunId
 
@@ -212,8 +212,8 @@ class NodeInfo(BaseModel):
     timeout: float | None = None
     queue_timeout: float | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
-    key: str | None = None
-    rate: str | None = None
+    key: Annotated[str, Field(min_length=1, max_length=100)] | None = None  # input by which limit and rate count apart
+    rate: Annotated[str, Field(pattern=rates.PATTERN)] | None = None
     schemas: Object | None = None
     next: tuple[str, ...] | None = None
 

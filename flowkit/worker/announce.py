@@ -34,6 +34,9 @@ def describe_node(definition: Definition) -> NodeInfo:
         on_error=definition.on_error,
         timeout=definition.timeout,
         queue_timeout=definition.queue_timeout,
+        limit=definition.limit,
+        rate=definition.rate,
+        key=definition.key,
         schemas=None if model is None else {"inputs": model.model_json_schema()},
     )
 

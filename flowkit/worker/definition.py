@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flowkit.errors import InvalidNode
-from flowkit.wire import names
+from flowkit.wire import names, rates
 from flowkit.worker.policy import Policy
 
 Main = Callable[..., Awaitable[Any]]
@@ -31,6 +31,9 @@ class Definition:
         concurrency: how many of its tasks one worker runs at a time; None leaves it to the worker.
         policy: when to try again; None means one attempt.
         on_error: the node that receives what failed here.
+        limit: how many of its tasks are out at a time, over all workers.
+        rate: how many go out in a while, such as ``100/s``.
+        key: the input by whose value ``limit`` and ``rate`` count apart.
         source: the file it came from, for messages.
 
     Raises:
@@ -45,6 +48,9 @@ class Definition:
     concurrency: int | None = None
     policy: Policy | None = None
     on_error: str | None = None
+    limit: int | None = None
+    rate: str | None = None
+    key: str | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -54,9 +60,22 @@ class Definition:
         for option, seconds in (("timeout", self.timeout), ("queue_timeout", self.queue_timeout)):
             if seconds is not None and not (_is_number(seconds) and 0 < seconds < math.inf):
                 raise InvalidNode(f"node {self.name!r}: {option}={seconds!r}; expected seconds, a number over 0")
-        slots = self.concurrency
-        if slots is not None and (type(slots) is not int or slots < 1):
-            raise InvalidNode(f"node {self.name!r}: concurrency={slots!r}; expected a whole number from 1 on")
+        for option, count in (("concurrency", self.concurrency), ("limit", self.limit)):
+            if count is not None and (type(count) is not int or count < 1):
+                raise InvalidNode(f"node {self.name!r}: {option}={count!r}; expected a whole number from 1 on")
+        self._check_rate_and_key()
+
+    def _check_rate_and_key(self) -> None:
+        if self.rate is not None and not (isinstance(self.rate, str) and rates.is_rate(self.rate)):
+            raise InvalidNode(f"node {self.name!r}: rate={self.rate!r}; expected {rates.EXPECTED}")
+        if self.key is None:
+            return
+        if not isinstance(self.key, str) or not 0 < len(self.key) <= 100:
+            raise InvalidNode(f"node {self.name!r}: key={self.key!r}; expected the name of an input")
+        if self.limit is None and self.rate is None:
+            raise InvalidNode(
+                f"node {self.name!r}: key={self.key!r} tells limits apart; expected limit or rate beside it"
+            )
 
 
 def check_name(name: object, what: str = "node") -> None:

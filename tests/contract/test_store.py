@@ -146,7 +146,10 @@ async def test_cancel_below_takes_the_branch_and_nothing_else(store: Store) -> N
     assert {path for (_, path), scope in state.scopes.items() if scope.status is ScopeStatus.OPEN} == {"0.10"}
     assert await write(store, [c.CancelBelow("r", "", None, 1006.0)]) == []
     assert {row.status for row in await store.query(lambda q: q.tasks("r"))} == {"cancelled", "succeeded"}
-    assert await store.transact(lambda tx: (tx.unsent(before=math.inf, limit=9), tx.release_due(1e9, 9))) == ([], [])
+    assert await store.transact(lambda tx: (tx.unsent(before=math.inf, limit=9), tx.release_due(1e9, 9, {}).tasks)) == (
+        [],
+        [],
+    )
 
 
 async def test_ten_thousand_branches(store: Store) -> None:
@@ -215,11 +218,11 @@ async def test_due_tasks_are_released(store: Store) -> None:
     _, changes = begun(status=TaskStatus.HELD, held_for="retry", due=1030.0, attempt=2)
     late = task("r", "0.1", status=TaskStatus.HELD, held_for="delay", due=1020.0)
     await write(store, [*changes, c.AddTask(late), c.AddTask(task("r", "0.2", status=TaskStatus.HELD))])
-    assert await store.transact(lambda tx: tx.release_due(1019.0, 9)) == []
-    assert [t.task_id for t in await store.transact(lambda tx: tx.release_due(1040.0, 1))] == [late.id]
-    [released] = await store.transact(lambda tx: tx.release_due(1040.0, 9))
+    assert await store.transact(lambda tx: tx.release_due(1019.0, 9, {}).tasks) == []
+    assert [t.task_id for t in await store.transact(lambda tx: tx.release_due(1040.0, 1, {}).tasks)] == [late.id]
+    [released] = await store.transact(lambda tx: tx.release_due(1040.0, 9, {}).tasks)
     assert released.attempt == 2
-    assert await store.transact(lambda tx: tx.release_due(1040.0, 9)) == []
+    assert await store.transact(lambda tx: tx.release_due(1040.0, 9, {}).tasks) == []
     assert await store.transact(lambda tx: tx.unsent(before=1040.0, limit=9)) == []  # unsent since the release
     assert len(await store.transact(lambda tx: tx.unsent(before=1041.0, limit=9))) == 2
     [row] = await loaded(store, late)

@@ -181,7 +181,7 @@ async def test_what_is_outstanding_in_a_scope_fails(store: Store) -> None:
         "0.0.3": "failed", "0.0.3.0.0": "cancelled", "0.0.3.0.0.0": "cancelled",
     }  # fmt: skip
     assert await scopes(store, "0.0", "0.0.3.0") == {"0.0": ("open", 3), "0.0.3.0": ("cancelled", 0)}
-    assert await store.transact(lambda tx: tx.release_due(1e9, 9)) == []
+    assert await store.transact(lambda tx: tx.release_due(1e9, 9, {}).tasks) == []
     assert [t.task_id for t in await store.transact(lambda tx: tx.unsent(before=math.inf, limit=9))] == [outside.id]
 
 
@@ -199,12 +199,15 @@ async def test_a_paused_run_sends_nothing_until_it_goes_on(store: Store) -> None
     assert {path: (row.status, row.held_for) for path, row in rows.items()} == {
         "0": ("held", "paused"), "0.0": ("queued", None), "0.1": ("held", "paused"), "0.2": ("held", "delay"),
     }  # fmt: skip
-    assert await store.transact(lambda tx: (tx.unsent(before=math.inf, limit=9), tx.release_due(1e9, 9))) == ([], [])
+    assert await store.transact(lambda tx: (tx.unsent(before=math.inf, limit=9), tx.release_due(1e9, 9, {}).tasks)) == (
+        [],
+        [],
+    )
     assert (await load(store, runs=frozenset({"r"}))).runs["r"].status is RunStatus.PAUSED
     await write(store, [c.MoveRun("r", RunStatus.RUNNING), c.Unhold("r", "paused")])
     found = await store.transact(lambda tx: tx.unsent(before=1.0, limit=9))  # at once
     assert {one.task_id for one in found} == {root.id, held.id}
-    assert [one.task_id for one in await store.transact(lambda tx: tx.release_due(1010.0, 9))] == [delayed.id]
+    assert [one.task_id for one in await store.transact(lambda tx: tx.release_due(1010.0, 9, {}).tasks)] == [delayed.id]
 
 
 # Runs that failed go on

@@ -49,7 +49,7 @@ def copy(rows: Rows, effect: CopyRun) -> None:
             copied = replace(copied, leaf_of=None, **opened)
         if task is again:
             fresh = {"outputs": None, "nodes": None, "leaf_of": None, "created_at": effect.at}
-            given = {} if effect.inputs is None else {"inputs": effect.inputs, "inputs_from": None}
+            given = {} if effect.inputs is None else {"inputs": effect.inputs, "inputs_from": None, "slot": effect.slot}
             copied = replace(copied, status=TaskStatus.FAILED, **fresh, **given)
         if copied.wait is not None and copied.status in ENDED_BADLY:
             timeout = making.decode_wait(copied.wait).timeout

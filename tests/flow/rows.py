@@ -46,7 +46,8 @@ from flowkit.flow.events import (  # fmt: skip
 )
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
-from flowkit.flow.state import Leaf, Run, RunStatus, Scope, ScopeStatus, Signal, State, Task, TaskStatus
+from flowkit.flow.slots import NodeLimit
+from flowkit.flow.state import LIMIT, Leaf, Run, RunStatus, Scope, ScopeStatus, Signal, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.flow.copying import copy
@@ -63,14 +64,16 @@ class Rows:
     signals: dict[tuple[str, str], list[Signal]] = field(default_factory=dict)
     commands: set[UUID] = field(default_factory=set)
     on_error: dict[str, str] = field(default_factory=dict)
+    node_limits: dict[str, NodeLimit] = field(default_factory=dict)
     dropped: set[object] = field(default_factory=set)  # cancelled with a branch, not with the run
     seen: list[Change] = field(default_factory=list)
 
     def feed(self, *events: Event) -> list[Change]:
         """One transaction: fold, write, and what comes back, until nothing follows."""
         pending, all_changes = list(events), []
+        context = Context(self.now, b"secret", self.limits, self.node_limits)
         while pending:
-            changes, later = fold(self._load(pending), pending, Context(self.now, b"secret", self.limits))
+            changes, later = fold(self._load(pending), pending, context)
             all_changes += changes
             pending = later + self._write(changes)
         self.seen += all_changes
@@ -233,9 +236,13 @@ class Rows:
                     if (task.run_id, task.leaf_of) == (run, path):
                         self.tasks[key] = replace(task, leaf_of=parent)
             case Unhold(run, reason):
-                self._restatus(run, TaskStatus.HELD, reason, TaskStatus.QUEUED, None)
+                for key, task in self._of(run, TaskStatus.HELD, reason):
+                    limited = task.slot is not None
+                    status, why = (TaskStatus.HELD, LIMIT) if limited else (TaskStatus.QUEUED, None)
+                    self.tasks[key] = replace(task, status=status, held_for=why)
             case HoldUnsent(run, reason):
-                self._restatus(run, TaskStatus.QUEUED, None, TaskStatus.HELD, reason)
+                for key, task in [*self._of(run, TaskStatus.QUEUED, None), *self._of(run, TaskStatus.HELD, LIMIT)]:
+                    self.tasks[key] = replace(task, status=TaskStatus.HELD, held_for=reason)
             case FailOutstanding(run, scope, error, _):
                 return self._fail_outstanding(run, scope, error)
             case CopyRun():
@@ -271,10 +278,14 @@ class Rows:
                 self.dropped |= {key} if scope is not None else set()
         return [] if scope is None else [Cancelled(run, scope, count)]
 
-    def _restatus(self, run: str, old: TaskStatus, held: str | None, new: TaskStatus, reason: str | None) -> None:
-        for key, task in self.tasks.items():
-            if (task.run_id, task.status, task.held_for, task.sent_at) == (run, old, held, None):
-                self.tasks[key] = replace(task, status=new, held_for=reason)
+    def _of(self, run: str, status: TaskStatus, held_for: str | None) -> list[tuple[tuple[str, UUID], Task]]:
+        """Unsent tasks of a run, with their keys."""
+        wanted = (run, status, held_for, None)
+        return [
+            (key, task)
+            for key, task in self.tasks.items()
+            if (task.run_id, task.status, task.held_for, task.sent_at) == wanted
+        ]
 
     def _fail_outstanding(self, run: str, path: str, error: bytes) -> list[Event]:
         count = 0
@@ -305,12 +316,12 @@ class Rows:
             failed = task.status is TaskStatus.FAILED and task.leaf_of is None and task.path not in handled
             cancelled = task.status is TaskStatus.CANCELLED and key not in self.dropped
             if task.run_id == run and (failed or cancelled) and not settled(task.path):
-                windowed = task.held_for == "max_concurrency"
-                status = TaskStatus.WAITING if task.wait else TaskStatus.HELD if windowed else TaskStatus.QUEUED
+                why = task.held_for if task.held_for == "max_concurrency" else LIMIT if task.slot else None
+                status = TaskStatus.WAITING if task.wait else TaskStatus.HELD if why else TaskStatus.QUEUED
                 due = task.due if task.wait and task.due is not None and task.due > self.now else None
                 self.tasks[key] = replace(
                     task, status=status, attempt=task.attempt + 1, tries=1, error=None, due=due,
-                    held_for=task.held_for if windowed else None, sent_at=None,
+                    held_for=why, sent_at=None,
                 )  # fmt: skip
         reopened = {ScopeStatus.FAILED, ScopeStatus.CANCELLED}
         for key, scope in self.scopes.items():
