@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
     from flowkit.broker import QueueState
     from flowkit.flow.explain import Around, Reason, Stuck
+    from flowkit.flow.slots import NodeLimit
     from flowkit.settings import Settings
-    from flowkit.store.protocol import RunRow, TaskRow, WorkerRow
+    from flowkit.store.protocol import Queries, RunRow, SlotCount, TaskRow, WorkerRow
 
 SHOWN = 50  # tasks, for people
 
@@ -72,14 +74,37 @@ async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Expl
         row, tasks, workers = await store.query(
             lambda query: (query.run(run_id), query.tasks(run_id), query.workers(seen_since=now - ALIVE))
         )
-    if row is None:
-        raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
-    outstanding = [task for task in tasks if task.status in OUTSTANDING and row.ended_at is None]
-    around = await _around(settings, outstanding, workers)
+        if row is None:
+            raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
+        outstanding = [task for task in tasks if task.status in OUTSTANDING and row.ended_at is None]
+        limited = await store.query(partial(_limited, outstanding))
+    around = await _around(settings, outstanding, workers, limited)
     return row, [Explained(task, explain(_stuck(task), around[task.id], now)) for task in outstanding]
 
 
-async def _around(settings: Settings, tasks: list[TaskRow], workers: list[WorkerRow]) -> dict[UUID, Around]:
+def _limited(tasks: list[TaskRow], queries: Queries) -> dict[str, tuple[NodeLimit | None, SlotCount]]:
+    """What the slots are like that hold some of the tasks."""
+    from flowkit.flow.slots import NodeLimit, node_of
+    from flowkit.flow.state import LIMIT
+
+    names = {task.slot for task in tasks if task.slot is not None and task.held_for == LIMIT}
+    if not names:
+        return {}
+    told = {name: json.loads(info) for name, info, _ in queries.node_infos()}
+    limits = {
+        name: NodeLimit(info.get("limit"), info.get("rate"), info.get("key"))
+        for name, info in told.items()
+        if info.get("limit") is not None or info.get("rate") is not None
+    }
+    return {slot: (limits.get(node_of(slot)), count) for slot, count in queries.slots(names).items()}
+
+
+async def _around(
+    settings: Settings,
+    tasks: list[TaskRow],
+    workers: list[WorkerRow],
+    limited: dict[str, tuple[NodeLimit | None, SlotCount]],
+) -> dict[UUID, Around]:
     """What there is around each task, of all that can tell."""
     from flowkit.flow.explain import Around
     from flowkit.wire import messages as wire
@@ -93,6 +118,7 @@ async def _around(settings: Settings, tasks: list[TaskRow], workers: list[Worker
     for task in tasks:
         by, since = taken.get((task.id, task.attempt), (None, None))
         state = states.get(task.node)
+        limit, count = limited.get(task.slot or "", (None, None))
         found[task.id] = Around(
             workers=serving[task.node],
             taken_by=by,
@@ -100,6 +126,9 @@ async def _around(settings: Settings, tasks: list[TaskRow], workers: list[Worker
             ready=state.ready if state else None,
             consumers=state.consumers if state else None,
             coordinators=coordinators,
+            limit=limit,
+            slot_out=count.out if count else None,
+            slot_held=count.held if count else None,
         )
     return found
 
@@ -137,6 +166,7 @@ def _stuck(task: TaskRow) -> Stuck:
         worker=task.worker,
         signal=task.signal,
         leased_until=task.leased_until,
+        slot=task.slot,
     )
 
 

@@ -6,7 +6,9 @@ import shlex
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flowkit.flow.state import DELAY, PAUSED, RETRY, WINDOW, TaskStatus
+from flowkit.flow import slots, state
+from flowkit.flow.slots import NodeLimit
+from flowkit.flow.state import TaskStatus
 
 LATE = 5.0  # seconds after which something due and not done says that no coordinator is at work
 
@@ -24,6 +26,7 @@ class Kind(StrEnum):
     RETRYING = "retrying"
     PAUSED = "paused"
     WINDOW = "max-concurrency"  # enough branches of its Gather are under way
+    LIMIT = "limit"  # its node's, over all workers
     HELD = "held"  # for any other reason
     WAITING = "waiting"  # for a signal
 
@@ -43,6 +46,7 @@ class Stuck:
     worker: str | None = None  # that said it begins
     signal: str | None = None
     leased_until: float | None = None  # it is sent again when nobody says by then that he has it
+    slot: str | None = None  # of its limited node
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +59,9 @@ class Around:
     ready: int | None = None  # messages in the queue of its node
     consumers: int | None = None  # of that queue: foreign workers, which announce nothing, are among them
     coordinators: int | None = None  # consumers of the queue of results
+    limit: NodeLimit | None = None  # of its node
+    slot_out: int | None = None  # tasks of its slot that are sent and not answered
+    slot_held: int | None = None  # tasks that its slot holds, this one included
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,20 +106,45 @@ def _waiting(task: Stuck, around: Around, now: float) -> Reason:
 
 
 def _held(task: Stuck, around: Around, now: float) -> Reason:
-    if task.held_for == PAUSED:
-        return Reason(Kind.PAUSED, "held: the run is paused", f"flowkit runs resume {task.run_id}")
-    if task.held_for == WINDOW:
-        return Reason(Kind.WINDOW, "held by max_concurrency: it goes on when another branch of its Gather ends")
-    if task.due is None:
-        return Reason(Kind.HELD, f"held for {task.held_for}")
-    when = f"in {span(task.due - now)}" if task.due > now else f"due since {span(now - task.due)}"
+    match task.held_for:
+        case state.PAUSED:
+            return Reason(Kind.PAUSED, "held: the run is paused", f"flowkit runs resume {task.run_id}")
+        case state.WINDOW:
+            return Reason(Kind.WINDOW, "held by max_concurrency: it goes on when another branch of its Gather ends")
+        case state.LIMIT:
+            return _limited(task, around)
+        case _ if task.due is None:
+            return Reason(Kind.HELD, f"held for {task.held_for}")
+        case _:
+            return _timed(task, around, task.due, now)
+
+
+def _timed(task: Stuck, around: Around, due: float, now: float) -> Reason:
+    when = f"in {span(due - now)}" if due > now else f"due since {span(now - due)}"
     hint = _unless_late(task, around, now, "")
-    if task.held_for == RETRY:
+    if task.held_for == state.RETRY:
         last = f"; the last attempt failed: {task.error}" if task.error else ""
         return Reason(Kind.RETRYING, f"retry {when}{last}", hint)
-    if task.held_for == DELAY:
-        return Reason(Kind.DELAYED, f"delayed, to be sent {when}" if task.due > now else f"delayed, {when}", hint)
+    if task.held_for == state.DELAY:
+        return Reason(Kind.DELAYED, f"delayed, to be sent {when}" if due > now else f"delayed, {when}", hint)
     return Reason(Kind.HELD, f"held for {task.held_for}, {when}", hint)
+
+
+def _limited(task: Stuck, around: Around) -> Reason:
+    counted = f"{around.slot_out or 0:,} out, {around.slot_held or 0:,} held"
+    if around.limit is None:
+        text, full = f"held by a limit that node {task.node!r} has no more: {counted}", False
+    else:
+        said = [f"limit {around.limit.limit}"] if around.limit.limit is not None else []
+        said += [f"rate {around.limit.rate}"] if around.limit.rate is not None else []
+        key = slots.key_of(task.slot or "")
+        text = f"held by the {' and '.join(said)} of node {task.node!r}{f' for {key}' * bool(key)}: {counted}"
+        full = around.limit.limit is not None and (around.slot_out or 0) >= around.limit.limit
+    if around.coordinators == 0:
+        return Reason(Kind.LIMIT, text, _begin_coordinator())
+    if full and around.workers == 0 and not around.consumers:
+        return Reason(Kind.LIMIT, f"{text}, and no worker for it", _begin_worker(task))
+    return Reason(Kind.LIMIT, text, "flowkit runs list, for what is under way" if full else "")
 
 
 def _taken(task: Stuck, worker: str, since: float | None, now: float) -> Reason:

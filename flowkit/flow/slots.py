@@ -20,7 +20,8 @@ from flowkit.flow.state import LIMIT, State, TaskStatus
 from flowkit.wire import codec, rates
 from flowkit.wire import messages as wire
 
-BURST = 0.25  # seconds by which a task may be late without being missed: timers look about that often
+BURST = 0.25  # seconds by which a look may be late and make up for it: timers look about that often
+IDLE = 1.0  # seconds after which nothing is made up for: nobody wanted to go out
 LONGEST = 200  # bytes of a key's value in the name of a slot; longer ones are told apart by their hash
 
 
@@ -117,7 +118,7 @@ def room(limit: NodeLimit | None, out: int, next_at: float | None, now: float, m
     if limit is None or limit.rate is None:
         return Room(free, now)
     every = rates.interval(limit.rate)
-    earliest = now - BURST if next_at is None else max(next_at, now - BURST)
+    earliest = now if next_at is None or next_at < now - IDLE else max(next_at, now - BURST)
     due = 0 if earliest > now else math.floor((now - earliest) / every + 1e-9) + 1
     return Room(min(free, due), earliest, due <= free)
 

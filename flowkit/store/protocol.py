@@ -307,6 +307,14 @@ class NodeCount:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotCount:
+    """Tasks of one slot of a limited node."""
+
+    out: int  # sent, or about to be, and not answered
+    held: int  # for the limit
+
+
+@dataclass(frozen=True, slots=True)
 class CommandRow:
     """A command that was applied."""
 
@@ -354,6 +362,9 @@ class Queries(Protocol):
 
     def run_counts(self) -> dict[str, int]:
         """How many runs have each status."""
+
+    def slots(self, names: Iterable[str]) -> dict[str, SlotCount]:
+        """What is out and held in each of these slots."""
 
     def node_infos(self) -> list[tuple[str, bytes, float]]:
         """Every node ever announced, by name: JSON of its newest wire NodeInfo, and when that came."""

@@ -7,14 +7,15 @@ than for its answer (0.4 s to import it, a few ms to ask).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
 from flowkit.errors import UsageError
+from flowkit.flow.state import LIMIT
 from flowkit.store.database import Database, Row
-from flowkit.store.protocol import CommandRow, DeadLetter, NodeCount, RunRow, SignalRow, TaskRow, WorkerRow
-from flowkit.store.rows import DEAD, OUTSTANDING, read_dead
+from flowkit.store.protocol import CommandRow, DeadLetter, NodeCount, RunRow, SignalRow, SlotCount, TaskRow, WorkerRow
+from flowkit.store.rows import DEAD, OUTSTANDING, read_dead, utf8
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
@@ -28,6 +29,10 @@ TASK = (
 INPUTS = "coalesce(t.inputs, source.outputs)"
 TASKS_AND_SOURCES = (
     "FROM tasks AS t LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
+)
+SLOT = (
+    "SELECT t.slot, count(CASE WHEN t.held_for IS NULL THEN 1 END), "
+    f"count(CASE WHEN t.held_for = '{LIMIT}' THEN 1 END) FROM tasks AS t"
 )
 LETTER = f"SELECT {', '.join(DEAD)} FROM dead"
 
@@ -128,6 +133,13 @@ class SqlQueries:
             NodeCount(node, held=count["held"], queued=count["queued"], running=count["running"])
             for node, count in sorted(counts.items())
         ]
+
+    def slots(self, names: Iterable[str]) -> dict[str, SlotCount]:
+        """What is out and held in each of these slots."""
+        wanted = {utf8(name): name for name in names}
+        keys: list[Row] = [(key,) for key in wanted]
+        found = self._database.lookup(SLOT, "tasks", ("slot",), keys, only=f"t.{OUTSTANDING}", group="t.slot")
+        return {wanted[bytes(key)]: SlotCount(out, held) for key, out, held in found}
 
     def node_infos(self) -> list[tuple[str, bytes, float]]:
         """Every node ever announced, by name."""

@@ -16,9 +16,22 @@ NODES = {
     "typed": "from pydantic import BaseModel\nfrom flowkit import Node\nnode = Node('typed')\n"
     "class In(BaseModel):\n    a: int\n"
     "@node.main\nasync def main(given: In):\n    return [], {'a': given.a}, ''\nnode.run()\n",
+    "wide": "from flowkit import Node, Send\nnode = Node()\n"
+    "@node.main\nasync def main():\n    return [Send('few', {'n': n}) for n in range(9)], {}, ''\nnode.run()\n",
+    "few": "import asyncio\nfrom flowkit import Node\nnode = Node(limit=2)\nat_once = most = 0\n"
+    "@node.main\nasync def main():\n    global at_once, most\n    at_once += 1\n    most = max(most, at_once)\n"
+    "    await asyncio.sleep(0.01)\n    at_once -= 1\n    return [], {'most': most}, ''\nnode.run()\n",
     "nowhere": "from flowkit.node import Node\nnode = Node()\n"
     "async def main():\n    return ['absent'], {}, ''\nnode.register_main(main)\nnode.run()\n",
 }
+
+
+def test_the_first_tasks_of_a_node_keep_to_its_limit_too(flowkit, folder):
+    for name in ("wide", "few"):
+        (folder / "workers" / f"{name}.py").write_text(NODES[name])
+    said = flowkit("run", "wide")
+    assert said.code == 0
+    assert max(one["most"] for one in said.json["results"]) == 2
 
 
 @pytest.mark.parametrize(

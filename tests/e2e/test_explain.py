@@ -28,6 +28,7 @@ slow = Node("slow", concurrency=1)
 flaky = Node("flaky", wait=wait_fixed(3_600))
 wide = Node("wide")
 ask = Node("ask")
+few = Node("few", limit=1, key="customer")
 
 @slow.main
 async def sleep():
@@ -40,6 +41,10 @@ async def fail():
 @wide.main
 async def gather():
     return [Gather([Send("add", {"a": n, "b": n}) for n in range(3)], then="add", max_concurrency=2)], {}, "wide"
+
+@few.main
+async def hang():
+    await asyncio.sleep(3_600)
 
 @ask.main
 async def wait():
@@ -124,6 +129,14 @@ async def test_what_is_held(shell):
     text, hint = await why(shell, "window", "max-concurrency")
     assert text == "held by max_concurrency: it goes on when another branch of its Gather ends"
     assert hint == ""
+
+    for run_id in ("first", "second"):
+        await ask(shell, "start", "few", "-F", "customer=7", "--id", run_id)
+    text, hint = await why(shell, "second", "limit")
+    assert text == "held by the limit 1 of node 'few' for customer=7: 1 out, 1 held"
+    assert hint == "flowkit runs list, for what is under way"
+    await ask(shell, "runs", "cancel", "first")
+    await why(shell, "second", "running")
 
     await ask(shell, "start", "ask", "--id", "person")
     text, hint = await why(shell, "person", "waiting")

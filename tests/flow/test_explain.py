@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from flowkit.flow.explain import Around, Kind, Stuck, explain, span
+from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import OUTSTANDING, TaskStatus
 
 NOW = 10_000.0
@@ -23,6 +24,31 @@ CASES = [
         stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW + 41),
         Around(workers=1, ready=0, consumers=1, coordinators=1),
         (Kind.SILENT, f"{BEGAN} and does not list it any more: its lease ends in 41 s, then it is sent again", ""),
+    ),
+    (
+        "its node's limit is reached",
+        stuck("held", held_for="limit", slot="ship customer=7"),
+        Around(coordinators=1, limit=NodeLimit(limit=2, rate="5/s", key="customer"), slot_out=2, slot_held=9),
+        (Kind.LIMIT, "held by the limit 2 and rate 5/s of node 'ship' for customer=7: 2 out, 9 held",
+         "flowkit runs list, for what is under way"),
+    ),
+    (
+        "what is out has nobody to run it",
+        stuck("held", held_for="limit", slot="ship"),
+        Around(workers=0, consumers=0, coordinators=1, limit=NodeLimit(limit=2), slot_out=2, slot_held=1),
+        (Kind.LIMIT, "held by the limit 2 of node 'ship': 2 out, 1 held, and no worker for it", WORKER),
+    ),
+    (
+        "its rate lets it go soon",
+        stuck("held", held_for="limit", slot="ship"),
+        Around(workers=1, coordinators=1, limit=NodeLimit(rate="5/min"), slot_out=2, slot_held=1),
+        (Kind.LIMIT, "held by the rate 5/min of node 'ship': 2 out, 1 held", ""),
+    ),
+    (
+        "nobody lets it go",
+        stuck("held", held_for="limit", slot="ship"),
+        Around(coordinators=0, slot_out=0, slot_held=1),
+        (Kind.LIMIT, "held by a limit that node 'ship' has no more: 0 out, 1 held", COORDINATOR),
     ),
     (
         "its lease is over, and nobody is there to see it",
@@ -138,9 +164,9 @@ CASES = [
     ),
     (
         "held for a reason of tomorrow",
-        stuck("held", held_for="limit"),
+        stuck("held", held_for="moon"),
         Around(),
-        (Kind.HELD, "held for limit", ""),
+        (Kind.HELD, "held for moon", ""),
     ),
     (
         "waits for a signal for ever",

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 import flowkit
 from flowkit import Node
 from flowkit.errors import InvalidNode, UsageError
+from flowkit.worker.announce import describe_node
 
 
 async def fine():
@@ -116,6 +117,18 @@ def test_names(name):
         ({"concurrency": 0}, "concurrency=0; expected a whole number"),
         ({"concurrency": 1.5}, "concurrency=1.5"),
         ({"on_error": "no name"}, "on_error 'no name' cannot be the name"),
+        ({"limit": 0}, "limit=0; expected a whole number from 1 on"),
+        ({"limit": -3}, "limit=-3"),
+        ({"limit": True}, "limit=True"),
+        ({"limit": 2.0}, "limit=2.0"),
+        ({"rate": "0/s"}, "rate='0/s'; expected a number from 1 on, then s, min, h or d, such as '100/s'"),
+        ({"rate": "100"}, "rate='100'"),
+        ({"rate": "1.5/s"}, "rate='1.5/s'"),
+        ({"rate": "5/week"}, "rate='5/week'"),
+        ({"rate": 100}, "rate=100"),
+        ({"key": "customer"}, "key='customer' tells limits apart; expected limit or rate beside it"),
+        ({"limit": 1, "key": ""}, "key=''; expected the name of an input"),
+        ({"limit": 1, "key": 5}, "key=5"),
     ],
 )
 def test_options(options, said):
@@ -124,6 +137,13 @@ def test_options(options, said):
     with pytest.raises(InvalidNode) as caught:
         _ = node.definition
     assert said in str(caught.value)
+
+
+def test_limits_are_announced_as_they_were_written():
+    node = Node("work", limit=5, rate="1/30s", key="customer")
+    node.main(fine)
+    told = describe_node(node.definition)
+    assert (told.limit, told.rate, told.key) == (5, "1/30s", "customer")
 
 
 def test_policies_have_to_be_callable():
