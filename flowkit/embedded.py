@@ -89,10 +89,7 @@ async def embedded(
     Raises:
         UsageError: the folder does not exist.
     """
-    if not nodes.is_dir():
-        raise UsageError(
-            f"nodes folder {nodes}: no such directory. Point --nodes at the folder that has your node files."
-        )
+    loading.check_folder(nodes)
     async with contextlib.AsyncExitStack() as stack:
         if store_url is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowkit-", ignore_cleanup_errors=True))

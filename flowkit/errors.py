@@ -7,6 +7,7 @@ next.
     ├── UsageError            the caller's mistake: arguments, configuration, a node file        (exit 2)
     │   ├── NodeNotFound      no file provides a node of that name
     │   ├── InvalidNode       a node file or a Node that cannot be used
+    │   │   └── NoNode        a file with helpers only
     │   └── InvalidPayload    inputs or outputs that JSON cannot carry
     ├── Unreachable           broker or store cannot be reached                                  (exit 3)
     │   ├── BrokerUnreachable
@@ -52,6 +53,10 @@ class NodeNotFound(UsageError):
 
 class InvalidNode(UsageError):
     """A node file, or a Node in it, that cannot be used."""
+
+
+class NoNode(InvalidNode):
+    """A file without any Node: it may hold helpers, and be all right as that."""
 
 
 class InvalidPayload(UsageError):

@@ -8,10 +8,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from flowkit.errors import InvalidNode, NodeNotFound, UsageError
+from flowkit.errors import InvalidNode, NodeNotFound, NoNode, UsageError
 from flowkit.node import Node, hosted
 from flowkit.wire import names
 from flowkit.worker.definition import Definition, check_name
@@ -30,6 +31,50 @@ def find(nodes_dir: Path) -> list[str]:
         for file in nodes_dir.glob("*.py")
         if names.is_node(file.stem) and not file.stem.startswith("test_") and file.stem not in ("conftest", "setup")
     )
+
+
+def check_folder(nodes_dir: Path) -> None:
+    """Raise ``UsageError`` unless there is such a folder."""
+    if not nodes_dir.is_dir():
+        raise UsageError(
+            f"nodes folder {nodes_dir}: no such directory. Point --nodes at the folder that has your node files."
+        )
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What a nodes folder holds.
+
+    Args:
+        definitions: of all nodes, by name.
+        failures: files that cannot be used, by the name that a node in them would have.
+    """
+
+    definitions: dict[str, Definition]
+    failures: dict[str, InvalidNode]
+
+
+def load_all(nodes_dir: Path) -> Folder:
+    """Import all node files of a folder; files that hold helpers only are left out.
+
+    Raises:
+        UsageError: there is no such folder.
+    """
+    check_folder(nodes_dir)
+    folder = Folder({}, {})
+    for name in find(nodes_dir):
+        try:
+            found = _definitions(nodes_dir / f"{name}.py")
+        except NoNode:
+            continue
+        except InvalidNode as error:
+            folder.failures[name] = error
+            continue
+        for definition in found:
+            # What several files provide is the one whose file has its name, as it is for whoever asks by that.
+            if definition.name == name or definition.name not in folder.definitions:
+                folder.definitions[definition.name] = definition
+    return folder
 
 
 def load(name: str, nodes_dir: Path) -> list[Definition]:
@@ -71,7 +116,7 @@ def _definitions(file: Path) -> list[Definition]:
     # What was imported from another node file belongs there, unless this file has nothing else.
     nodes = [node for node in nodes if node.source == module.__file__] or nodes
     if not nodes:
-        raise InvalidNode(f"node file {file} holds no Node; it needs 'node = Node()' and a main (see 'flowkit new')")
+        raise NoNode(f"node file {file} holds no Node; it needs 'node = Node()' and a main (see 'flowkit new')")
     definitions = [node.define(file.stem) for node in nodes]
     given = [definition.name for definition in definitions]
     twice = next((one for one in given if given.count(one) > 1), None)

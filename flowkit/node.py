@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from uuid import UUID
 from flowkit.errors import FlowKitError, InvalidNode, UsageError
 from flowkit.wire.messages import Task
 from flowkit.worker.current import copy_inputs, current
+from flowkit.worker.declared import declared, names_of
 from flowkit.worker.definition import Definition, Main, check_main, check_name
 from flowkit.worker.policy import Decide, Policy
 
@@ -35,6 +37,8 @@ class Node:
         limit: how many of its tasks are out at a time, over all workers.
         rate: how many of its tasks go out in a while, over all workers, such as ``"100/s"`` or ``"5/min"``.
         key: the input by whose value ``limit`` and ``rate`` count apart, such as ``"customer_id"``.
+        next: names of nodes that may follow by ``Send``, ``Gather`` and ``Wait``, which the annotation of main
+            cannot tell. For ``flowkit check`` and ``flowkit graph``; nothing is enforced.
 
     Raises:
         InvalidNode: a value that cannot be.
@@ -54,6 +58,7 @@ class Node:
         limit: int | None = None,
         rate: str | None = None,
         key: str | None = None,
+        next: Iterable[str] | None = None,  # noqa: A002 - the word of the wire
     ) -> None:
         self._source = str(sys._getframe(1).f_globals.get("__file__", ""))  # noqa: SLF001 - the author's file
         if name is not None:
@@ -71,6 +76,7 @@ class Node:
             "rate": rate,
             "key": key,
         }
+        self._next = names_of(next, self.name)
 
     @property
     def name(self) -> str:
@@ -100,7 +106,8 @@ class Node:
                 "or call node.register_main(main)"
             )
         model = check_main(self._main, name)
-        return Definition(name, self._main, model, source=self._source, **self._options)
+        returns = declared(self._main, self._next, name)
+        return Definition(name, self._main, model, source=self._source, declared=returns, **self._options)
 
     def register_main(self, main: Main) -> None:
         """Say what it runs.

@@ -21,13 +21,17 @@ from flowkit import Gather, Logger, Node, Send
 SKIPPED = {"site-packages", "dist-packages", "__pycache__", "node_modules"}
 MOST = 10_000  # the sends that one Gather takes
 
-node = Node("discover")
+node = Node("discover", next=["measure", "summarize"])
 logger = Logger(node)
 
 
 class Where(BaseModel):
     directory: str | None = None
     limit: int = Field(MOST, ge=1, le=MOST)
+
+
+class Found(BaseModel):
+    directory: str
 
 
 def python_files(root: Path) -> Iterator[Path]:
@@ -46,11 +50,11 @@ def find(directory: str | None, limit: int) -> tuple[str, list[str]]:
 
 
 @node.main
-async def main(where: Where):
+async def main(where: Where) -> tuple[list[Gather], Found, str]:
     root, files = await asyncio.to_thread(find, where.directory, where.limit)
     await logger.info(f"{len(files):,} Python files below {root}")
     sends = [Send("measure", {"root": root, "file": file}) for file in files]
-    return [Gather(sends, then="summarize")], {"directory": root}, f"found {len(files):,} files"
+    return [Gather(sends, then="summarize")], Found(directory=root), f"found {len(files):,} files"
 
 
 node.run()

@@ -6,6 +6,8 @@
 Nobody within `approve_within` seconds (three days): the claim goes to `escalate`.
 """
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from flowkit import Logger, Node, Wait
@@ -13,7 +15,7 @@ from flowkit import Logger, Node, Wait
 SMALL = 50
 DAY = 86_400
 
-node = Node("expense")
+node = Node("expense", next=["pay", "escalate"])
 logger = Logger(node)
 
 
@@ -26,9 +28,15 @@ class Claim(BaseModel):
     approve_within: float = Field(3 * DAY, gt=0)
 
 
+class Claimed(BaseModel):
+    who: str
+    amount: float
+    purpose: str = Field(serialization_alias="for")
+
+
 @node.main
-async def main(claim: Claim):
-    outputs = {"who": claim.who, "amount": claim.amount, "for": claim.purpose}
+async def main(claim: Claim) -> tuple[list[Literal["pay"] | Wait], Claimed, str]:
+    outputs = Claimed(who=claim.who, amount=claim.amount, purpose=claim.purpose)
     if claim.amount <= SMALL:
         return ["pay"], outputs, "small enough to be paid at once"
     await logger.info(f"{claim.who} claims {claim.amount:,.2f}: waiting for an approval")

@@ -17,13 +17,18 @@ from flowkit import Gather, Logger, Node, Send
 
 SAMPLE = Path(__file__).with_name("orders.csv")
 
-node = Node("import_orders")
+node = Node("import_orders", next=["store_order", "import_report"])
 logger = Logger(node)
 
 
 class Import(BaseModel):
     file: Path = SAMPLE
     database: Path = Path(".flowkit", "orders.db")
+
+
+class Read(BaseModel):
+    file: Path
+    lines: list[int]
 
 
 def read(file: Path) -> list[tuple[int, dict[str, str]]]:
@@ -37,12 +42,12 @@ def read(file: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 @node.main
-async def main(job: Import):
+async def main(job: Import) -> tuple[list[Gather], Read, str]:
     rows = await asyncio.to_thread(read, job.file)
     await logger.info(f"{len(rows):,} orders in {job.file.name}")
     database = str(job.database.resolve())
     sends = [Send("store_order", {"order": row, "database": database}) for _, row in rows]
-    outputs = {"file": str(job.file), "lines": [line for line, _ in rows]}
+    outputs = Read(file=job.file, lines=[line for line, _ in rows])
     gather = Gather(sends, then="import_report", return_exceptions=True, max_concurrency=20)
     return [gather], outputs, f"read {len(rows):,} orders"
 

@@ -1,6 +1,6 @@
 """Last step of an import: what was stored, and which lines of the file were not, and why."""
 
-from typing import Any
+from typing import Any, Never
 
 from pydantic import BaseModel
 
@@ -42,7 +42,7 @@ def report(done: Imported) -> dict[str, Any]:
 
 
 @node.main
-async def main(done: Imported):
+async def main(done: Imported) -> tuple[list[Never], dict[str, Any], str]:
     outputs = report(done)
     for row in outputs["left_out"]:
         await logger.warning(f"line {row['line']}: {row['why']}")

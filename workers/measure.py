@@ -10,7 +10,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 from flowkit import Node
 
@@ -84,7 +84,7 @@ def measure_file(root: str, file: str) -> dict[str, Any]:
         return {"file": file, "error": f"{type(error).__name__}: {error}"[:200]}
 
 
-async def main():
+async def main() -> tuple[list[Never], dict[str, Any], str]:
     inputs = node.get_inputs()
     entry = await asyncio.to_thread(measure_file, inputs["root"], inputs["file"])
     return [], entry, "skipped" if "error" in entry else "measured"

@@ -3,6 +3,8 @@
 It gets the claim, and after a `Wait` also `signal`: the input of the signal that ended it.
 """
 
+from typing import Any, Never
+
 from pydantic import BaseModel
 
 from flowkit import Logger, Node
@@ -23,7 +25,7 @@ class Approved(BaseModel):
 
 
 @node.main
-async def main(claim: Approved):
+async def main(claim: Approved) -> tuple[list[Never], dict[str, Any], str]:
     if not claim.signal.approved:
         return [], {"paid": 0, "refused_by": claim.signal.by}, f"refused by {claim.signal.by}"
     # A task may run twice (its worker died, say): the id stays the same, so a bank that knows it pays once.

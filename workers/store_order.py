@@ -10,6 +10,7 @@ from contextlib import closing
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Never
 
 from pydantic import BaseModel, ConfigDict, Field
 from tenacity import retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -36,6 +37,11 @@ class Order(BaseModel):
     price: Decimal = Field(ge=0, decimal_places=2)
 
 
+class Stored(BaseModel):
+    number: str
+    cents: int
+
+
 class Job(BaseModel):
     order: Order
     database: Path
@@ -56,9 +62,9 @@ def cents(order: Order) -> int:
 
 
 @node.main
-async def main(job: Job):
+async def main(job: Job) -> tuple[list[Never], Stored, str]:
     await asyncio.to_thread(store, job.order, job.database)
-    return [], {"number": job.order.number, "cents": cents(job.order)}, f"stored {job.order.number}"
+    return [], Stored(number=job.order.number, cents=cents(job.order)), f"stored {job.order.number}"
 
 
 node.run()

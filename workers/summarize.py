@@ -1,6 +1,6 @@
 """Last step of the code census: add up what was measured."""
 
-from typing import Any
+from typing import Any, Never
 
 from pydantic import BaseModel
 
@@ -66,7 +66,7 @@ def summarize(census: Census) -> dict[str, Any]:
 
 
 @node.main
-async def main(census: Census):
+async def main(census: Census) -> tuple[list[Never], dict[str, Any], str]:
     outputs = summarize(census)
     message = f"{outputs['files']:,} files, {outputs['lines']:,} lines, {outputs['functions']:,} functions"
     if outputs["unparsed"]:

@@ -16,12 +16,14 @@ import typer
 from flowkit import errors
 from flowkit.cli import (
     broker,
+    check,
     completion,
     config,
     coordinator,
     db,
     dead,
     doctor,
+    graph,
     health,
     logs,
     new,
@@ -65,6 +67,8 @@ for verb in (runs_command, runs_rerun, runs_explain, runs_prune):
     verb.register(runs.app)
 app.add_typer(runs.app, name="runs")
 nodes.register(app)
+for verb in (check, graph):
+    verb.register(app)
 app.add_typer(dead.app, name="dead")
 app.add_typer(broker.app, name="broker")
 app.add_typer(db.app, name="db")

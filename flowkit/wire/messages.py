@@ -203,7 +203,7 @@ class Command(Message):
 
 
 class NodeInfo(BaseModel):
-    """What a worker says of one of its nodes."""
+    """What a worker says of one of its nodes. What it does not say is not declared."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -214,8 +214,10 @@ class NodeInfo(BaseModel):
     limit: Annotated[int, Field(ge=1)] | None = None
     key: Annotated[str, Field(min_length=1, max_length=100)] | None = None  # input by which limit and rate count apart
     rate: Annotated[str, Field(pattern=rates.PATTERN)] | None = None
-    schemas: Object | None = None
-    next: tuple[str, ...] | None = None
+    schemas: Object | None = None  # JSON Schemas under `inputs` and `outputs`
+    next: tuple[str, ...] | None = None  # names that may follow
+    plain: tuple[str, ...] = ()  # those of them whose inputs are the outputs
+    others: bool = False  # there may be others than `next` says
 
 
 class Running(NamedTuple):

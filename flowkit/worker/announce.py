@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from flowkit.broker.protocol import Broker, Outgoing
+from flowkit.wire import codec
 from flowkit.wire.messages import NodeInfo, Running, Worker
 from flowkit.wire.topology import Topology
 from flowkit.worker.definition import Definition
 from flowkit.worker.execution import Taken
+from flowkit.worker.schemas import MAX_WORKER, schemas_of
 
 _log = logging.getLogger(__name__)
 
@@ -28,7 +30,8 @@ def flowkit_version() -> str:
 
 def describe_node(definition: Definition) -> NodeInfo:
     """What the others may know of a node."""
-    model = definition.model
+    returns = definition.declared
+    schemas, _ = schemas_of(definition)
     return NodeInfo(
         name=definition.name,
         on_error=definition.on_error,
@@ -37,8 +40,28 @@ def describe_node(definition: Definition) -> NodeInfo:
         limit=definition.limit,
         rate=definition.rate,
         key=definition.key,
-        schemas=None if model is None else {"inputs": model.model_json_schema()},
+        schemas=schemas or None,
+        next=returns.next,
+        plain=returns.plain,
+        others=returns.others,
     )
+
+
+def describe_nodes(definitions: Iterable[Definition]) -> Iterator[NodeInfo]:
+    """All nodes of a process, as much as may be announced every few seconds; what is left out is logged."""
+    left = MAX_WORKER
+    for definition in definitions:
+        for problem in schemas_of(definition)[1]:
+            _log.warning("node %s: %s", definition.name, problem, extra={"action": "not_declared"})
+        info = describe_node(definition)
+        size = len(codec.dumps(info.schemas))
+        if size > left:
+            why = f"schemas left out: those of this worker's nodes are over {MAX_WORKER:,} bytes together"
+            _log.warning("node %s: %s", definition.name, why, extra={"action": "not_declared"})
+            info = info.model_copy(update={"schemas": None})
+        else:
+            left -= size
+        yield info
 
 
 class Announcer:
@@ -64,7 +87,7 @@ class Announcer:
         every: float,
     ) -> None:
         self._broker, self._exchange, self._worker = broker, topology.name("workers"), worker
-        self._nodes = tuple(describe_node(definition) for definition in definitions)
+        self._nodes = tuple(describe_nodes(definitions))
         self._taken, self._every = taken, every
 
     async def run(self) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
 
 from flowkit.errors import InvalidNode
 from flowkit.wire import names, rates
+from flowkit.worker.declared import Declared
 from flowkit.worker.policy import Policy
 
 Main = Callable[..., Awaitable[Any]]
@@ -35,6 +36,7 @@ class Definition:
         rate: how many go out in a while, such as ``100/s``.
         key: the input by whose value ``limit`` and ``rate`` count apart.
         source: the file it came from, for messages.
+        declared: what it says of its results.
 
     Raises:
         InvalidNode: a value that cannot be; the message says which.
@@ -52,6 +54,7 @@ class Definition:
     rate: str | None = None
     key: str | None = None
     source: str = ""
+    declared: Declared = field(default_factory=Declared)
 
     def __post_init__(self) -> None:
         check_name(self.name)

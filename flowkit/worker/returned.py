@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pydantic import BaseModel
+
 from flowkit.errors import FlowKitError, InvalidPayload
 from flowkit.flow.limits import Limits
 from flowkit.wire import codec, names
@@ -41,8 +43,10 @@ def check_returned(value: object, limits: Limits) -> Returned:
     if not isinstance(message, str):
         raise InvalidReturn(f"message is {_kind(message)}; expected text; {_SHAPE}")
     codec.check(str(message), "message")
+    if isinstance(outputs, BaseModel):
+        outputs = outputs.model_dump(mode="json", by_alias=True)  # as its JSON Schema says, which is announced
     if not isinstance(outputs, dict):
-        raise InvalidReturn(f"outputs is {_kind(outputs)}; expected a dict; {_SHAPE}")
+        raise InvalidReturn(f"outputs is {_kind(outputs)}; expected a dict or a pydantic model; {_SHAPE}")
     codec.check(outputs, "outputs")
     return Returned(_nodes(nodes, limits), outputs, str(message))
 
