@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowkit.cli import options
-from flowkit.errors import InvalidNode, NotFound
+from flowkit.errors import InvalidNode, NotFound, UsageError
 
 if TYPE_CHECKING:
     from flowkit.wire.messages import NodeInfo
 
 Names = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[NODE]...", help="Where workflows begin: names, or paths ending in .py; all without it."),
+    typer.Argument(metavar="NODE", help="Where workflows begin: names, or paths ending in .py; all without it."),
 ]
 Announced = Annotated[
     bool, typer.Option("--announced", help="Not the files: what workers have announced to the store.")
@@ -62,11 +62,11 @@ def known(starts: list[str], *, announced: bool, nodes: Path | None, store: str 
     Raises:
         UsageError: there is no such folder, or options that contradict each other.
     """
+    if announced and nodes is not None:
+        raise UsageError("--announced and --nodes contradict each other: what was announced, or the files of a folder?")
     if announced:
         return options.complete(_announced(store)), starts
     if store is not None:
-        from flowkit.errors import UsageError
-
         raise UsageError("--store goes with --announced; the files of a folder are in none")
     with contextlib.redirect_stdout(sys.stderr):  # what node files print as they are imported is no data of ours
         return _in_files(options.settings_of(nodes_dir=nodes).nodes_dir, starts)

@@ -59,7 +59,7 @@ def declared(main: Callable[..., Any], following: tuple[str, ...] | None, node: 
     try:
         results = list(_results(annotation))
     except TypeError as error:
-        return Declared(next=following, problem=f"the annotation of main: {error}")
+        return Declared(next=following, problem=str(error))
     if not results and annotation in _NOTHING:
         return Declared(next=following or ())
     plain: dict[str, None] = {}
@@ -116,7 +116,7 @@ def _results(annotation: Any) -> Iterator[tuple[Any, Any]]:
         return
     parts = get_args(kind)
     if get_origin(kind) is not tuple or len(parts) != 3 or Ellipsis in parts:
-        raise TypeError(f"main returns {_said(kind)}; {_EXPECTED}")
+        raise TypeError(f"main is annotated to return {_said(kind)}; {_EXPECTED}")
     yield parts[0], parts[1]
 
 
@@ -153,7 +153,10 @@ def _outputs(kinds: list[Any]) -> tuple[Any, str]:
         if kind in _ANYTHING or kind in _DICTS or (get_origin(kind) in _DICTS and get_args(kind)[1:] == (Any,)):
             return None, ""  # one of them may be anything
         if not (_is_model(kind) or is_typed_dict(kind) or get_origin(kind) in _DICTS):
-            return None, f"main returns {_said(kind)} as outputs; expected a pydantic model, a TypedDict or a dict"
+            return (
+                None,
+                f"main is annotated to return {_said(kind)} as outputs; expected a pydantic model, a TypedDict or a dict",
+            )
     return (Union[tuple(flat)] if flat else None), ""  # noqa: UP007 - of as many as there are
 
 

@@ -97,8 +97,9 @@ class _Schema(GenerateJsonSchema):
         return {"additionalProperties": False} | made if self.mode == "serialization" else made
 
     def ser_schema(self, schema: Any) -> JsonSchemaValue | None:
-        """A serializer of the author's that does not say what it returns may return anything."""
+        """A serializer of the author's that does not say what it returns may return anything; so may duck typing."""
         untold = schema["type"].startswith("function") and schema.get("return_schema") is None
+        untold |= schema["type"] == "any"
         return {} if untold else super().ser_schema(schema)
 
     def field_is_required(self, field: Any, total: bool) -> bool:  # noqa: FBT001 - as it is declared there

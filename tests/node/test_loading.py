@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from flowkit import loading
-from flowkit.errors import InvalidNode, NodeNotFound
+from flowkit.errors import InvalidNode, NodeNotFound, UsageError
 
 GOOD = """
 from flowkit import Node
@@ -132,3 +132,20 @@ def test_finding_imports_nothing(nodes):
     (folder / "notes.txt").touch()
     assert loading.find(folder) == ["add", "other"]
     assert loading.find(folder / "no_module_of_this_name") == []
+
+
+def test_a_whole_folder(nodes):
+    two = GOOD.replace("Node()", 'Node("images")') + GOOD.replace("Node()", 'Node("crop")').replace("node", "other")
+    folder = nodes(
+        add=GOOD, images=two, crop=GOOD, broken="1 / 0", helper="VALUE = 1", named=GOOD.replace("Node()", 'Node("sum")')
+    )
+    found = loading.load_all(folder)
+    assert sorted(found.definitions) == ["add", "crop", "images", "sum"]
+    assert found.definitions["crop"].source == str(folder / "crop.py"), "the file of that name comes first"
+    assert list(found.failures) == ["broken"]
+    assert "line 1: ZeroDivisionError" in str(found.failures["broken"])
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match=r"no such directory\. Point --nodes at the folder"):
+        loading.load_all(tmp_path / "nowhere")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from flowkit.flow.edges.happened import Step, happened
+from flowkit.flow.edges.mermaid import mermaid
 from tests.repository.fences import Fence, Shell, fences
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +61,25 @@ def test_the_tutorial(tmp_path: Path) -> None:
                 file.write_text(fence.text)
             elif fence.language == "console":
                 shell.run(fence)
+
+
+def test_the_check_of_a_workflow(tmp_path: Path) -> None:
+    with Shell(tmp_path, {}) as shell:
+        for fence in fences(ROOT / "docs/how-to/check-a-workflow.md"):
+            if fence.title:
+                file = tmp_path / fence.title
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(fence.text)
+            elif fence.language == "console":
+                shell.run(fence)
+
+
+def test_the_drawing_of_a_run_that_is_shown() -> None:
+    (shown,) = (one for one in fences(ROOT / "docs/how-to/check-a-workflow.md") if one.language == "mermaid")
+    steps = [Step("0", "discover", "succeeded"), Step("0.0.then", "summarize", "succeeded")]
+    steps += [Step(f"0.0.{number}", "measure", "succeeded") for number in range(668)]
+    drawn = mermaid(happened("census", "succeeded", steps)).splitlines()
+    assert shown.text.splitlines() == [line for line in drawn if "class" not in line]
 
 
 def test_the_worker_and_the_starter_in_plain_amqp(rabbitmq_url: str, namespace: str, tmp_path: Path) -> None:

@@ -95,6 +95,11 @@ def _draw(ordered: list[Step], spots: dict[str, _Spot], *, by_node: bool) -> Gra
         arrows[Arrow(before, at[step.path], Line.ON_ERROR if step.handler else Line.STEP)] = None
         if spot.inside is not None and step.path not in followed:
             arrows[Arrow(at[step.path], at[spot.inside], Line.STEP)] = None
+    continued = {arrow.source for arrow in arrows}
+    for spot in spots.values():  # Gathers that have not come to their continuation, in a branch of another one
+        around = spots[spot.opener].inside if spot.opener in spots else None
+        if spot.gather is not None and around is not None and at[spot.gather] not in continued:
+            arrows[Arrow(at[spot.gather], at[around], Line.STEP)] = None
     return Graph(places.vertices, list(arrows))
 
 

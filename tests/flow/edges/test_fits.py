@@ -248,7 +248,7 @@ def fits(schema: Any, value: Any) -> bool:
         return False
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(whole_schemas(), whole_schemas(), st.lists(VALUES, min_size=1, max_size=25))
 def test_a_value_that_fits_both_contradicts_a_clash(sent, taken, values):
     found = clash(sent, taken, PLAIN)
@@ -259,7 +259,7 @@ def test_a_value_that_fits_both_contradicts_a_clash(sent, taken, values):
         assert not (fits(sent, value) and fits(taken, value)), (found, value)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(whole_schemas(), st.lists(VALUES, min_size=1, max_size=10))
 def test_what_fits_itself_does_not_clash_with_itself(schema, values):
     if any(fits(schema, value) for value in values):
