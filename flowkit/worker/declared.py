@@ -153,10 +153,8 @@ def _outputs(kinds: list[Any]) -> tuple[Any, str]:
         if kind in _ANYTHING or kind in _DICTS or (get_origin(kind) in _DICTS and get_args(kind)[1:] == (Any,)):
             return None, ""  # one of them may be anything
         if not (_is_model(kind) or is_typed_dict(kind) or get_origin(kind) in _DICTS):
-            return (
-                None,
-                f"main is annotated to return {_said(kind)} as outputs; expected a pydantic model, a TypedDict or a dict",
-            )
+            said = f"{_said(kind)} as outputs; expected a pydantic model, a TypedDict or a dict"
+            return None, f"main is annotated to return {said}"
     return (Union[tuple(flat)] if flat else None), ""  # noqa: UP007 - of as many as there are
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, NotRequired, Required, Union, get_args, get_origin, get_type_hints
 
@@ -80,6 +81,17 @@ class _Schema(GenerateJsonSchema):
     def function_wrap_schema(self, schema: core_schema.WrapValidatorFunctionSchema) -> JsonSchemaValue:
         """So may one around it."""
         return self._more(super().function_wrap_schema(schema), schema)
+
+    def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
+        """An enum that looks for what is missing may find it."""
+        made = super().enum_schema(schema)
+        looks = schema["cls"]._missing_.__func__ is not Enum._missing_.__func__  # noqa: SLF001 - a hook that is documented
+        return made | {MORE: True} if looks else made
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        """Where a default stands in for what does not fit, everything fits."""
+        made = super().default_schema(schema)
+        return made | {MORE: True} if schema.get("on_error", "raise") != "raise" else made
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
         """A model writes its fields and no others; it may take some of them by several names."""

@@ -103,7 +103,7 @@ def check(nodes: Nodes, broken: Collection[str] = (), *, complete: bool = True) 
 
 
 def not_declared(node: NodeInfo) -> list[str]:
-    """What a node leaves open: ``inputs``, ``outputs`` (of one that nothing follows they matter to nobody), ``next``."""
+    """What a node leaves open: ``inputs``, ``outputs`` (which matter to nobody when nothing follows), ``next``."""
     schemas, following = node.schemas or {}, node.next is not None and not node.others
     known = {"inputs": "inputs" in schemas, "outputs": "outputs" in schemas or (following and not node.next)}
     known["next"] = following

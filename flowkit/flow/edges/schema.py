@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 MORE = "x-flowkit-takes-more"  # keyword: validators or aliases take values that this schema does not tell of
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+MOST = 1_000  # values that are compared, each with each: of more nothing is said
 _NAMED = ("$defs", "definitions")
 
 
@@ -58,7 +59,7 @@ class Part(NamedTuple):
         if "const" in self.schema:
             return [self.schema["const"]]
         named = self.schema.get("enum")
-        return named if isinstance(named, list) else None
+        return named if isinstance(named, list) and len(named) <= MOST else None
 
     @property
     def properties(self) -> dict[str, Any]:
