@@ -55,7 +55,7 @@ def declared(main: Callable[..., Any], following: tuple[str, ...] | None, node: 
     Raises:
         InvalidNode: it names something that cannot be the name of a node.
     """
-    annotation = inspect.signature(main, eval_str=True).return_annotation
+    annotation = _bare(inspect.signature(main, eval_str=True).return_annotation)
     try:
         results = list(_results(annotation))
     except TypeError as error:

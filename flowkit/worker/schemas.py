@@ -85,7 +85,7 @@ class _Schema(GenerateJsonSchema):
     def enum_schema(self, schema: core_schema.EnumSchema) -> JsonSchemaValue:
         """An enum that looks for what is missing may find it."""
         made = super().enum_schema(schema)
-        looks = schema["cls"]._missing_.__func__ is not Enum._missing_.__func__  # noqa: SLF001 - a hook that is documented
+        looks = any("_missing_" in vars(kind) for kind in schema["cls"].__mro__ if kind is not Enum)
         return made | {MORE: True} if looks else made
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:

@@ -142,6 +142,8 @@ class _Search:
 
     def _arrays_clash(self, our: Part, their: Part, depth: int) -> Clash | None:
         lengths = our.lengths("Items") & their.lengths("Items")
+        if self._reading.converting and their.schema.get("uniqueItems") is True and lengths.low > 0:
+            return None  # what comes twice is counted once
         if lengths.empty:
             return HERE
         there = max(lengths.low, 1 if self._reading.filled and lengths.high >= 1 else 0)

@@ -118,6 +118,7 @@ CONVERTED = [
     ("seconds to a date", INTEGER, TEXT | {"format": "date-time"}),
     ("by name to a tuple", obj(), {"type": "array", "prefixItems": [TEXT]}),
     ("stripped", TEXT | {"minLength": 5}, TEXT | {"maxLength": 3}),
+    ("twice to a set", array(TEXT, minItems=2), array(TEXT, maxItems=1, uniqueItems=True)),
     ("what takes more", NULL, TEXT | {MORE: True}),
 ]
 
