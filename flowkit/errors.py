@@ -8,7 +8,8 @@ next.
     │   ├── NodeNotFound      no file provides a node of that name
     │   ├── InvalidNode       a node file or a Node that cannot be used
     │   │   └── NoNode        a file with helpers only
-    │   └── InvalidPayload    inputs or outputs that JSON cannot carry
+    │   ├── InvalidPayload    inputs or outputs that JSON cannot carry
+    │   └── InvalidSchedule   a cron line, time zone or name that no schedule can have
     ├── Unreachable           broker or store cannot be reached                                  (exit 3)
     │   ├── BrokerUnreachable
     │   └── StoreUnreachable
@@ -65,6 +66,14 @@ class InvalidPayload(UsageError):
     def __init__(self, where: str, what: str) -> None:
         self.where, self.what = where, what
         super().__init__(f"{where}: {what}")
+
+
+class InvalidSchedule(UsageError):
+    """A part of a schedule that cannot be; ``what`` is a cron line, time zone or name."""
+
+    def __init__(self, what: str, value: str, why: str) -> None:
+        self.what, self.value, self.why = what, value, why
+        super().__init__(f"{what} {value!r}: {why}")
 
 
 class Unreachable(FlowKitError):

@@ -74,7 +74,7 @@ def test_the_face_alone_is_light() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("kind", ["dependencies", "postgres", "fast", "dev"])
+@pytest.mark.parametrize("kind", ["dependencies", "postgres", "fast", "cron", "dev"])
 def test_every_dependency_has_its_reason(kind: str) -> None:
     record = (ROOT / "docs/decisions/0002-dependencies.md").read_text()
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
