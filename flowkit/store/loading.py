@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from flowkit.flow import paths
 from flowkit.flow.state import Keys, Signal, State, Task
-from flowkit.store import rows
+from flowkit.store import pruning, rows
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import TaskKey
 
@@ -17,9 +17,7 @@ def load(database: Database, keys: Keys) -> State:
     """Lock the runs in the order of their ids and load what the keys name."""
     state = State()
     if keys.runs:
-        locked: list[Row] = [(run_id,) for run_id in sorted(keys.runs)]
-        for row in database.lookup(rows.RUN_STATE, "runs", ("id",), locked, lock=True):
-            state.runs[row[0]] = rows.read_run(row, database.id_out)
+        _lock_runs(database, keys.runs, state)
     if keys.roots:
         state.inputs.update(database.lookup(rows.ROOT_INPUTS, "runs", ("id",), [(run_id,) for run_id in keys.roots]))
     if keys.tasks:
@@ -42,6 +40,19 @@ def load(database: Database, keys: Keys) -> State:
         found = database.lookup("SELECT t.id FROM commands AS t", "commands", ("id",), wanted)
         state.commands.update(database.id_out(command) for (command,) in found)
     return state
+
+
+def _lock_runs(database: Database, runs: Iterable[str], state: State) -> None:
+    locked: list[Row] = [(run_id,) for run_id in sorted(runs)]
+    leaving = []
+    for row in database.lookup(rows.RUN_STATE, "runs", ("id",), locked, lock=True):
+        *columns, pruned_at = row
+        if pruned_at is None:
+            state.runs[row[0]] = rows.read_run(tuple(columns), database.id_out)
+        else:
+            leaving.append(row[0])
+    if leaving:
+        pruning.finish(database, leaving)  # half of a run is none: nobody goes on with it, or finds it there
 
 
 def _load_waits(database: Database, names: Iterable[Name], state: State) -> None:

@@ -13,6 +13,7 @@ from uuid import UUID
 from flowkit.flow.changes import Change
 from flowkit.flow.events import Event, LeaseExpired, TaskFailed
 from flowkit.flow.leases import Known, Lease
+from flowkit.flow.schedules import Schedule
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
 from flowkit.wire import messages as wire
@@ -89,6 +90,25 @@ class Admitted:
 
     tasks: list[TaskKey]
     more: bool  # than one transaction should take: look at the same slots again
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What one step of pruning removed; false when there was nothing to remove."""
+
+    runs: int
+    rows: int  # of other tables
+
+    def __bool__(self) -> bool:
+        return self.runs + self.rows > 0
+
+
+@dataclass(frozen=True, slots=True)
+class OldLine:
+    """A place in the archived log lines, in the order of their times."""
+
+    ts: float
+    id: int
 
 
 class Transaction(Protocol):
@@ -193,11 +213,37 @@ class Transaction(Protocol):
     def take_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
         """Remove dead letters, and return those that were there, in the order of their ids."""
 
-    def prune(self, before: float, limit: int) -> int:
-        """Remove runs that ended before ``before``, with all that is kept of them; returns how many.
+    def prune(self, before: float, limit: int) -> Pruned:
+        """Remove runs that ended before ``before`` with all that is kept of them, oldest first; a step of it.
 
-        At most ``limit``, those that started first: a few at a time disturb nobody.
+        At most ``limit`` rows, and up to a hundred runs that are empty then. A run that is half removed is seen by
+        nobody any more, and is gone for good when somebody names it again.
         """
+
+    def prune_lines(self, before: float, limit: int, *, behind: OldLine | None = None) -> tuple[int, OldLine | None]:
+        """Look at ``limit`` archived log lines from before ``before``, and remove those of no run that is there.
+
+        Returns:
+            how many were removed, and where to go on; None: these were the last.
+        """
+
+    def prune_workers(self, before: float, limit: int) -> int:
+        """Forget workers that were not heard of since ``before``; returns how many."""
+
+    def due_schedules(self, now: float, limit: int) -> list[tuple[Schedule, bool]]:
+        """Schedules to be looked at, ``skip locked``, and whether the last run of each is under way."""
+
+    def move_schedules(self, schedules: Sequence[Schedule]) -> None:
+        """Write what became of schedules: their next and last times, and what they skipped."""
+
+    def schedule(self, name: str) -> Schedule | None:
+        """One schedule, locked."""
+
+    def put_schedule(self, schedule: Schedule) -> None:
+        """Add a schedule, in the place of one that has its name."""
+
+    def remove_schedule(self, name: str) -> bool:
+        """Remove a schedule; False when there is none of that name."""
 
     def archive_claim(self, owner: str, now: float, lease: float) -> bool:
         """Be the one archiver, for ``lease`` seconds from now; False when another one is."""
@@ -333,6 +379,16 @@ class SignalRow:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class ScheduleRow:
+    """A schedule and its last run as it stands; None: it has none, or it was pruned."""
+
+    schedule: Schedule
+    last_status: str | None
+    last_started_at: float | None
+    last_ended_at: float | None
+
+
 class Queries(Protocol):
     """What people ask. Read only; takes no lock that a coordinator would wait for."""
 
@@ -386,6 +442,12 @@ class Queries(Protocol):
 
     def superseded(self, run_id: str) -> list[tuple[UUID, int | None, str, str, float]]:
         """Results of a run that changed nothing: task, attempt, status, reason, time."""
+
+    def schedules(self) -> list[ScheduleRow]:
+        """All schedules, by name."""
+
+    def coordinated_until(self) -> float:
+        """Until when the claim to the archive lasts, Unix seconds: while a coordinator is at work, it is renewed."""
 
     def archive_offset(self) -> int | None:
         """The offset of the last log message that was archived; None: none was."""

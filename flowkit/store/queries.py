@@ -13,14 +13,26 @@ from uuid import UUID
 
 from flowkit.errors import UsageError
 from flowkit.flow.state import LIMIT
+from flowkit.store import scheduling
 from flowkit.store.database import Database, Row
-from flowkit.store.protocol import CommandRow, DeadLetter, NodeCount, RunRow, SignalRow, SlotCount, TaskRow, WorkerRow
+from flowkit.store.protocol import (
+    CommandRow,
+    DeadLetter,
+    NodeCount,
+    RunRow,
+    ScheduleRow,
+    SignalRow,
+    SlotCount,
+    TaskRow,
+    WorkerRow,
+)
 from flowkit.store.rows import DEAD, OUTSTANDING, read_dead, utf8
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
 PAGE = 1_000  # rows looked at together for their tags
 RUN = "SELECT t.id, t.node, t.status, t.started_at, t.ended_at, t.message, t.error, t.tags, t.parent, t.tasks, t.origin"
+STAYS = "t.pruned_at IS NULL"  # what is being removed is not seen any more
 TASK = (
     "SELECT t.id, t.run_id, t.path, t.scope, t.node, t.status, t.attempt, t.tries, t.held_for, t.due, t.message, "
     "t.error, t.worker, t.created_at, t.sent_at, t.first_started_at, t.started_at, t.finished_at, t.signal, t.handler, "
@@ -66,7 +78,8 @@ class SqlQueries:
         values: dict[str, Any] = {"status": status, "node": node, "since": since, "parent": parent}
         wanted = {"status": "=", "node": "=", "since": ">=", "parent": "="}
         column = {"since": "started_at"}
-        where = [
+        where = [STAYS]
+        where += [
             f"t.{column.get(name, name)} {compares} :{name}"
             for name, compares in wanted.items()
             if values[name] is not None
@@ -85,7 +98,8 @@ class SqlQueries:
         found = self._rows(
             f"{RUN}, root.inputs, coalesce(t.outputs, source.outputs) FROM runs AS t "
             "LEFT JOIN tasks AS root ON root.run_id = t.id AND root.id = t.root "
-            "LEFT JOIN tasks AS source ON source.run_id = t.id AND source.id = t.outputs_from WHERE t.id = :id",
+            "LEFT JOIN tasks AS source ON source.run_id = t.id AND source.id = t.outputs_from "
+            f"WHERE t.id = :id AND {STAYS}",
             id=run_id,
         )
         return _run(found[0]) if found else None
@@ -148,7 +162,9 @@ class SqlQueries:
 
     def run_counts(self) -> dict[str, int]:
         """How many runs have each status."""
-        counted = self._rows("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status")
+        counted = self._rows(
+            f"SELECT t.status, count(*) FROM runs AS t WHERE {STAYS} GROUP BY t.status ORDER BY t.status"
+        )
         return dict(counted)
 
     def dead(self, *, limit: int) -> list[DeadLetter]:
@@ -185,6 +201,19 @@ class SqlQueries:
             (self._database.id_out(task_id), attempt, status.decode(), reason.decode(), at)
             for task_id, attempt, status, reason, at in self._rows(kept, run_id=run_id)
         ]
+
+    def schedules(self) -> list[ScheduleRow]:
+        """All schedules with their last runs, by name."""
+        every = (
+            f"{scheduling.SCHEDULE}, last.status, last.started_at, last.ended_at {scheduling.WITH_ITS_LAST_RUN} "
+            "ORDER BY t.name"
+        )
+        return [ScheduleRow(scheduling.read(row[:-3]), *row[-3:]) for row in self._rows(every)]
+
+    def coordinated_until(self) -> float:
+        """Until when the claim to the archive lasts."""
+        until: float = self._rows("SELECT until FROM archive WHERE id = 1")[0][0]
+        return until
 
     def archive_offset(self) -> int | None:
         """The offset of the last log message that was archived."""

@@ -43,7 +43,7 @@ ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error", "g
 # What the core needs of a row: no payloads
 RUN_STATE = (
     "SELECT t.id, t.node, t.status, t.tags, t.parent, t.started_at, t.deadline, t.traceparent, t.tasks, t.ended_at, "
-    "t.outputs_from, t.message, t.origin FROM runs AS t"
+    "t.outputs_from, t.message, t.origin, t.pruned_at FROM runs AS t"
 )
 SCOPE_STATE = f"SELECT {', '.join(f't.{name}' for name in SCOPE)} FROM scopes AS t"
 TASK_STATE = (
@@ -152,7 +152,7 @@ def ended_row(change: EndRun, id_in: IdIn) -> Row:
 
 
 def read_run(row: Row, id_out: IdOut) -> Run:
-    """A row of ``RUN_STATE``."""
+    """A row of ``RUN_STATE``, but for ``pruned_at``."""
     (
         run_id, node, status, tags, parent, started_at, deadline, traceparent, tasks, ended_at, outputs_from, message,
         origin,

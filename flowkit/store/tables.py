@@ -67,7 +67,9 @@ runs = Table(
     Column("error", _BYTES),
     Column("origin", _TEXT),
     Column("grace_until", _TIME),
-    Index("runs_newest", "started_at", "id"),  # pages of `runs list`, prune
+    Column("pruned_at", _TIME),  # it is being removed, and some of its rows are gone already
+    Index("runs_newest", "started_at", "id"),  # pages of `runs list`
+    _partial("runs_ended", "ended_at", "id", where="ended_at IS NOT NULL"),  # prune
     _partial("runs_parent", "parent", "started_at", "id", where="parent IS NOT NULL"),  # children of a run
     _partial("runs_deadline", "deadline", where="status = 'running' AND deadline IS NOT NULL"),  # timers
 )
@@ -158,6 +160,10 @@ schedules = Table(
     Column("created_at", _TIME, nullable=False),
     Column("next_at", _TIME),  # None: it never comes again
     Column("last_run", _TEXT),
+    Column("look_at", _TIME),  # when a coordinator sees to it: at next_at, or later when that failed
+    Column("skipped_at", _TIME),  # the last tick that began no run
+    Column("skipped", _BYTES),  # why
+    _partial("schedules_due", "look_at", "name", where="look_at IS NOT NULL"),
 )
 
 signals = Table(  # that came before anybody waited for them

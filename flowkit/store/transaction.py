@@ -8,12 +8,23 @@ from uuid import UUID
 from flowkit.flow.changes import Change
 from flowkit.flow.events import Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
 from flowkit.flow.leases import Known, Lease
+from flowkit.flow.schedules import Schedule
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
-from flowkit.store import admission, leasing, overdue, rows
+from flowkit.store import admission, leasing, overdue, pruning, rows, scheduling
 from flowkit.store.database import Database, Row
 from flowkit.store.loading import load
-from flowkit.store.protocol import Admitted, DeadLetter, EndedRun, Released, Sendable, SentTask, TaskKey
+from flowkit.store.protocol import (
+    Admitted,
+    DeadLetter,
+    EndedRun,
+    OldLine,
+    Pruned,
+    Released,
+    Sendable,
+    SentTask,
+    TaskKey,
+)
 from flowkit.store.writing import write
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -235,7 +246,7 @@ class SqlTransaction:
             self._database.update("scopes", ("run_id", "path"), ("outstanding",), wrong)
         return len(wrong)
 
-    # Workers, dead letters, logs
+    # Workers, dead letters
 
     def record_workers(self, announcements: Sequence[wire.Worker], at: float) -> None:
         """The newest announcement of each worker, and of each node."""
@@ -298,21 +309,41 @@ class SqlTransaction:
         select = f"SELECT {', '.join(f't.{name}' for name in rows.DEAD)} FROM dead AS t"
         return sorted(self._database.lookup(select, "dead", ("id",), wanted, lock=True), key=lambda row: row[0])
 
-    def prune(self, before: float, limit: int) -> int:
-        """Remove runs that ended before ``before``, with all that is kept of them; returns how many.
+    # What is old, and what comes again
 
-        Whoever ended before has started before: the index of the list of runs finds the oldest.
-        """
-        ended = self._database.select(
-            "SELECT t.id FROM runs AS t WHERE t.started_at < :before AND t.ended_at < :before "
-            f"ORDER BY t.started_at, t.id LIMIT :limit {self._database.skip_locked}",
-            {"before": before, "limit": limit},
-        )
-        if ended:
-            for table in ("tasks", "scopes", "signals", "commands", "superseded", "logs"):
-                self._database.delete(table, ("run_id",), ended)
-            self._database.delete("runs", ("id",), ended)
-        return len(ended)
+    def prune(self, before: float, limit: int) -> Pruned:
+        """Remove runs that ended before ``before``; a step of it."""
+        return pruning.prune(self._database, before, limit)
+
+    def prune_lines(self, before: float, limit: int, *, behind: OldLine | None = None) -> tuple[int, OldLine | None]:
+        """Look at old log lines, and remove those of no run."""
+        return pruning.prune_lines(self._database, before, limit, behind)
+
+    def prune_workers(self, before: float, limit: int) -> int:
+        """Forget workers that were not heard of since ``before``."""
+        return pruning.prune_workers(self._database, before, limit)
+
+    def due_schedules(self, now: float, limit: int) -> list[tuple[Schedule, bool]]:
+        """Schedules to be looked at, and whether the last run of each is under way."""
+        return scheduling.due(self._database, now, limit)
+
+    def move_schedules(self, schedules: Sequence[Schedule]) -> None:
+        """Write what became of schedules."""
+        scheduling.move(self._database, schedules)
+
+    def schedule(self, name: str) -> Schedule | None:
+        """One schedule, locked."""
+        return scheduling.find(self._database, name)
+
+    def put_schedule(self, schedule: Schedule) -> None:
+        """Add a schedule, in the place of one that has its name."""
+        scheduling.put(self._database, schedule)
+
+    def remove_schedule(self, name: str) -> bool:
+        """Remove a schedule."""
+        return scheduling.remove(self._database, name)
+
+    # The archive of logs
 
     def archive_claim(self, owner: str, now: float, lease: float) -> bool:
         """Be the one archiver, for ``lease`` seconds from now."""
