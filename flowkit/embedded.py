@@ -103,8 +103,9 @@ async def embedded(
         group = await stack.enter_async_context(asyncio.TaskGroup())
         house = Embedded(nodes, broker, store, topology, group, concurrency=concurrency)
         coordinator = Coordinator(
-            broker, store, topology, name="embedded", limits=limits, alone=True, take_over=True, summon=house.summon
-        )
+            broker, store, topology, name="embedded", limits=limits, alone=True, take_over=True, summon=house.summon,
+            schedules=False,  # it is here for one run, and gone before theirs have ended
+        )  # fmt: skip
         running = group.create_task(coordinator.run(), name="coordinator")
         await coordinator.wait_ready()
         try:

@@ -73,6 +73,9 @@ class Settings(BaseModel):
     lease_silence: Annotated[float, Field(ge=15, allow_inf_nan=False)] = Field(
         _TERMS.silence, description="seconds of silence after which the process that runs such a task counts as dead"
     )
+    retention_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        30, description="days that ended runs are kept, with their tasks and logs; 0: for ever"
+    )
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
@@ -88,6 +91,11 @@ class Settings(BaseModel):
             max_deaths=self.max_deaths,
             max_message_bytes=self.max_message_bytes,
         )
+
+    @property
+    def retention(self) -> float | None:
+        """How long ended runs are kept, in seconds; None: for ever."""
+        return self.retention_days * 86_400 or None
 
     def origin(self, name: str) -> str:
         """Where the value of ``name`` came from, such as ``environment FLOWKIT_BROKER_URL`` or ``default``."""

@@ -76,7 +76,9 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals, *,
             Topology(settings.namespace),
             name=name,
             limits=settings.limits,
-            pace=Pace(lease_after=settings.lease_after, lease_silence=settings.lease_silence),
+            pace=Pace(
+                lease_after=settings.lease_after, lease_silence=settings.lease_silence, retention=settings.retention
+            ),
             # The lock on an SQLite file says so; on PostgreSQL others may be at work.
             alone=settings.store_url.startswith("sqlite:"),
             take_over=take_over,

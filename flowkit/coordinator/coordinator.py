@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -22,6 +22,8 @@ from flowkit.coordinator.overdue import Overdue
 from flowkit.coordinator.presence import Presence
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.relay import Relay, Timers
+from flowkit.coordinator.retention import Retention
+from flowkit.coordinator.schedules import Schedules
 from flowkit.coordinator.silence import Silence
 from flowkit.coordinator.slots import Slots
 from flowkit.coordinator.sweeper import Sweeper
@@ -56,6 +58,9 @@ class Pace:
     lease_after: float = 300  # how long a task has been running when its lease begins
     lease_silence: float = 90  # of its worker, until the task's process counts as dead
     archive_lease: float = 10
+    schedules_every: float = 0.5
+    retention: float | None = None  # how long ended runs are kept; None: for ever
+    retention_every: float = 600
     drain: float = 10  # for what was taken when it is told to stop; what is not acknowledged by then comes again
 
 
@@ -72,6 +77,7 @@ class Coordinator:
         alone: no other coordinator can be at work on this store, so what is found unsent at the start is stranded.
         take_over: make this store the owner of a broker that belonged to another one.
         summon: brings up workers where they live in the same process; a task for a node it cannot provide fails.
+        schedules: begin the runs of schedules.
     """
 
     def __init__(
@@ -86,10 +92,12 @@ class Coordinator:
         alone: bool = False,
         take_over: bool = False,
         summon: Summon | None = None,
+        schedules: bool = True,
     ) -> None:
         self._broker, self._store, self._topology = broker, store, topology
         self._name, self._limits, self._pace = name, limits or Limits(), pace or Pace()
         self._alone, self._take_over, self._summon = alone, take_over, summon
+        self._schedules = schedules
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._ledger: Ledger | None = None
@@ -142,11 +150,8 @@ class Coordinator:
             every=self._pace.overdue_every,
             silence=self._pace.worker_silence,
         )
-        timers = Timers(ledger, outbox, every=self._pace.timers_every)
-        slots = Slots(ledger, outbox, every=self._pace.slots_every)
-        clockwork = (
-            timers.run,
-            slots.run,
+        clockwork: tuple[Callable[[], Coroutine[object, object, None]], ...] = (
+            *self._by_the_clock(ledger, outbox),
             relay.run,
             sweeper.run,
             silence.run,
@@ -198,6 +203,15 @@ class Coordinator:
         await asyncio.wait(reading, timeout=self._pace.drain)
         for task in reading:
             task.cancel()
+
+    def _by_the_clock(self, ledger: Ledger, outbox: Outbox) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+        """The loops that need nothing but store and time."""
+        yield Timers(ledger, outbox, every=self._pace.timers_every).run
+        yield Slots(ledger, outbox, every=self._pace.slots_every).run
+        if self._schedules:
+            yield Schedules(ledger, outbox, every=self._pace.schedules_every).run
+        if self._pace.retention is not None:
+            yield Retention(ledger, keep=self._pace.retention, every=self._pace.retention_every).run
 
     def _intakes(self, ledger: Ledger, outbox: Outbox) -> tuple[Intake | DeadLetters, ...]:
         """A loop for each queue whose messages become events."""

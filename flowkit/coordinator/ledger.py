@@ -60,14 +60,15 @@ class Ledger:
                 self.away = False
                 return result
 
-    async def commit(self, events: Sequence[Event]) -> Committed:
-        """Fold events and write what follows."""
+    async def commit(self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]]) -> Committed:
+        """Fold events, or those that the same transaction finds, and write what follows."""
         sent, self._sent, epoch = self._sent, [], self.epoch
         self._writing.update(sent)
 
         def work(transaction: Transaction) -> Committed:
             marks = sent if epoch == self.epoch else ()
-            return commit(transaction, events, secret=self._secret, limits=self._limits, sent=marks)
+            found = events(transaction) if callable(events) else events
+            return commit(transaction, found, secret=self._secret, limits=self._limits, sent=marks)
 
         try:
             committed = await self.transact(work)
