@@ -34,6 +34,7 @@ from flowkit.cli import (
     runs_explain,
     runs_prune,
     runs_rerun,
+    schedule,
     start,
     version,
     worker,
@@ -70,6 +71,7 @@ nodes.register(app)
 for verb in (check, graph):
     verb.register(app)
 app.add_typer(dead.app, name="dead")
+app.add_typer(schedule.app, name="schedule")
 app.add_typer(broker.app, name="broker")
 app.add_typer(db.app, name="db")
 for verb in (config, doctor, health, new, completion, version):

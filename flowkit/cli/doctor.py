@@ -16,15 +16,15 @@ from flowkit.errors import FlowKitError
 if TYPE_CHECKING:
     from flowkit.broker import Broker
     from flowkit.settings import Settings
-    from flowkit.store.protocol import Store, WorkerRow
+    from flowkit.store.protocol import ScheduleRow, Store, WorkerRow
 
 HELP = options.page(
     "Find what is wrong, and say the fix.",
     "flowkit doctor",
     "flowkit doctor --json | jq '.checks[] | select(.ok | not)'",
-    after="It looks at Python, nodes, broker, store, clock and workers. Exit 1 when one of them is ✖.",
+    after="It looks at Python, nodes, broker, store, clock, workers and schedules. Exit 1 when one of them is ✖.",
 )
-LIBRARIES = ("aio-pika", "aiormq", "orjson", "pydantic", "sqlalchemy", "typer", "psycopg", "uvloop")
+LIBRARIES = ("aio-pika", "aiormq", "orjson", "pydantic", "sqlalchemy", "typer", "psycopg", "uvloop", "cronsim")
 STALE = 15  # seconds: three announcements missed
 RECENT = 24 * 3600  # seconds: workers silent for longer are history
 SKEW = 5  # seconds that two clocks may differ: timers and leases are rough anyway
@@ -166,6 +166,9 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
             now = time.time()
             workers = await store.query(lambda query: query.workers(seen_since=now - RECENT))
             yield _workers(workers, now)
+            found, until = await store.query(lambda query: (query.schedules(), query.coordinated_until()))
+            if found:
+                yield _schedules(found, until)
     except FlowKitError as error:
         yield Check("store", ok=False, found=str(error).partition(". ")[0],
                     fix="check FLOWKIT_STORE_URL, that the database runs, and 'flowkit db status'")  # fmt: skip
@@ -177,6 +180,13 @@ async def _clock(store: Store) -> Check:
     skew = max(before - theirs, theirs - time.time(), 0)
     found = f"this machine and the store differ by {skew:.1f} s" if skew else "agrees with the store's"
     return Check("clock", skew <= SKEW, found, "" if skew <= SKEW else "synchronise both with NTP: chronyc tracking")
+
+
+def _schedules(found: list[ScheduleRow], coordinated_until: float) -> Check:
+    from flowkit.cli.schedules_shown import troubles
+
+    said = troubles(found, coordinated_until)
+    return Check("schedules", not said, f"{len(found)} of them", " · ".join(said))
 
 
 def _workers(workers: list[WorkerRow], now: float) -> Check:

@@ -91,6 +91,7 @@ def list_runs(
 def show(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
     """Ask, print."""
     from flowkit.cli.output import clock, data, data_json, duration, say, table
+    from flowkit.flow.schedules import name_of
 
     row, tasks, children = options.complete(_run_and_tasks(store, run))
     if as_json:
@@ -101,6 +102,7 @@ def show(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
         "node": row.node,
         "status": row.status,
         "parent": row.parent and (f"{row.parent} ({row.origin})" if row.origin else row.parent),
+        "schedule": name_of(row.id) if row.origin == "schedule" else None,
         "started": clock(row.started_at),
         "took": duration(_took(row)),
         "tags": _text(row.tags) if row.tags not in (b"{}", b"") else "",
