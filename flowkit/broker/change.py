@@ -10,7 +10,7 @@ class Change:
     """Wakes all who wait, so that they look again; unlike an event it need not be cleared."""
 
     def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # a dict: they wake in the order in which they came
 
     def notify(self) -> None:
         """Something changed."""
@@ -21,11 +21,11 @@ class Change:
     async def wait(self) -> None:
         """Wait for the next change."""
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiting)
+        self._waiting[waiting] = None
         try:
             await waiting
         finally:
-            self._waiting.discard(waiting)
+            self._waiting.pop(waiting, None)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds; it is looked at again after every change."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -78,6 +79,7 @@ class Coordinator:
         take_over: make this store the owner of a broker that belonged to another one.
         summon: brings up workers where they live in the same process; a task for a node it cannot provide fails.
         schedules: begin the runs of schedules.
+        clock: Unix seconds, where the store's own do not decide.
     """
 
     def __init__(
@@ -93,11 +95,12 @@ class Coordinator:
         take_over: bool = False,
         summon: Summon | None = None,
         schedules: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker, self._store, self._topology = broker, store, topology
         self._name, self._limits, self._pace = name, limits or Limits(), pace or Pace()
         self._alone, self._take_over, self._summon = alone, take_over, summon
-        self._schedules = schedules
+        self._schedules, self._clock = schedules, clock
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._ledger: Ledger | None = None
@@ -125,7 +128,14 @@ class Coordinator:
         """
         store_id, secret = await self._store.transact(_identity)
         self._ledger = ledger = Ledger(self._store, self._limits, secret)
-        outbox = Outbox(self._broker, self._topology, ledger, max_nodes=self._limits.max_nodes, summon=self._summon)
+        outbox = Outbox(
+            self._broker,
+            self._topology,
+            ledger,
+            max_nodes=self._limits.max_nodes,
+            summon=self._summon,
+            clock=self._clock,
+        )
         outbox.know(await self._store.query(_announced))
         archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
         relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)

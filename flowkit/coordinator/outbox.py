@@ -30,10 +30,11 @@ class Outbox:
     """Publishes what follows from a batch, and knows what it has in its hands."""
 
     def __init__(
-        self, broker: Broker, topology: Topology, ledger: Ledger, *, max_nodes: int, summon: Summon | None = None
-    ) -> None:
+        self, broker: Broker, topology: Topology, ledger: Ledger, *, max_nodes: int, summon: Summon | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:  # fmt: skip
         self._broker, self._topology, self._ledger = broker, topology, ledger
-        self._max_nodes, self._summon = max_nodes, summon
+        self._max_nodes, self._summon, self._clock = max_nodes, summon, clock
         self._declared: set[str] = set()
         self._queue_timeouts: dict[str, float] = {}
         self._generation = broker.generation
@@ -171,7 +172,7 @@ class Outbox:
             body["first_started_at"] = wire.rfc3339(task.first_started_at)
         if task.node in self._queue_timeouts:
             # The worker's own clock decides, so this process's does as well as the store's.
-            body["start_by"] = wire.rfc3339(time.time() + self._queue_timeouts[task.node])
+            body["start_by"] = wire.rfc3339(self._clock() + self._queue_timeouts[task.node])
         return Outgoing(
             exchange=self._topology.name("tasks"),
             key=task.node,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from uuid import UUID
 
 from flowkit.broker.protocol import Broker
@@ -24,7 +23,7 @@ class Presence:
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, leases: Leases, *,
                  silence: float) -> None:  # fmt: skip
         self._ledger, self._outbox, self._leases, self._silence = ledger, outbox, leases, silence
-        self._heard: dict[str, tuple[float, wire.Worker]] = {}
+        self._heard: dict[str, tuple[float, wire.Worker]] = {}  # when, by the loop's clock, and what
         self._took: float | None = None  # when it took the batch that it has in hand, by the loop's clock
         self.consumer = broker.consume(topology.workers, prefetch=200)
 
@@ -46,7 +45,7 @@ class Presence:
             self._took = None
 
     async def _record(self, announcements: list[wire.Worker]) -> None:
-        now = time.monotonic()
+        now = asyncio.get_running_loop().time()
         for told in announcements:
             self._heard[told.worker] = (now, told)
         if announcements:
@@ -59,7 +58,7 @@ class Presence:
 
     def alive(self) -> list[wire.Worker]:
         """Workers heard of lately that are not stopping."""
-        since = time.monotonic() - self._silence
+        since = asyncio.get_running_loop().time() - self._silence
         self._heard = {name: heard for name, heard in self._heard.items() if heard[0] >= since}
         return [told for _, told in self._heard.values() if not told.stopping]
 

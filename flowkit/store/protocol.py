@@ -446,6 +446,9 @@ class Queries(Protocol):
     def schedules(self) -> list[ScheduleRow]:
         """All schedules, by name."""
 
+    def next_due(self) -> float | None:
+        """When time brings something next, Unix seconds; in the past when that is yet to be done, None: never."""
+
     def coordinated_until(self) -> float:
         """Until when the claim to the archive lasts, Unix seconds: while a coordinator is at work, it is renewed."""
 

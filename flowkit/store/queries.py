@@ -46,6 +46,14 @@ SLOT = (
     "SELECT t.slot, count(CASE WHEN t.held_for IS NULL THEN 1 END), "
     f"count(CASE WHEN t.held_for = '{LIMIT}' THEN 1 END) FROM tasks AS t"
 )
+RUNNING = "JOIN runs AS run ON run.id = t.run_id WHERE run.status = 'running'"
+DUE = (  # what the coordinator's loops look for
+    f"SELECT min(t.due) AS due FROM tasks AS t {RUNNING} AND t.status IN ('held', 'waiting')",
+    f"SELECT min(t.due) FROM scopes AS t {RUNNING} AND t.status = 'open' AND t.outstanding > 0",
+    "SELECT min(t.deadline) FROM runs AS t WHERE t.status = 'running'",
+    "SELECT min(t.due) FROM limits AS t",
+    "SELECT min(t.look_at) FROM schedules AS t",
+)
 LETTER = f"SELECT {', '.join(DEAD)} FROM dead"
 
 
@@ -209,6 +217,11 @@ class SqlQueries:
             "ORDER BY t.name"
         )
         return [ScheduleRow(scheduling.read(row[:-3]), *row[-3:]) for row in self._rows(every)]
+
+    def next_due(self) -> float | None:
+        """When time brings something next."""
+        next_due: float | None = self._rows(f"SELECT min(due) FROM ({' UNION ALL '.join(DUE)}) AS every_kind")[0][0]
+        return next_due
 
     def coordinated_until(self) -> float:
         """Until when the claim to the archive lasts."""

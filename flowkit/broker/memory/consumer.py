@@ -49,6 +49,11 @@ class MemoryConsumer:
         """Whether the queue may deliver one more."""
         return len(self._held) < self._allowed
 
+    @property
+    def holds(self) -> int:
+        """How many deliveries are out and not acknowledged."""
+        return len(self._held)
+
     async def wait_connected(self) -> None:
         """Return when ``connected``, or stopped."""
         while not (self.connected or self._stopped):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, Protocol
 
 from flowkit.broker.protocol import Outgoing
@@ -19,7 +19,7 @@ class Held:
     """A message in a queue or in the hands of one of its consumers."""
 
     message: Outgoing
-    expires: float | None = None  # time.monotonic()
+    expires: float | None = None  # by the loop's clock
     redelivered: bool = False
     returns: int = 0  # how often it was delivered and came back; quorum queues count it
     offset: int | None = None  # in a stream
@@ -81,7 +81,7 @@ class MemoryQueue:
 
     def put(self, message: Outgoing) -> None:
         """Take a message at the end, and drop the oldest one where there are too many."""
-        self._ready.append(Held(message, None if self._ttl is None else monotonic() + self._ttl))
+        self._ready.append(Held(message, None if self._ttl is None else _now() + self._ttl))
         self.dispatch()
         if self._max_length is not None and len(self._ready) > self._max_length:
             self._bury(self, self._ready.popleft(), "maxlen")
@@ -137,7 +137,7 @@ class MemoryQueue:
     def _expire(self) -> None:
         if self._ttl is None:
             return
-        now = monotonic()
+        now = _now()
         while self._ready and (self._ready[0].expires or now) < now:
             self._bury(self, self._ready.popleft(), "expired")
 
@@ -193,6 +193,10 @@ class MemoryStream(MemoryQueue):
                 at = max(self._next_of[taker], first)
                 self._next_of[taker] = at + 1
                 taker.take(self._log[at - first])
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _number(arguments: Mapping[str, Any], name: str) -> int | None:
