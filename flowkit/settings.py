@@ -19,8 +19,8 @@ from urllib.parse import quote, urlsplit, urlunsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 
 from flowkit.errors import UsageError
-from flowkit.flow.leases import Terms
 from flowkit.flow.limits import Limits
+from flowkit.flow.terms import Terms
 from flowkit.wire import names
 
 FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes"}  # the others: --drain-timeout, …

@@ -28,8 +28,8 @@ from flowkit.coordinator.schedules import Schedules
 from flowkit.coordinator.silence import Silence
 from flowkit.coordinator.slots import Slots
 from flowkit.coordinator.sweeper import Sweeper
-from flowkit.flow.leases import Terms
 from flowkit.flow.limits import Limits
+from flowkit.flow.terms import Terms
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 

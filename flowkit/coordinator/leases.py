@@ -10,7 +10,8 @@ from uuid import UUID
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.flow import leases
-from flowkit.flow.leases import Lease, Terms
+from flowkit.flow.leases import Lease
+from flowkit.flow.terms import Terms
 from flowkit.store.protocol import Transaction
 from flowkit.wire import messages as wire
 

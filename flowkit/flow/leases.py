@@ -16,17 +16,10 @@ from flowkit.flow.context import Context
 from flowkit.flow.events import Event, LeaseExpired, TaskFailed
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import PAUSED, RunStatus, State, TaskStatus
+from flowkit.flow.terms import Terms
 from flowkit.wire import messages as wire
 
 SENT = frozenset({TaskStatus.QUEUED, TaskStatus.RUNNING})
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """When a task is leased, and how long nobody may say that he has it. Seconds."""
-
-    after: float = 300  # how long it has been running; well below RabbitMQ's consumer_timeout of 30 minutes
-    silence: float = 90  # several announcements of a worker, and a broken connection between them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
 
-from flowkit.flow.changes import Change
-from flowkit.flow.events import Event, LeaseExpired, TaskFailed
-from flowkit.flow.leases import Known, Lease
-from flowkit.flow.schedules import Schedule
-from flowkit.flow.slots import NodeLimit
-from flowkit.flow.state import Keys, State
-from flowkit.wire import messages as wire
+if TYPE_CHECKING:  # a verb that only looks would wait for them
+    from flowkit.flow.changes import Change
+    from flowkit.flow.events import Event, LeaseExpired, TaskFailed
+    from flowkit.flow.leases import Known, Lease
+    from flowkit.flow.schedules import Schedule
+    from flowkit.flow.slots import NodeLimit
+    from flowkit.flow.state import Keys, State
+    from flowkit.wire import messages as wire
 
 T = TypeVar("T")
 TaskKey = tuple[str, UUID]  # run id, task id

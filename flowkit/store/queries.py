@@ -1,19 +1,19 @@
 """What people ask, once for both databases.
 
 Written as text, as the statements of the commit protocol are: a verb that only looks would wait for SQLAlchemy longer
-than for its answer (0.4 s to import it, a few ms to ask).
+than for its answer (0.4 s to import it, a few ms to ask). The core's events and the models of the messages take 0.1 s
+more, so they stand inside the two questions that need them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flowkit.errors import UsageError
 from flowkit.flow.state import LIMIT
-from flowkit.store import scheduling
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import (
     CommandRow,
@@ -28,7 +28,9 @@ from flowkit.store.protocol import (
 )
 from flowkit.store.rows import DEAD, OUTSTANDING, read_dead, utf8
 from flowkit.wire import codec
-from flowkit.wire import messages as wire
+
+if TYPE_CHECKING:
+    from flowkit.wire import messages as wire
 
 PAGE = 1_000  # rows looked at together for their tags
 RUN = "SELECT t.id, t.node, t.status, t.started_at, t.ended_at, t.message, t.error, t.tags, t.parent, t.tasks, t.origin"
@@ -129,6 +131,8 @@ class SqlQueries:
         limit: int | None = None,
     ) -> list[wire.Log]:  # fmt: skip
         """Archived log lines, oldest first; with a limit the last ones."""
+        from flowkit.wire import messages as wire
+
         values: dict[str, Any] = {"run_id": run_id, "node": node, "since": since, "limit": limit}
         wanted = {"run_id": "run_id = :run_id", "node": "node = :node", "since": "ts >= :since"}
         where = [condition for name, condition in wanted.items() if values[name] is not None]
@@ -212,6 +216,8 @@ class SqlQueries:
 
     def schedules(self) -> list[ScheduleRow]:
         """All schedules with their last runs, by name."""
+        from flowkit.store import scheduling
+
         every = (
             f"{scheduling.SCHEDULE}, last.status, last.started_at, last.ended_at {scheduling.WITH_ITS_LAST_RUN} "
             "ORDER BY t.name"

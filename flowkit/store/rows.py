@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from flowkit.flow.changes import EndRun, MoveTask, SettleTask
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Task, TaskStatus
 from flowkit.store.database import Row
 from flowkit.store.protocol import DeadLetter, EndedRun, Sendable
+
+if TYPE_CHECKING:
+    from flowkit.flow.changes import EndRun, MoveTask, SettleTask
 
 OUTSTANDING = "status IN ('held', 'queued', 'running', 'waiting')"  # spelled as in the index: SQLite compares the text
 
@@ -110,16 +112,6 @@ def new_task_row(task: Task, id_in: IdIn) -> Row:
         task.held_for, task.due, task.inputs, task.inputs_from and id_in(task.inputs_from), task.wait,
         _maybe_utf8(task.signal), task.handler, task.deaths, task.created_at, unsent, task.sent_at,
         _maybe_utf8(task.slot),
-    )  # fmt: skip
-
-
-def settlement(task: Task) -> SettleTask:
-    """What a new task has beyond a fresh one when it comes settled, as the first of a finished start does."""
-    return SettleTask(
-        run_id=task.run_id, task_id=task.id, status=task.status, attempt=task.attempt, outputs=task.outputs,
-        nodes=task.nodes, leaf_of=task.leaf_of, message=task.message, error=task.error,
-        first_started_at=task.first_started_at, started_at=task.started_at, finished_at=task.finished_at,
-        worker=task.worker,
     )  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from flowkit.store.attempt import attempt
 from flowkit.store.database import Database
 from flowkit.store.lock import FileLock
 from flowkit.store.protocol import Queries, Transaction
-from flowkit.store.transaction import SqlTransaction
 
 T = TypeVar("T")
 
@@ -46,13 +45,19 @@ class SqlStore:
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
         """Run ``function`` in one transaction in the store's thread."""
-        return await self._run(lambda: attempt(self._database, lambda database: function(SqlTransaction(database))))
+
+        def write(database: Database) -> T:
+            from flowkit.store.transaction import SqlTransaction  # a verb that only looks would wait for it
+
+            return function(SqlTransaction(database))
+
+        return await self._run(lambda: attempt(self._database, write))
 
     async def query(self, function: Callable[[Queries], T]) -> T:
         """Run ``function`` over the read-only queries, in the store's thread."""
 
         def read(database: Database) -> T:
-            from flowkit.store.queries import SqlQueries  # brings SQLAlchemy: 0.2 s that a coordinator does not need
+            from flowkit.store.queries import SqlQueries  # nor does a coordinator need all that people ask
 
             return function(SqlQueries(database))
 

@@ -76,7 +76,7 @@ class Changes:
             case AddTask(task):
                 self.tasks.append(task)
                 if not task.status.outstanding:
-                    self.settlements[task.run_id, task.id] = rows.settlement(task)
+                    self.settlements[task.run_id, task.id] = _settlement(task)
             case CountTasks():
                 self.counts[change.run_id] = change.tasks
             case MoveScope():
@@ -166,6 +166,16 @@ def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0
     if batch.superseded:
         columns = ("run_id", "task_id", "attempt", "status", "reason", "at")
         database.insert("superseded", columns, [_superseded_row(database, change) for change in batch.superseded])
+
+
+def _settlement(task: Task) -> SettleTask:
+    """What a new task has beyond a fresh one when it comes settled, as the first of a finished start does."""
+    return SettleTask(
+        run_id=task.run_id, task_id=task.id, status=task.status, attempt=task.attempt, outputs=task.outputs,
+        nodes=task.nodes, leaf_of=task.leaf_of, message=task.message, error=task.error,
+        first_started_at=task.first_started_at, started_at=task.started_at, finished_at=task.finished_at,
+        worker=task.worker,
+    )  # fmt: skip
 
 
 def _superseded_row(database: Database, change: Supersede) -> Row:

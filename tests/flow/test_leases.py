@@ -9,9 +9,10 @@ import pytest
 
 from flowkit.flow.changes import MoveTask, Tell
 from flowkit.flow.events import LeaseExpired
-from flowkit.flow.leases import Known, Terms, lease, telling
+from flowkit.flow.leases import Known, lease, telling
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus, TaskStatus
+from flowkit.flow.terms import Terms
 from flowkit.wire import codec
 from flowkit.wire.messages import Control, Running
 from tests.flow.rows import Rows
