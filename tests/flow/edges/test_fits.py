@@ -245,8 +245,12 @@ def whole_schemas(draw: st.DrawFn) -> dict[str, Any]:
 def fits(schema: Any, value: Any) -> bool:
     try:
         return Draft202012Validator(schema).is_valid(value)
-    except RecursionError:  # a schema that refers to itself, and to nothing else
-        return False
+    except BaseException as error:
+        # A schema that refers to itself, and to nothing else. When the validator happens to be inside its map of types,
+        # which is written in Rust, the end of the stack is a panic there.
+        if isinstance(error, RecursionError) or type(error).__name__ == "PanicException":
+            return False
+        raise
 
 
 @settings(max_examples=150, deadline=None)
