@@ -78,6 +78,7 @@ def test_every_mounted_file_is_there(services: dict[str, Any]) -> None:
 
 
 def test_the_worker_runs_the_samples(services: dict[str, Any]) -> None:
-    command = services["worker"]["command"]
-    nodes = {command[index + 1] for index, word in enumerate(command) if word == "--node"}
+    verb, *options = services["worker"]["command"]
+    assert verb == "worker"
+    nodes = {option.removeprefix("--node=") for option in options}
     assert nodes == {path.stem for path in (ROOT / "workers").glob("*.py")}
