@@ -22,6 +22,7 @@ from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.flow.terms import Terms
 from flowkit.wire import names
+from flowkit.wire.durations import LONGEST
 
 FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes"}  # the others: --drain-timeout, …
 PASSWORD_FILES = {"broker_url": "FLOWKIT_BROKER_PASSWORD_FILE", "store_url": "FLOWKIT_STORE_PASSWORD_FILE"}
@@ -35,7 +36,7 @@ def _namespace(value: str) -> str:
 
 
 Positive = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
@@ -70,10 +71,10 @@ class Settings(BaseModel):
     lease_after: Seconds = Field(
         _TERMS.after, description="seconds after which a running task is leased: the broker no longer waits for its end"
     )
-    lease_silence: Annotated[float, Field(ge=15, allow_inf_nan=False)] = Field(
+    lease_silence: Annotated[float, Field(ge=15, le=LONGEST, allow_inf_nan=False)] = Field(
         _TERMS.silence, description="seconds of silence after which the process that runs such a task counts as dead"
     )
-    retention_days: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    retention_days: Annotated[float, Field(ge=0, le=LONGEST / 86_400, allow_inf_nan=False)] = Field(
         30, description="days that ended runs are kept, with their tasks and logs; 0: for ever"
     )
 

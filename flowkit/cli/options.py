@@ -70,10 +70,12 @@ def complete(work: Coroutine[Any, Any, T]) -> T:
 
 def seconds(text: str, option: str) -> float:
     """A duration such as ``90``, ``5m`` or ``1h30m`` in seconds."""
+    from flowkit.wire.durations import LONGEST, UP_TO
+
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text.strip():
         raise UsageError(f"{option} {text!r}: expected a duration such as 90, 30s, 5m, 1h30m or 2d")
     total = sum(float(number) * _UNITS[unit or "s"] for number, unit in parts)
-    if total == float("inf"):
-        raise UsageError(f"{option}: no duration is as long as that")
+    if total > LONGEST:
+        raise UsageError(f"{option} {text[:40]!r}: expected a duration {UP_TO}")
     return total

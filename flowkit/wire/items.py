@@ -14,10 +14,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from flowkit.wire.durations import Duration, Timeout
 from flowkit.wire.names import NodeName
 
 _strict = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _known_fields(cls: type[Any], data: Any) -> Any:
@@ -48,7 +48,7 @@ class Send:
 
     node: NodeName
     inputs: dict[str, Any] | None = None
-    delay: Seconds = dataclasses.field(default=0, kw_only=True)
+    delay: Duration = dataclasses.field(default=0, kw_only=True)
     detached: Annotated[bool, Field(exclude_if=operator.not_)] = dataclasses.field(default=False, kw_only=True)
 
     @model_validator(mode="before")
@@ -76,7 +76,7 @@ class Gather:
     then: NodeName | Send
     return_exceptions: bool = dataclasses.field(default=False, kw_only=True)
     max_concurrency: Annotated[int, Field(ge=1)] | None = dataclasses.field(default=None, kw_only=True)
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = dataclasses.field(default=None, kw_only=True)
+    timeout: Timeout | None = dataclasses.field(default=None, kw_only=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -103,7 +103,7 @@ class Wait:
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     then: NodeName | Send = dataclasses.field(kw_only=True)
-    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = dataclasses.field(default=None, kw_only=True)
+    timeout: Timeout | None = dataclasses.field(default=None, kw_only=True)
     on_timeout: NodeName | Send | None = dataclasses.field(default=None, kw_only=True)
 
     @model_validator(mode="before")

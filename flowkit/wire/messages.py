@@ -25,6 +25,7 @@ from pydantic import (
 
 from flowkit.errors import Unreadable
 from flowkit.wire import codec, rates
+from flowkit.wire.durations import Duration, Timeout
 from flowkit.wire.items import Item
 from flowkit.wire.names import NodeName, RunId
 
@@ -46,12 +47,11 @@ def rfc3339(seconds: float) -> str:
 Instant = Annotated[
     float,
     BeforeValidator(_seconds),
-    Field(ge=0, le=253402300799),  # the year 9999, the last that datetime can write
+    Field(ge=0, le=253402214399),  # the last but one day that datetime can write: it can in any time zone
     PlainSerializer(rfc3339, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 Attempt = Annotated[int, Field(ge=1, le=2**31 - 1)]
-Duration = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Object = dict[str, Any]
 
 
@@ -100,7 +100,7 @@ class Start(Message):
     run_id: RunId | None = None
     tags: dict[str, str] = {}
     delay: Duration = 0
-    deadline: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    deadline: Timeout | None = None
     parent: RunId | None = None
     finished: Outcome | None = None
 
@@ -209,8 +209,8 @@ class NodeInfo(BaseModel):
 
     name: NodeName
     on_error: NodeName | None = None
-    timeout: float | None = None
-    queue_timeout: float | None = None
+    timeout: Timeout | None = None
+    queue_timeout: Timeout | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     key: Annotated[str, Field(min_length=1, max_length=100)] | None = None  # input by which limit and rate count apart
     rate: Annotated[str, Field(pattern=rates.PATTERN)] | None = None

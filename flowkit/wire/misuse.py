@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flowkit.wire.durations import UP_TO
 from flowkit.wire.items import Gather, Send, Wait
 
 ITEMS = {item.__name__: item for item in (Send, Gather, Wait)}
@@ -14,6 +15,8 @@ _KINDS = ("constrained-str", "Send")  # how pydantic calls the two that a send m
 _SAID = {
     "tuple_type": "expected a list",
     "dict_type": "expected a dict",
+    "float_type": "expected seconds, a number",
+    "less_than_equal": f"expected seconds, {UP_TO}",  # only durations end somewhere
     "string_pattern_mismatch": "expected a letter, then up to 62 letters, digits, '_' or '-'",
     "unexpected_keyword_argument": "there is no such argument",
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from flowkit.errors import InvalidNode
-from flowkit.wire import names, rates
+from flowkit.wire import durations, names, rates
 from flowkit.worker.declared import Declared
 from flowkit.worker.policy import Policy
 
@@ -61,8 +60,9 @@ class Definition:
         if self.on_error is not None:
             check_name(self.on_error, f"node {self.name!r}: on_error")
         for option, seconds in (("timeout", self.timeout), ("queue_timeout", self.queue_timeout)):
-            if seconds is not None and not (_is_number(seconds) and 0 < seconds < math.inf):
-                raise InvalidNode(f"node {self.name!r}: {option}={seconds!r}; expected seconds, a number over 0")
+            if seconds is not None and not durations.is_timeout(seconds):
+                expected = f"seconds, a number over 0 and {durations.UP_TO}"
+                raise InvalidNode(f"node {self.name!r}: {option}={seconds!r}; expected {expected}")
         for option, count in (("concurrency", self.concurrency), ("limit", self.limit)):
             if count is not None and (type(count) is not int or count < 1):
                 raise InvalidNode(f"node {self.name!r}: {option}={count!r}; expected a whole number from 1 on")
@@ -141,7 +141,3 @@ def _is_async(main: object) -> bool:
 
 def _is_model(annotation: object) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -7,12 +7,12 @@ a backoff survives every crash and occupies nobody.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from flowkit.errors import InvalidNode, Permanent
+from flowkit.wire import durations
 
 Decide = Callable[[Any], Any]  # retry and stop say yes or no of a RetryCallState, wait says seconds
 DEFAULT_TRIES = 3  # tenacity's own default is never to stop
@@ -70,8 +70,8 @@ class Policy:
         if not isinstance(error, tenacity.TryAgain) and not await _answer(retry, state):
             return None
         seconds = float(await _answer(wait, state))
-        if not 0 <= seconds < math.inf:
-            raise ValueError(f"wait said {seconds}; expected seconds, a number from 0 on")
+        if not durations.is_duration(seconds):
+            raise ValueError(f"wait said {seconds}; expected seconds, a number from 0 on and {durations.UP_TO}")
         state.upcoming_sleep = seconds
         return None if await _answer(stop, state) else seconds
 

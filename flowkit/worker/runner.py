@@ -19,7 +19,6 @@ from flowkit.worker.report import Report
 from flowkit.worker.reporter import Deliveries, Letter, Reporter
 
 _FINAL = (Status.SUCCEEDED, Status.FAILED, Status.RETRY)
-LONGEST = 30 * 86_400.0  # seconds of grace: event loops refuse timers that are much longer
 
 
 class Runner:
@@ -103,7 +102,7 @@ class Runner:
         """It may run for ``grace`` seconds more. What is said again changes nothing: the first word holds."""
         if execution.grace is None and not execution.reported:
             later = asyncio.get_running_loop().call_later
-            execution.grace = later(min(grace, LONGEST), self.give_back, execution)
+            execution.grace = later(grace, self.give_back, execution)
 
     async def put_back(self, executions: Iterable[Execution]) -> None:
         """Stop these and leave them to the next worker, as if they had never been here."""
