@@ -1,0 +1,268 @@
+"""One process of a simulation, from its beginning until it is killed: all it does to the world passes here.
+
+From the moment of its death on nothing it does has an effect, whatever its code tries to put in order: as after
+``kill -9``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import NoReturn, TypeVar
+
+from flowkit.broker.memory import MemoryBroker
+from flowkit.broker.memory.server import Server
+from flowkit.broker.protocol import Consumer, Delivery, Outgoing, QueueState
+from flowkit.errors import PublishError
+from flowkit.store.protocol import Queries, Store, Transaction
+from flowkit.testing.faults import Fates, Fault
+from flowkit.wire.topology import Exchange, Part, Queue
+
+T = TypeVar("T")
+LINK = frozenset({Fault.DISCONNECT, Fault.WIPE})
+MORTAL = frozenset({Fault.CRASH})
+SLOW = 0.2  # seconds by which a message is overtaken at most
+
+
+class Life:
+    """One life of a process.
+
+    Args:
+        name: of the process.
+        role: ``coordinator``, ``worker`` or ``client``; a client, which is the test itself, is never killed.
+        server: the broker.
+        store: shared by all.
+        fates: decides what goes wrong.
+    """
+
+    def __init__(self, name: str, role: str, server: Server, store: Store, fates: Fates) -> None:
+        self.name, self.role = name, role
+        self.dead = False
+        self.connection = MemoryBroker(server)
+        self.broker, self.store = Link(self, server), Hand(self, store)
+        self.task: asyncio.Task[None] | None = None
+        self.over = asyncio.Event()
+        self.failure: BaseException | None = None  # what its code raised while it lived
+        self.fates = fates
+
+    async def step(self, what: str, can: frozenset[Fault]) -> Fault | None:
+        """One step; a fault that is not about this process alone is left to the caller."""
+        if self.dead:
+            await self.rest()
+        mortal = can if self.role != "client" else can - MORTAL
+        fault = self.fates.step(self.name, what, role=self.role, can=mortal)
+        if fault is Fault.CRASH:
+            await self.die()
+            await self.rest()
+        return fault
+
+    async def die(self) -> None:
+        """Be gone, at once."""
+        self.dead = True
+        self.over.set()
+        self.connection.go_down()
+        await self.connection.close()
+        if self.task is not None:
+            self.task.cancel()
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """Its code has come to an end; what a dead one raised means nothing."""
+        error = None if task.cancelled() else task.exception()
+        if not self.dead:
+            self.failure = error
+            self.over.set()
+
+    async def rest(self) -> NoReturn:
+        """In peace: what the process would do next is never done."""
+        task = asyncio.current_task()
+        if task is None or not task.cancelling():
+            await asyncio.get_running_loop().create_future()
+        raise asyncio.CancelledError
+
+
+class Hand:
+    """The store, as one process reaches it. A transaction is one step: before it nothing is written, after it all."""
+
+    def __init__(self, life: Life, store: Store) -> None:
+        self._life, self._store = life, store
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return self._store.url
+
+    async def transact(self, function: Callable[[Transaction], T]) -> T:
+        """Run ``function`` in one transaction."""
+        await self._life.step("transaction", MORTAL)
+        result = await self._store.transact(function)
+        await self._life.step("committed", MORTAL)
+        return result
+
+    async def query(self, function: Callable[[Queries], T]) -> T:
+        """Run ``function`` over the read-only queries."""
+        await self._life.step("query", MORTAL)
+        return await self._store.query(function)
+
+    async def close(self) -> None:
+        """It stays open: the others have it too."""
+
+
+class Link:
+    """The broker, as one process reaches it."""
+
+    def __init__(self, life: Life, server: Server) -> None:
+        self._life, self._server = life, server
+        self._broker = life.connection
+
+    @property
+    def url(self) -> str:
+        """Its address: the same for all connections."""
+        return self._broker.url
+
+    @property
+    def connected(self) -> bool:
+        """Whether publishing works now."""
+        return self._broker.connected
+
+    @property
+    def generation(self) -> int:
+        """Rises with every new connection."""
+        return self._broker.generation
+
+    async def connect(self, timeout: float) -> None:
+        """Make sure that it answers."""
+        await self._broker.connect(timeout)
+
+    async def wait_connected(self) -> None:
+        """Return when ``connected``."""
+        await self._broker.wait_connected()
+
+    async def declare(self, parts: Iterable[Part]) -> list[Part]:
+        """Declare exchanges, queues and bindings, one after the other: much can happen in between."""
+        refused: list[Part] = []
+        for part in parts:
+            await self._look(f"declare {part.name}")
+            refused += await self._broker.declare([part])
+        return refused
+
+    async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
+        """Publish all."""
+        fault = await self._life.step(f"publish {_told(messages)}", MORTAL | LINK | _mishaps(messages))
+        self._cut(fault)
+        if fault is Fault.REORDER:
+            await asyncio.sleep(self._life.fates.chance.uniform(0, SLOW))
+        elif fault is Fault.LOSE_CONFIRM:
+            self._broker.lose_confirms()
+        elif fault is Fault.DUPLICATE:
+            await self._broker.publish(messages)
+        verdicts = await self._broker.publish(messages)
+        await self._life.step("confirmed", MORTAL)
+        return verdicts
+
+    def consume(
+        self, queue: Queue, *, prefetch: int, offset: int | str | None = None, own_connection: bool = False
+    ) -> Consumer:
+        """Consume a queue from now on."""
+        # On its own connection or not: when the process dies, or the link is cut, all are.
+        consumer = self._broker.consume(queue, prefetch=prefetch, offset=offset, own_connection=own_connection)
+        return Taking(self._life, self, consumer, queue)
+
+    async def inspect(self, queue: str) -> QueueState | None:
+        """Look at a queue without changing it."""
+        await self._look(f"inspect {queue}")
+        return await self._broker.inspect(queue)
+
+    async def exists(self, exchange: Exchange) -> bool:
+        """Whether the exchange exists."""
+        await self._look(f"exists {exchange.name}")
+        return await self._broker.exists(exchange)
+
+    async def delete(self, queue: str) -> None:
+        """Delete a queue with all that is in it."""
+        await self._look(f"delete {queue}")
+        await self._broker.delete(queue)
+
+    async def close(self) -> None:
+        """Close all links."""
+        await self._broker.close()
+
+    async def step(self, what: str) -> None:
+        """A step at which the link may be cut."""
+        self._cut(await self._life.step(what, MORTAL | LINK))
+
+    async def _look(self, what: str) -> None:
+        await asyncio.sleep(0)  # others get a turn while one waits for the broker's answer
+        await self.step(what)
+
+    def _cut(self, fault: Fault | None) -> None:
+        if fault is Fault.DISCONNECT:
+            self._broker.disconnect()
+        elif fault is Fault.WIPE:
+            self._server.wipe()
+
+
+class Taking:
+    """A consumer, as one process reaches it."""
+
+    def __init__(self, life: Life, link: Link, consumer: Consumer, queue: Queue) -> None:
+        self._life, self._link, self._consumer, self._queue = life, link, consumer, queue.name
+        self._mixes = MORTAL if queue.stream else MORTAL | {Fault.REORDER}
+
+    @property
+    def connected(self) -> bool:
+        """Whether deliveries can arrive now."""
+        return self._consumer.connected
+
+    @property
+    def reconnects(self) -> int:
+        """How many times the connection was lost and made again."""
+        return self._consumer.reconnects
+
+    async def wait_connected(self) -> None:
+        """Return when ``connected``, or stopped."""
+        await self._consumer.wait_connected()
+
+    async def receive(self, limit: int) -> list[Delivery]:
+        """What is there, at least one."""
+        if self._life.dead:
+            await self._life.rest()
+        deliveries = await self._consumer.receive(limit)
+        if deliveries:
+            fault = await self._life.step(f"receive {len(deliveries)} of {self._queue}", self._mixes)
+            if fault is Fault.REORDER:
+                self._life.fates.chance.shuffle(deliveries)
+        return deliveries
+
+    async def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these."""
+        await self._link.step(f"acknowledge {len(deliveries)} of {self._queue}")
+        await self._consumer.ack(deliveries)
+        await self._life.step("acknowledged", MORTAL)
+
+    async def requeue(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these back."""
+        await self._link.step(f"requeue {len(deliveries)} of {self._queue}")
+        await self._consumer.requeue(deliveries)
+
+    async def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Give these up."""
+        await self._link.step(f"reject {len(deliveries)} of {self._queue}")
+        await self._consumer.reject(deliveries)
+
+    async def stop(self) -> None:
+        """Take no more deliveries."""
+        await self._consumer.stop()
+
+    async def close(self) -> None:
+        """Stop and let go."""
+        await self._consumer.close()
+
+
+def _mishaps(messages: Sequence[Outgoing]) -> frozenset[Fault]:
+    """What can happen to messages on their way; lines of a log and announcements are only ever late or lost."""
+    durable = any(message.durable for message in messages)
+    return frozenset({Fault.REORDER, *((Fault.LOSE_CONFIRM, Fault.DUPLICATE) if durable else ())})
+
+
+def _told(messages: Sequence[Outgoing]) -> str:
+    return ", ".join(f"{message.type} {message.key}".strip() for message in messages)
