@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from flowkit.flow import slots
+from flowkit.flow import limiting, slots
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import LIMIT
 from flowkit.store import rows
@@ -55,7 +55,7 @@ def release(database: Database, due: Sequence[Row], limits: Mapping[str, NodeLim
         try:
             slot = slots.slot(task.node, limit, partial(codec.loads, task.inputs))
         except slots.MissingKey as error:
-            released.failures.append(slots.missing_key(task.run_id, task.task_id, task.attempt, error))
+            released.failures.append(limiting.missing_key(task.run_id, task.task_id, task.attempt, error))
         else:
             held.append((*row[:2], "held", LIMIT, None, None, None, rows.utf8(slot)))
             released.slots.add(slot)

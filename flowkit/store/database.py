@@ -114,6 +114,9 @@ class Database(Protocol):
     def lock_names(self, names: Sequence[str]) -> None:
         """Keep off others who lock one of these names, until the transaction ends: the last locks that it takes."""
 
+    def holds(self, column: str, value: str) -> str:
+        """A condition: the bytes in a column have those of the value of this name among them."""
+
     def select(self, statement: str, values: Values | None = None) -> list[Row]:
         """Rows of one statement."""
 

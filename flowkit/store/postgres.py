@@ -169,6 +169,10 @@ class PostgreSQL:
         buckets = sorted({zlib.crc32(name.encode()) % BUCKETS for name in names})
         self._run(f"SELECT pg_advisory_xact_lock({NAMES_LOCK}, bucket) FROM unnest(%b::int4[]) AS bucket", [buckets])
 
+    def holds(self, column: str, value: str) -> str:
+        """A condition on the bytes in a column."""
+        return f"position(:{value}::bytea IN {column}) > 0"
+
     def select(self, statement: str, values: Values | None = None) -> list[Row]:
         """Rows of one statement."""
         return self._run(_placeholders(statement), values).fetchall()

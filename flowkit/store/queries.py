@@ -32,7 +32,6 @@ from flowkit.wire import codec
 if TYPE_CHECKING:
     from flowkit.wire import messages as wire
 
-PAGE = 1_000  # rows looked at together for their tags
 RUN = "SELECT t.id, t.node, t.status, t.started_at, t.ended_at, t.message, t.error, t.tags, t.parent, t.tasks, t.origin"
 STAYS = "t.pruned_at IS NULL"  # what is being removed is not seen any more
 TASK = (
@@ -71,10 +70,12 @@ class SqlQueries:
     ) -> tuple[list[RunRow], str | None]:  # fmt: skip
         """Runs, newest first, and the cursor of the next page."""
         found: list[RunRow] = []
-        size = max(limit, PAGE) if tags else limit
-        while True:  # no index knows tags, which are whatever people wrote: they are looked at here, page by page
-            page, after = self._runs(limit=size, after=after, status=status, node=node, since=since, parent=parent)
-            found += [run for run in page if not tags or tags.items() <= codec.loads(run.tags).items()]
+        wanted = tags or {}
+        while True:  # the database finds tags as text, which may also stand inside another one
+            page, after = self._runs(
+                limit=limit, after=after, status=status, node=node, since=since, parent=parent, tags=wanted
+            )
+            found += [run for run in page if not wanted or wanted.items() <= codec.loads(run.tags).items()]
             if after is None or len(found) >= limit:
                 break
         if len(found) > limit:
@@ -83,20 +84,22 @@ class SqlQueries:
 
     def _runs(
         self, *, limit: int, after: str | None, status: str | None, node: str | None, since: float | None,
-        parent: str | None,
+        parent: str | None, tags: Mapping[str, str],
     ) -> tuple[list[RunRow], str | None]:  # fmt: skip
+        conditions = {
+            "t.status = :status": status,
+            "t.node = :node": node,
+            "t.started_at >= :since": since,
+            "t.parent = :parent": parent,
+        }
         values: dict[str, Any] = {"status": status, "node": node, "since": since, "parent": parent}
-        wanted = {"status": "=", "node": "=", "since": ">=", "parent": "="}
-        column = {"since": "started_at"}
-        where = [STAYS]
-        where += [
-            f"t.{column.get(name, name)} {compares} :{name}"
-            for name, compares in wanted.items()
-            if values[name] is not None
-        ]
+        where = [STAYS, *(condition for condition, value in conditions.items() if value is not None)]
+        for number, (name, value) in enumerate(tags.items()):
+            values[f"tag{number}"] = codec.dumps({name: value})[1:-1]  # as it stands among the others
+            where.append(self._database.holds("t.tags", f"tag{number}"))
         if after is not None:
             values["started_at"], values["id"] = _read_cursor(after)
-            where.append("(t.started_at < :started_at OR (t.started_at = :started_at AND t.id < :id))")
+            where.append("(t.started_at, t.id) < (:started_at, :id)")
         page = f"{RUN} FROM runs AS t {_where(where)} ORDER BY t.started_at DESC, t.id DESC LIMIT :limit"
         found = [_run(row) for row in self._rows(page, **values, limit=limit + 1)]
         more = len(found) > limit

@@ -160,6 +160,10 @@ class SQLite:
     def lock_names(self, names: Sequence[str]) -> None:
         """BEGIN IMMEDIATE has locked everything."""
 
+    def holds(self, column: str, value: str) -> str:
+        """A condition on the bytes in a column."""
+        return f"instr({column}, :{value}) > 0"
+
     def select(self, statement: str, values: Values | None = None) -> list[Row]:
         """Rows of one statement."""
         return self.connection.execute(statement, values or {}).fetchall()

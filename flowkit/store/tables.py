@@ -69,6 +69,8 @@ runs = Table(
     Column("grace_until", _TIME),
     Column("pruned_at", _TIME),  # it is being removed, and some of its rows are gone already
     Index("runs_newest", "started_at", "id"),  # pages of `runs list`
+    Index("runs_by_status", "status", "started_at", "id"),  # the same with --status
+    Index("runs_by_node", "node", "started_at", "id"),  # the same with --node
     _partial("runs_ended", "ended_at", "id", where="ended_at IS NOT NULL"),  # prune
     _partial("runs_parent", "parent", "started_at", "id", where="parent IS NOT NULL"),  # children of a run
     _partial("runs_deadline", "deadline", where="status = 'running' AND deadline IS NOT NULL"),  # timers

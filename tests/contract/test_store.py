@@ -14,6 +14,7 @@ from flowkit.flow import events as e
 from flowkit.flow.state import Keys, Leaf, Run, RunStatus, Scope, ScopeStatus, TaskStatus
 from flowkit.store import Store
 from flowkit.store.protocol import DeadLetter, NodeCount, SentTask
+from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.contract.stores import NUL, ODD, Clock, begun, loaded, settled, task, write
 
@@ -355,6 +356,29 @@ async def test_pages_of_runs(store: Store) -> None:
     assert await store.query(lambda q: q.run_counts()) == {"failed": 1, "running": 6}
     with pytest.raises(UsageError, match="cursor 'mine' is none of ours"):
         await store.query(lambda q: q.runs(limit=1, after="mine"))
+
+
+async def test_runs_with_tags(store: Store) -> None:
+    odd = {'quo"te\\': "é\u2028\x01", "tenant": "acme"}
+    all_tags = [{"tenant": "acme"}, odd, {"tenant": "acme2"}, {'x"tenant': "acme"}, {}, {"a": "b", "tenant": "acme"}]
+    for n, tags in enumerate(all_tags):
+        run = Run(id=f"r_{n}", node="n", started_at=float(n), tags=codec.dumps(tags))
+        await write(store, [c.AddRun(run)])
+    for wanted, expected in (
+        ({"tenant": "acme"}, ["r_5", "r_1", "r_0"]),
+        ({"tenant": "acm"}, []),
+        ({"tenant": "acme", "a": "b"}, ["r_5"]),
+        (odd, ["r_1"]),
+        ({'x"tenant': "acme"}, ["r_3"]),  # whose text has that of another tag in it
+        ({}, [f"r_{n}" for n in reversed(range(6))]),
+    ):
+        pages, cursor = [], None
+        while True:
+            page, cursor = await store.query(lambda q, t=wanted, after=cursor: q.runs(limit=2, after=after, tags=t))
+            pages += [run.id for run in page]
+            if cursor is None:
+                break
+        assert pages == expected, wanted
 
 
 async def test_tasks_come_in_the_order_of_their_paths(store: Store) -> None:
