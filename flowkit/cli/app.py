@@ -6,6 +6,7 @@ Exit codes: 0 ok · 1 the run or operation failed · 2 usage or configuration ·
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -89,7 +90,9 @@ def flowkit(
 
 def main() -> None:
     """Run the command line and exit."""
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    gc.freeze()  # nothing of it is garbage: looking through all of it once more at the end would take 25 ms
+    sys.exit(code)
 
 
 def call(arguments: list[str]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
-from flowkit.flow import slots
+from flowkit.flow import limiting
 from flowkit.flow.changes import (
     AddTask,
     AnnounceRun,
@@ -74,7 +74,7 @@ def commit(
         pending = later + transaction.write(round_changes)
         changes += round_changes
         runs |= state.runs
-        touched |= slots.touched(state, round_changes)
+        touched |= limiting.touched(state, round_changes)
     committed = _committed(transaction, changes, runs)
     # Behind the runs' locks: rows of other runs are taken last, and by everybody; and locks of slots behind all others.
     if sent:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from uuid import UUID
 
-from flowkit.flow import paths, slots
+from flowkit.flow import limiting, paths, slots
 from flowkit.flow.changes import AddTask
 from flowkit.flow.context import Context
 from flowkit.flow.events import TaskFailed
@@ -62,7 +62,7 @@ def added(
         slot = slots.slot(send.node, limit, lambda: _given(send, place, inputs))
     except slots.MissingKey as error:
         yield AddTask(replace(made, status=TaskStatus.HELD, held_for=LIMIT, due=None))
-        yield slots.missing_key(made.run_id, made.id, made.attempt, error)
+        yield limiting.missing_key(made.run_id, made.id, made.attempt, error)
         return
     if made.status is TaskStatus.QUEUED:
         made = replace(made, status=TaskStatus.HELD, held_for=LIMIT)

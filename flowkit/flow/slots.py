@@ -9,16 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from uuid import UUID
 
-from flowkit.flow.changes import AddTask, Change, MoveTask, SettleTask
-from flowkit.flow.events import TaskFailed
-from flowkit.flow.state import LIMIT, State, TaskStatus
 from flowkit.wire import codec, rates
-from flowkit.wire import messages as wire
 
 BURST = 0.25  # seconds by which a look may be late and make up for it: timers look about that often
 IDLE = 1.0  # seconds after which nothing is made up for: nobody wanted to go out
@@ -70,28 +65,6 @@ def node_of(name: str) -> str:
 def key_of(name: str) -> str:
     """What tells a slot from the others of its node, such as ``customer_id=17``; empty without a key."""
     return name.partition(" ")[2]
-
-
-def touched(state: State, changes: Iterable[Change]) -> set[str]:
-    """Slots in which a task is held by these changes, or makes room; ``state`` is what they led to."""
-    names: set[str | None] = set()
-    for change in changes:
-        match change:
-            case AddTask(task) if task.held_for == LIMIT:
-                names.add(task.slot)
-            case SettleTask() | MoveTask(status=TaskStatus.HELD):
-                names.add(state.tasks[change.run_id, change.task_id].slot)
-    return {name for name in names if name is not None}
-
-
-def missing_key(run_id: str, task_id: UUID, attempt: int, error: MissingKey) -> TaskFailed:
-    """The failure of a task that cannot be counted: nobody would know how many of its kind are out."""
-    problem = wire.Error(type="MissingKey", message=str(error))
-    result = wire.Result(
-        task_id=task_id, run_id=run_id, attempt=attempt, status=wire.Status.FAILED,
-        message=f"{problem.type}: {problem.message}",
-    )  # fmt: skip
-    return TaskFailed(run_id, task_id, result, problem)
 
 
 class Room(NamedTuple):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowkit.flow import slots
+from flowkit.flow import limiting, slots
 from flowkit.flow.slots import MissingKey, NodeLimit
 from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.wire.items import Gather, Send, Wait
@@ -135,7 +135,7 @@ def test_a_task_of_a_limited_node_is_made_held(rows, item, outputs, slot):
     rows.start("a")
     changes = rows.report("0", [item], outputs)
     assert held(rows, "0.0") == ("held", "limit", slot)
-    assert slots.touched(rows._load([]), changes[1:2]) == {slot}
+    assert limiting.touched(rows._load([]), changes[1:2]) == {slot}
 
 
 def test_so_are_the_first_one_and_what_goes_on_after_a_gather_or_a_wait(rows):
@@ -200,7 +200,7 @@ def test_a_task_that_is_given_back_keeps_its_place_and_one_that_is_retried_makes
     assert held(rows, "0.0") == ("held", "retry", "mail")
     state = rows._load([])
     state.tasks.update(rows.tasks)
-    assert slots.touched(state, changes) == {"mail"}
+    assert limiting.touched(state, changes) == {"mail"}
 
 
 def test_a_rerun_counts_where_its_new_inputs_say(rows):

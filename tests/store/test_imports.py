@@ -19,6 +19,7 @@ from flowkit import settings
 
 async def main():
     settings.read()
+    import flowkit.flow.explain
     store = await open_store("sqlite:///{tmp_path}/flowkit.db", upgrade=False)
     await store.query(lambda query: (query.runs(limit=20), query.tasks("r"), query.workers(seen_since=0)))
     await store.close()
