@@ -2,7 +2,7 @@
 
 What the coordinator dead-letters carries the header ``flowkit-reason``. Without it the broker put the message there: a
 worker could not read it, or it was delivered too often, perhaps through no fault of its own. Such a one is taken as
-newly arrived, once; what cannot be read is kept with the reason.
+newly arrived, once; what cannot be read is kept with the reason, and fails its task where it says whose it is.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class DeadLetters:
         else:
             for why, part in message.scraps:
                 await self._keep(replace(delivery, body=part), why.reason, why.detail)
-            if committed.orphans:
+            if committed.orphans and not message.scraps:
                 await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
             logger.warning("message given up by queue %s was taken again", delivery.key,
                            extra={"action": "dead_letter_again", "queue": delivery.key})  # fmt: skip

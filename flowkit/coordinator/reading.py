@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -29,12 +30,19 @@ class Message:
 
 
 class _Envelope(BaseModel):
-    """The least that names a task: enough to let it fail when the rest of a result is wrong."""
+    """The least that names a task: enough to let it fail when the rest of a message is wrong."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     task_id: UUID
     run_id: names.RunId
+
+
+class _TaskEnvelope(_Envelope):
+    """The same of a task message."""
+
+    node: names.NodeName
+    attempt: wire.Attempt = 1
 
 
 class Reader:
@@ -55,15 +63,12 @@ class Reader:
         return self._read(delivery, delivery.queue)
 
     def read_dead(self, delivery: Delivery) -> Message:
-        """The events of a message that its queue gave up; the routing key is that queue. A task counts as returned."""
+        """The events of a message that its queue gave up; the routing key is that queue.
+
+        A task counts as returned; one that no worker can read has failed.
+        """
         if delivery.key.startswith(self._tasks):
-            task = wire.decode(wire.Task, delivery.body)
-            if delivery.key != self._tasks + task.node:
-                raise Unreadable("wrong-node", f"a task of node {task.node!r} in queue {delivery.key!r}")
-            returned = wire.Result(
-                task_id=task.task_id, run_id=task.run_id, attempt=task.attempt, status=wire.Status.RETURNED
-            )
-            return Message([Reported(returned)])
+            return _given_up(delivery, delivery.key.removeprefix(self._tasks))
         message = self._read(delivery, delivery.key)
         if message.replay is not None:
             raise Unreadable("given-up", "its queue gave this replay up; ask for it again")
@@ -72,12 +77,14 @@ class Reader:
     def _read(self, delivery: Delivery, queue: str) -> Message:
         if queue == self._starts:
             start = wire.decode(wire.Start, delivery.body)
+            _check_depth(delivery.body, start.inputs, "inputs")
             run_id = start.run_id or _run_id(delivery.message_id)
             return Message([Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))])
         if queue == self._results:
             return _results(delivery.body)
         if queue == self._commands:
             command = wire.decode(wire.Command, delivery.body)
+            _check_depth(delivery.body, command.input, "input")
             if command.kind is wire.CommandKind.REPLAY:
                 return Message(replay=command)
             if command.run_id is None:
@@ -99,31 +106,81 @@ def _run_id(message_id: str | None) -> str:
     return UUID(bytes=hashlib.sha256(message_id.encode()).digest()[:16]).hex
 
 
-def _results(body: bytes) -> Message:
+def _check_depth(body: bytes, value: Any, where: str) -> None:
+    """Payloads leave room for what goes around them: messages, results of Gathers, the errors that handlers get."""
+    if body.count(b"{") + body.count(b"[") > codec.MAX_PAYLOAD_DEPTH and codec.deeper_than(
+        value, codec.MAX_PAYLOAD_DEPTH
+    ):
+        raise Unreadable("too-deep", f"{where}: nested deeper than {codec.MAX_PAYLOAD_DEPTH} levels")
+
+
+def _given_up(delivery: Delivery, node: str) -> Message:
+    """What becomes of a task whose message its queue gave up."""
     try:
-        return Message([Reported(result) for result in wire.decode_many(wire.Result, body)])
+        task: wire.Task | _TaskEnvelope = wire.decode(wire.Task, delivery.body)
+    except Unreadable as error:
+        if error.reason == "unknown-version":
+            raise  # nothing is wrong with it: it can be replayed when all are of one version
+        task = _envelope(_TaskEnvelope, codec.parse(delivery.body), error)
+        why = wire.Error(type="UnreadableTask", message=f"no worker can read the message of this task: {error.detail}")
+        words: dict[str, Any] = {"status": wire.Status.FAILED, "error": why, "message": f"{why.type}: {why.message}"}
+        scraps = [(error, delivery.body)]
+    else:
+        words, scraps = {"status": wire.Status.RETURNED}, []
+    if task.node != node:
+        raise Unreadable("wrong-node", f"a task of node {task.node!r} in the queue of {node!r}")
+    result = wire.Result(task_id=task.task_id, run_id=task.run_id, attempt=task.attempt, **words)
+    return Message([Reported(result)], scraps)
+
+
+def _results(body: bytes) -> Message:
+    """One result or an array of them: what is wrong with one of them does not concern the others."""
+    try:
+        results = wire.decode_many(wire.Result, body)
+        for result in results:
+            _check_depth(body, result.outputs, "outputs")
     except Unreadable:
-        value = codec.loads(body)
-        if not isinstance(value, list):
-            return Message([Reported(_lenient(value))])
+        value = codec.parse(body)
+    else:
+        return Message([Reported(result) for result in results])
+    if not isinstance(value, list):
+        return Message([Reported(_lenient(value))])
     message = Message()
     for part in value:
         try:
             message.events.append(Reported(_lenient(part)))
         except Unreadable as error:
-            message.scraps.append((error, codec.dumps(part)))
+            # What is too deep to be written again is kept with all that stood around it.
+            deep = codec.deeper_than(part, codec.MAX_DEPTH)
+            message.scraps.append((error, body if deep else codec.dumps(part)))
     return message
 
 
 def _lenient(part: object) -> wire.Result:
     """A result that does not fit the contract but names its task fails that task, and says why."""
-    raw = codec.dumps(part)
     try:
-        return wire.decode(wire.Result, raw)
+        return _strict(part)
     except Unreadable as error:
-        try:
-            envelope = _Envelope.model_validate(part)
-        except ValidationError:
-            raise error from None
+        envelope = _envelope(_Envelope, part, error)
         problem = wire.Error(type="InvalidResult", message=f"the result does not fit the contract: {error.detail}")
         return wire.Result(task_id=envelope.task_id, run_id=envelope.run_id, status=wire.Status.FAILED, error=problem)
+
+
+def _strict(part: object) -> wire.Result:
+    if codec.deeper_than(part, codec.MAX_DEPTH):
+        raise Unreadable("too-deep", f"nested deeper than {codec.MAX_DEPTH} levels")
+    result = wire.build(wire.Result, part)
+    if codec.deeper_than(result.outputs, codec.MAX_PAYLOAD_DEPTH):
+        raise Unreadable("too-deep", f"outputs: nested deeper than {codec.MAX_PAYLOAD_DEPTH} levels")
+    return result
+
+
+E = TypeVar("E", bound=_Envelope)
+
+
+def _envelope(model: type[E], value: object, error: Unreadable) -> E:
+    """Whose message it is; the given error when nobody can tell."""
+    try:
+        return model.model_validate(value)
+    except ValidationError:
+        raise error from None

@@ -27,14 +27,23 @@ def loads(body: bytes) -> Any:
     Raises:
         Unreadable: it is no JSON, not UTF-8, or nested deeper than ``MAX_DEPTH``.
     """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise Unreadable("not-json", str(error)) from None
+    value = parse(body)
     # Depth cannot exceed the number of opening brackets, which is counted at memory speed; only a suspect is walked.
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         raise Unreadable("too-deep", f"nested deeper than {MAX_DEPTH} levels")
     return value
+
+
+def parse(body: bytes) -> Any:
+    """Decode JSON however deep it is, for those who ask whose it is and take nothing else from it.
+
+    Raises:
+        Unreadable: it is no JSON, not UTF-8, or so deep that nobody can tell (1,024 levels).
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable("not-json", str(error)) from None
 
 
 def dumps(value: Any) -> bytes:
@@ -109,7 +118,8 @@ def _check_scalar(value: Any, where: str) -> None:
         raise InvalidPayload(where, f"{kind.__name__} is no JSON type; convert it to text, a number, a list or a dict")
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def deeper_than(value: Any, limit: int) -> bool:
+    """Whether lists and dicts stand in each other more than ``limit`` levels deep."""
     level = [value] if isinstance(value, dict | list) else []
     for _ in range(limit):
         level = [

@@ -295,13 +295,13 @@ def decode(model: type[M], body: bytes) -> M:
     Raises:
         Unreadable: it is no JSON, of another major version, or does not fit the contract.
     """
-    return _build(model, codec.loads(body))
+    return build(model, codec.loads(body))
 
 
 def decode_many(model: type[M], body: bytes) -> list[M]:
     """Read one message or an array of them, as results and logs may be."""
     value = codec.loads(body)
-    return [_build(model, part) for part in value] if isinstance(value, list) else [_build(model, value)]
+    return [build(model, part) for part in value] if isinstance(value, list) else [build(model, value)]
 
 
 def encode_many(messages: list[M]) -> bytes:
@@ -311,7 +311,8 @@ def encode_many(messages: list[M]) -> bytes:
     return b"[" + b",".join(message.encode() for message in messages) + b"]"
 
 
-def _build(model: type[M], value: Any) -> M:
+def build(model: type[M], value: Any) -> M:
+    """A message from what its JSON says; ``Unreadable`` when it is of another version, or does not fit."""
     if not isinstance(value, dict):
         raise Unreadable("not-an-object", f"a {model.TYPE} message is a JSON object, got {type(value).__name__}")
     version = value.get("v", VERSION)

@@ -50,11 +50,15 @@ class House:
         sent = Outgoing(self.topology.name(exchange), key, body, type=f"flowkit.{exchange}", **more)
         assert await self.broker.publish([sent]) == [None]
 
+    def consumer(self, node: str) -> Consumer:
+        """The test's own, as the worker of a node."""
+        if node not in self._consumers:
+            self._consumers[node] = self.broker.consume(self.topology.tasks(node), prefetch=1000)
+        return self._consumers[node]
+
     async def tasks(self, node: str, count: int = 1) -> list[wire.Task]:
         """The next task messages of a node, acknowledged."""
-        consumer = self._consumers.get(node)
-        if consumer is None:
-            consumer = self._consumers[node] = self.broker.consume(self.topology.tasks(node), prefetch=1000)
+        consumer = self.consumer(node)
         found: list[wire.Task] = []
         while len(found) < count:
             deliveries = await consumer.receive(count - len(found))
