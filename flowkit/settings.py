@@ -16,17 +16,35 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
 from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.flow.terms import Terms
-from flowkit.wire import names
+from flowkit.wire import access, names
 from flowkit.wire.durations import LONGEST
 
 FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes"}  # the others: --drain-timeout, …
 PASSWORD_FILES = {"broker_url": "FLOWKIT_BROKER_PASSWORD_FILE", "store_url": "FLOWKIT_STORE_PASSWORD_FILE"}
 _LIMITS, _TERMS = Limits(), Terms()
+
+
+def _table(value: Any) -> Any:
+    """``pictures=worker:resize,store;front=starter``, as an environment variable has it."""
+    if not isinstance(value, str):
+        return value
+    entries = [entry.partition("=") for entry in value.split(";") if entry.strip()]
+    if any(not equals for _, equals, _ in entries):
+        raise ValueError("expected LOGIN=ROLE;LOGIN=ROLE, such as 'pictures=worker:resize,store;front=starter'")
+    return {name.strip(): said.strip() for name, _, said in entries}
+
+
+def _users(value: dict[str, str]) -> dict[str, str]:
+    try:
+        access.parse_all(value)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return value
 
 
 def _namespace(value: str) -> str:
@@ -78,6 +96,12 @@ class Settings(BaseModel):
         30, description="days that ended runs are kept, with their tasks and logs; 0: for ever"
     )
 
+    users: Annotated[dict[str, str], BeforeValidator(_table), AfterValidator(_users)] = Field(
+        {},
+        description="logins of the broker with their roles, 'worker: resize, store' or 'starter'; with a worker among "
+        "them, results count only from logins that may answer for their node",
+    )
+
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
 
     @property
@@ -92,6 +116,11 @@ class Settings(BaseModel):
             max_deaths=self.max_deaths,
             max_message_bytes=self.max_message_bytes,
         )
+
+    @property
+    def logins(self) -> tuple[access.Login, ...]:
+        """Who may do what on the broker."""
+        return access.parse_all(self.users)
 
     @property
     def retention(self) -> float | None:

@@ -10,6 +10,7 @@ import pytest
 from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.settings import Settings, mask, read
+from flowkit.wire.access import Login, Role
 
 
 def test_defaults(tmp_path):
@@ -103,3 +104,24 @@ def test_a_password_from_a_file_goes_into_the_address_and_nowhere_else(tmp_path)
 )
 def test_passwords_are_masked(url, shown):
     assert mask(url) == shown
+
+
+def test_logins_come_from_a_table_or_from_one_variable(tmp_path):
+    (tmp_path / "flowkit.toml").write_text('[users]\npictures = "worker: resize, store"\nfront = "starter"\n')
+    wanted = (Login("pictures", Role.WORKER, ("resize", "store")), Login("front", Role.STARTER))
+    assert read(environ={}, directory=tmp_path).logins == wanted
+    environ = {"FLOWKIT_USERS": " pictures = worker:resize,store; front=starter;"}
+    assert read(environ=environ, directory=tmp_path / "elsewhere").logins == wanted
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("pictures", "expected LOGIN=ROLE;LOGIN=ROLE"),
+        ("pictures=boss", "login 'pictures' = 'boss': expected one of admin"),
+        ("pictures=worker:a b c,1", "'1' is no name of a node"),
+    ],
+)
+def test_what_is_no_login_is_said(tmp_path, said, why):
+    with pytest.raises(UsageError, match=re.escape(why)):
+        read(environ={"FLOWKIT_USERS": said}, directory=tmp_path)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from flowkit.errors import UsageError
+
+CERTIFICATES = {"cafile", "certfile", "keyfile"}  # what an amqps:// address may name
 
 
 def mask(url: str) -> str:
@@ -28,8 +31,21 @@ def check(url: str) -> None:
         usable = False
     if not usable:
         raise UsageError(f"broker address {mask(url)!r}: expected amqp://user:password@host:5672/virtual-host")
-    if "no_verify_ssl" in dict(parse_qsl(parts.query, keep_blank_values=True)):
+    asked = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if "no_verify_ssl" in asked:
         raise UsageError(
             f"broker address {mask(url)!r} asks for no_verify_ssl: certificates are always verified. "
             "Name the authority's certificate instead: ?cafile=/etc/ssl/ca.pem"
         )
+    for name in CERTIFICATES & asked.keys():
+        _see_file(url, name, asked[name])
+
+
+def _see_file(url: str, name: str, path: str) -> None:
+    """A file that TLS needs is looked at before a connection is tried: its own errors would name no file."""
+    try:
+        text = Path(path).read_text("ascii", "replace")
+    except OSError as error:
+        raise UsageError(f"broker address {mask(url)!r}: {name}={path} cannot be read: {error.strerror}") from None
+    if "-----BEGIN " not in text:
+        raise UsageError(f"broker address {mask(url)!r}: {name}={path} is no PEM file: it has no line -----BEGIN …")

@@ -61,6 +61,7 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals, *,
     from flowkit.cli.service import alive, connected, until_stopped
     from flowkit.coordinator import Coordinator, Pace
     from flowkit.store import open_store
+    from flowkit.wire.access import Logins
     from flowkit.wire.topology import Topology
 
     name = name or _name()
@@ -82,6 +83,7 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals, *,
             # The lock on an SQLite file says so; on PostgreSQL others may be at work.
             alone=settings.store_url.startswith("sqlite:"),
             take_over=take_over,
+            logins=Logins(settings.logins),
         )
 
         async def drain() -> bool:

@@ -16,6 +16,7 @@ from flowkit.flow.changes import (
     DeclareRefused,
     EndRun,
     FailOutstanding,
+    Forbid,
     HoldUnsent,
     MoveTask,
     Orphan,
@@ -45,6 +46,7 @@ class Committed:
     conflicts: list[wire.Start] = field(default_factory=list)
     unmade: list[DeclareRefused] = field(default_factory=list)  # reruns that were refused
     orphans: set[str] = field(default_factory=set)  # runs that results named and nobody knows
+    forbidden: list[Forbid] = field(default_factory=list)  # results of logins that may not answer for their nodes
     controls: list[wire.Control] = field(default_factory=list)
     refused: dict[UUID, str] = field(default_factory=dict)  # commands that make no sense now, with the reason
     released: bool = False  # tasks were released as a set: the relay finds them
@@ -99,6 +101,8 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
                 committed.unmade.append(change)
             case Orphan(run_id):
                 committed.orphans.add(run_id)
+            case Forbid():
+                committed.forbidden.append(change)
             case Tell(control):
                 committed.controls.append(control)
             case RefuseCommand(id=command_id, reason=reason):

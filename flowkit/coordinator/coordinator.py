@@ -32,6 +32,7 @@ from flowkit.flow.limits import Limits
 from flowkit.flow.terms import Terms
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
+from flowkit.wire.access import Logins
 
 if TYPE_CHECKING:
     from flowkit.broker.protocol import Broker
@@ -79,6 +80,7 @@ class Coordinator:
         take_over: make this store the owner of a broker that belonged to another one.
         summon: brings up workers where they live in the same process; a task for a node it cannot provide fails.
         schedules: begin the runs of schedules.
+        logins: who may answer for which nodes.
         clock: Unix seconds, where the store's own do not decide.
     """
 
@@ -95,12 +97,13 @@ class Coordinator:
         take_over: bool = False,
         summon: Summon | None = None,
         schedules: bool = True,
+        logins: Logins | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._broker, self._store, self._topology = broker, store, topology
         self._name, self._limits, self._pace = name, limits or Limits(), pace or Pace()
         self._alone, self._take_over, self._summon = alone, take_over, summon
-        self._schedules, self._clock = schedules, clock
+        self._schedules, self._logins, self._clock = schedules, logins or Logins(), clock
         self._stopping = asyncio.Event()
         self._ready = asyncio.Event()
         self._ledger: Ledger | None = None
@@ -144,7 +147,15 @@ class Coordinator:
             return
         terms = Terms(self._pace.lease_after, self._pace.lease_silence)
         leases = Leases(ledger, outbox, terms)
-        presence = Presence(self._broker, self._topology, ledger, outbox, leases, silence=self._pace.worker_silence)
+        presence = Presence(
+            self._broker,
+            self._topology,
+            ledger,
+            outbox,
+            leases,
+            silence=self._pace.worker_silence,
+            logins=self._logins,
+        )
         silence = Silence(self._broker, self._topology, ledger, outbox, presence, lasting=terms.silence)
         readers = (*self._intakes(ledger, outbox), presence)
         sweeper = Sweeper(
@@ -226,7 +237,7 @@ class Coordinator:
     def _intakes(self, ledger: Ledger, outbox: Outbox) -> tuple[Intake | DeadLetters, ...]:
         """A loop for each queue whose messages become events."""
         broker, topology = self._broker, self._topology
-        reader = Reader(topology)
+        reader = Reader(topology, self._logins)
         intakes = (
             Intake(
                 queue,

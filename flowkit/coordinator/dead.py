@@ -18,6 +18,7 @@ from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
 from flowkit.errors import FlowKitError, StoreUnreachable, TooLarge, Unreadable, Unroutable
+from flowkit.flow.changes import Forbid
 from flowkit.store.protocol import DeadLetter, Transaction
 from flowkit.wire import codec, names
 from flowkit.wire.messages import DETAIL, REASON
@@ -123,6 +124,9 @@ class DeadLetters:
                 await self._keep(replace(delivery, body=part), why.reason, why.detail)
             if committed.orphans and not message.scraps:
                 await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
+            for forbid in committed.forbidden:
+                body = forbid.event.result.encode()
+                await self._keep(replace(delivery, body=body), "forbidden", why_forbidden(delivery, forbid))
             logger.warning("message given up by queue %s was taken again", delivery.key,
                            extra={"action": "dead_letter_again", "queue": delivery.key})  # fmt: skip
             await self._outbox.deliver(committed)
@@ -150,6 +154,12 @@ class DeadLetters:
             transaction.add_dead([letter])
 
         await self._ledger.transact(work)
+
+
+def why_forbidden(delivery: Delivery, forbid: Forbid) -> str:
+    """What is said of a result whose sender may not answer for its node."""
+    who = "nobody (it has no user_id)" if delivery.user_id is None else f"login {delivery.user_id!r}"
+    return f"{who} may not answer for node {forbid.node!r}: the setting 'users' of the coordinator says who may"
 
 
 def reason_of(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from flowkit.broker.protocol import Broker, Delivery
 from flowkit.coordinator.commit import Committed
-from flowkit.coordinator.dead import Rejected, bury, reason_of
+from flowkit.coordinator.dead import Rejected, bury, reason_of, why_forbidden
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
@@ -123,13 +123,16 @@ class Intake:
 
 
 def _refused(readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequence[Committed]) -> Iterator[Rejected]:
-    """Results of runs that nobody knows, and commands that make no sense."""
+    """Results of runs that nobody knows or of strangers, and commands that make no sense."""
     orphans = set[str]().union(*(one.orphans for one in committed))
+    forbidden = [forbid for one in committed for forbid in one.forbidden]
     commands = {command: reason for one in committed for command, reason in one.refused.items()}
     for delivery, events in readable:
         for event in events:
             if isinstance(event, Reported) and event.run_id in orphans:
                 why_not = f"this store knows no run {event.run_id!r}"
                 yield Rejected(delivery, "unknown-run", why_not, event.result.encode())
+            elif forbid := next((forbid for forbid in forbidden if forbid.event is event), None):
+                yield Rejected(delivery, "forbidden", why_forbidden(delivery, forbid), forbid.event.result.encode())
             elif isinstance(event, Commanded) and event.command.id in commands:
                 yield Rejected(delivery, "refused", commands[event.command.id])

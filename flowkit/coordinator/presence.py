@@ -12,6 +12,7 @@ from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.errors import Unreadable
 from flowkit.wire import messages as wire
+from flowkit.wire.access import Logins
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -21,7 +22,8 @@ class Presence:
     """The workers that were heard of, in the store for everyone and here for the sweeper."""
 
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, leases: Leases, *,
-                 silence: float) -> None:  # fmt: skip
+                 silence: float, logins: Logins | None = None) -> None:  # fmt: skip
+        self._logins = logins or Logins()
         self._ledger, self._outbox, self._leases, self._silence = ledger, outbox, leases, silence
         self._heard: dict[str, tuple[float, wire.Worker]] = {}  # when, by the loop's clock, and what
         self._took: float | None = None  # when it took the batch that it has in hand, by the loop's clock
@@ -39,7 +41,7 @@ class Presence:
                     # Worth a line, not a dead letter: the next one comes in five seconds.
                     logger.warning("announcement cannot be read: %s", error, extra={"action": "bad_announcement"})
                 else:
-                    announcements[told.worker] = told
+                    announcements[told.worker] = self._allowed(told, delivery.user_id)
             await self._record(list(announcements.values()))
             await self.consumer.ack(deliveries)
             self._took = None
@@ -55,6 +57,17 @@ class Presence:
             self._outbox.know(node for told in announcements for node in told.nodes)
             await self._leases.answer(announcements)  # first: a lease must not wait for a broker that is away
             await self._outbox.declare({node.name for told in announcements for node in told.nodes})
+
+    def _allowed(self, told: wire.Worker, login: str | None) -> wire.Worker:
+        """Without the nodes that its login may not answer for: nobody else shall change their limits."""
+        answers_for = self._logins.answers_for(login)
+        if answers_for is None:
+            return told
+        others = [node.name for node in told.nodes if node.name not in answers_for]
+        if others:
+            logger.warning("worker %s of login %r announces nodes that are not its own: %s", told.worker, login,
+                           ", ".join(others[:10]), extra={"action": "forbidden_nodes"})  # fmt: skip
+        return told.model_copy(update={"nodes": tuple(node for node in told.nodes if node.name in answers_for)})
 
     def alive(self) -> list[wire.Worker]:
         """Workers heard of lately that are not stopping."""

@@ -15,6 +15,7 @@ from flowkit.errors import Unreadable
 from flowkit.flow.events import Commanded, Event, Reported, Started
 from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
+from flowkit.wire.access import Logins
 from flowkit.wire.topology import Topology
 
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -46,9 +47,15 @@ class _TaskEnvelope(_Envelope):
 
 
 class Reader:
-    """Reads what arrives in the queues of one topology."""
+    """Reads what arrives in the queues of one topology.
 
-    def __init__(self, topology: Topology) -> None:
+    Args:
+        topology: the names.
+        logins: who may answer for which nodes.
+    """
+
+    def __init__(self, topology: Topology, logins: Logins | None = None) -> None:
+        self._logins = logins or Logins()
         self._starts = topology.starts.name
         self._results = topology.results.name
         self._commands = topology.commands.name
@@ -81,7 +88,7 @@ class Reader:
             run_id = start.run_id or _run_id(delivery.message_id)
             return Message([Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))])
         if queue == self._results:
-            return _results(delivery.body)
+            return _results(delivery.body, self._logins.answers_for(delivery.user_id))
         if queue == self._commands:
             command = wire.decode(wire.Command, delivery.body)
             _check_depth(delivery.body, command.input, "input")
@@ -133,7 +140,7 @@ def _given_up(delivery: Delivery, node: str) -> Message:
     return Message([Reported(result)], scraps)
 
 
-def _results(body: bytes) -> Message:
+def _results(body: bytes, answers_for: frozenset[str] | None) -> Message:
     """One result or an array of them: what is wrong with one of them does not concern the others."""
     try:
         results = wire.decode_many(wire.Result, body)
@@ -142,13 +149,13 @@ def _results(body: bytes) -> Message:
     except Unreadable:
         value = codec.parse(body)
     else:
-        return Message([Reported(result) for result in results])
+        return Message([Reported(result, answers_for) for result in results])
     if not isinstance(value, list):
-        return Message([Reported(_lenient(value))])
+        return Message([Reported(_lenient(value), answers_for)])
     message = Message()
     for part in value:
         try:
-            message.events.append(Reported(_lenient(part)))
+            message.events.append(Reported(_lenient(part), answers_for))
         except Unreadable as error:
             # What is too deep to be written again is kept with all that stood around it.
             deep = codec.deeper_than(part, codec.MAX_DEPTH)

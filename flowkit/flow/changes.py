@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from uuid import UUID
 
+from flowkit.flow.events import Reported
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Signal, Task, TaskStatus
 from flowkit.wire import messages as wire
 
@@ -291,6 +292,14 @@ class Orphan:
 
 
 @dataclass(frozen=True, slots=True)
+class Forbid:
+    """A result of somebody who may not answer for the task's node: it becomes a dead letter."""
+
+    event: Reported
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
 class Tell:
     """Say something to all workers."""
 
@@ -320,5 +329,5 @@ Change = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
     | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | LiftLeaves
     | Unhold | HoldUnsent
-    | CopyRun | Reopen | AnnounceRun | DeclareConflict | Orphan | Tell | RefuseCommand | DeclareRefused
+    | CopyRun | Reopen | AnnounceRun | DeclareConflict | Orphan | Forbid | Tell | RefuseCommand | DeclareRefused
 )  # fmt: skip

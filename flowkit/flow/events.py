@@ -21,9 +21,10 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """A result message."""
+    """A result message, or what we have to say in a worker's place."""
 
     result: wire.Result
+    answers_for: frozenset[str] | None = None  # nodes whose tasks its sender may answer; None: those of any
 
     @property
     def run_id(self) -> str:

@@ -13,6 +13,7 @@ from flowkit.flow.changes import (
     Change,
     Collect,
     CountTasks,
+    Forbid,
     MoveTask,
     Orphan,
     SettleTask,
@@ -40,6 +41,9 @@ def reported(state: State, event: Reported, context: Context) -> Iterator[Change
         yield Orphan(result.run_id)
         return
     task = state.tasks.get((result.run_id, result.task_id))
+    if task is not None and event.answers_for is not None and task.node not in event.answers_for:
+        yield Forbid(event, task.node)
+        return
     reason = _why_superseded(state, run, task, result)
     if task is None or reason is not None:
         yield Supersede(

@@ -9,6 +9,7 @@ import pytest
 
 from flowkit.store.protocol import DeadLetter, Queries
 from flowkit.wire import codec
+from flowkit.wire.access import Logins, parse_all
 from tests.coordinator.house import FAST, House
 
 ITEMS = [
@@ -105,3 +106,28 @@ async def test_a_then_that_nobody_has_waits_where_people_see_it(house, caplog):
         assert task.inputs == {"results": [{"n": 1}]}
         await house.answer(task)
         assert (await house.run_ended("r")).status == "succeeded"
+
+
+# Who may answer
+
+LOGINS = Logins(parse_all({"pictures": "worker: a"}))
+
+
+async def test_a_result_of_nobody_is_kept_and_the_task_goes_on(house):
+    async with house.coordinator(logins=LOGINS):
+        await house.start("a", "r")
+        (task,) = await house.tasks("a")
+        await house.answer(task)
+        letter = await dead_letter(house)
+        assert letter.reason == "forbidden"
+        assert letter.detail.startswith("nobody (it has no user_id) may not answer for node 'a'")
+        assert codec.loads(letter.body)["task_id"] == str(task.task_id)
+        assert (await house.store.query(lambda queries: queries.run("r"))).status == "running"
+
+
+async def test_nobody_announces_nodes_that_are_not_its_own(house, caplog):
+    async with house.coordinator(logins=LOGINS):
+        await house.publish("workers", "", {"worker": "w1", "nodes": [{"name": "a", "limit": 1}]})
+        await house.until(lambda queries: queries.workers(seen_since=0), "the worker is known")
+        assert await house.store.query(lambda queries: queries.node_infos()) == []
+    assert "worker w1 of login None announces nodes that are not its own: a" in caplog.text

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from flowkit.flow.changes import AddTask, AnnounceRun, DeclareConflict, EndRun, Orphan
+from flowkit.flow.changes import AddTask, AnnounceRun, DeclareConflict, EndRun, Forbid, Orphan
 from flowkit.flow.events import Reported, Started
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus, TaskStatus
@@ -235,6 +235,18 @@ def test_a_result_of_an_ended_run_or_an_unknown_task_changes_nothing():
 
 def test_a_result_of_an_unknown_run_is_an_orphan():
     assert Rows().feed(Reported(wire.Result(task_id=UUID(int=7), run_id="ghost"))) == [Orphan("ghost")]
+
+
+@pytest.mark.parametrize("answers_for", [frozenset(), frozenset({"b"})])
+def test_who_may_not_answer_for_a_node_changes_nothing(answers_for):
+    rows = Rows()
+    rows.start()
+    task = rows.at("0")
+    forged = Reported(wire.Result(task_id=task.id, run_id="r"), answers_for)
+    assert rows.feed(forged) == [Forbid(forged, "a")]
+    assert rows.at("0") == task
+    rows.feed(Reported(wire.Result(task_id=task.id, run_id="r"), frozenset({"a"})))
+    assert rows.runs["r"].status is RunStatus.SUCCEEDED
 
 
 def test_the_same_start_again_changes_nothing_and_an_ended_run_is_announced():

@@ -42,9 +42,12 @@ if left:
 
 
 class RabbitMQ:
-    """One broker of the tests' own, which may be stopped, killed, wiped and started again on the same port."""
+    """One broker of the tests' own, which may be stopped, killed, wiped and started again on the same port.
 
-    def __init__(self) -> None:
+    ``config``: further lines of its rabbitmq.conf.
+    """
+
+    def __init__(self, config: str = "") -> None:
         self.port, self._dist_port, self._epmd_port = free_ports(3)
         self.node = f"fk{self.port}@localhost"
         self._home = Path(tempfile.mkdtemp(prefix="flowkit-rabbitmq-"))
@@ -52,7 +55,7 @@ class RabbitMQ:
         self._epmd: subprocess.Popen[bytes] | None = None
         self._keeper: subprocess.Popen[str] | None = None
         (self._home / "plugins").write_text("[].\n")
-        (self._home / "rabbitmq.conf").write_text("loopback_users = none\nlog.file.level = warning\n")
+        (self._home / "rabbitmq.conf").write_text(f"loopback_users = none\nlog.file.level = warning\n{config}\n")
 
     @property
     def url(self) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from broker.generate import definitions
+from broker.generate import LOGINS
+from flowkit.broker.definitions import definitions
 from flowkit.errors import UsageError
 from flowkit.wire.topology import Binding, Topology
 
@@ -15,7 +16,7 @@ DEFINITIONS = Path(__file__).parents[2] / "broker" / "definitions.json"
 
 
 def test_the_committed_definitions_are_current() -> None:
-    assert json.loads(DEFINITIONS.read_text()) == definitions(Topology()), "run: make docs"
+    assert json.loads(DEFINITIONS.read_text()) == definitions(Topology(), logins=LOGINS), "run: make docs"
 
 
 def test_every_binding_ends_at_exchanges_and_queues_that_stand() -> None:
