@@ -9,6 +9,7 @@ from uuid import UUID
 
 from flowkit.flow import making, paths
 from flowkit.flow.changes import CopyRun
+from flowkit.flow.state import DELAY
 from flowkit.store import rows
 from flowkit.store.database import Database
 
@@ -78,6 +79,7 @@ def copy(database: Database, effect: CopyRun) -> None:
             _take_back(database, effect.run_id, scope, paths.child(scope, paths.branch(scope, again.path)))
     _fail(database, effect, new[again.id], around)
     _wait_anew(database, effect)
+    _delay_anew(database, effect)
 
 
 def _tasks(database: Database, run_id: str) -> dict[str, _Task]:
@@ -164,3 +166,16 @@ def _wait_anew(database: Database, effect: CopyRun) -> None:
     due = [(effect.run_id, task_id, effect.at + timeout) for task_id, timeout in timed if timeout is not None]
     if due:
         database.update("tasks", rows.TASK_KEY, ("due",), due)
+
+
+def _delay_anew(database: Database, effect: CopyRun) -> None:
+    """So have tasks that were cancelled before their delay was over."""
+    delayed = database.select(
+        "SELECT t.id, source.due - source.created_at FROM tasks AS t "
+        "JOIN tasks AS source ON source.run_id = :source AND source.path = t.path "
+        f"WHERE t.run_id = :run_id AND t.status = 'cancelled' AND t.held_for = '{DELAY}' AND source.due IS NOT NULL",
+        {"run_id": effect.run_id, "source": effect.source},
+    )
+    due = [(effect.run_id, task_id, effect.at, effect.at + delay) for task_id, delay in delayed]
+    if due:
+        database.update("tasks", rows.TASK_KEY, ("created_at", "due"), due)

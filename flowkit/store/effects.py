@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from flowkit.flow.changes import CancelBelow, Collect, CopyRun, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
 from flowkit.flow.events import Cancelled, Collected, Event
-from flowkit.flow.state import LIMIT, WINDOW, Leaf
+from flowkit.flow.state import DELAY, LIMIT, RETRY, WINDOW, Leaf
 from flowkit.store import rows
 from flowkit.store.copying import copy
 from flowkit.store.database import Database, Values
@@ -16,11 +16,12 @@ from flowkit.store.reopening import reopen
 Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen
 ScopeKey = tuple[str, str]
 
-# A wait keeps its time, and so does a scope, and a branch that it is held for the window: they may be opened again.
+# What may be opened again keeps what it was held for, and until when: a branch its window, a wait its time.
 CANCEL_TASKS = (
     "UPDATE tasks SET status = 'cancelled', finished_at = :at, "
-    f"held_for = CASE WHEN held_for = '{WINDOW}' THEN held_for END, "
-    "due = CASE WHEN status = 'waiting' THEN due END, unsent_since = NULL, leased_until = NULL"
+    f"held_for = CASE WHEN held_for IN ('{WINDOW}', '{DELAY}', '{RETRY}') THEN held_for END, "
+    f"due = CASE WHEN status = 'waiting' OR held_for IN ('{DELAY}', '{RETRY}') THEN due END, "
+    "unsent_since = NULL, leased_until = NULL"
 )
 CANCEL_SCOPES = "UPDATE scopes SET status = 'cancelled', outstanding = 0"
 
@@ -113,9 +114,11 @@ def _fail_outstanding(database: Database, effect: FailOutstanding) -> list[Event
         return []
     failed: Values = {**key, "error": effect.error}
     database.execute(
-        "UPDATE tasks SET status = 'failed', error = :error, leaf_of = :scope WHERE run_id = :run_id AND id IN "
+        "UPDATE tasks SET status = 'failed', error = :error, leaf_of = :scope, "
+        "finished_at = coalesce(finished_at, :at), held_for = NULL, due = NULL, unsent_since = NULL, "
+        "leased_until = NULL WHERE run_id = :run_id AND id IN "
         "(SELECT opener FROM scopes WHERE run_id = :run_id AND parent = :scope AND status = 'open')",
-        failed,
+        {**failed, "at": effect.at},
     )
     database.execute(
         "UPDATE tasks SET status = 'failed', error = :error, leaf_of = :scope, finished_at = :at, held_for = NULL, "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from flowkit.flow import paths
-from flowkit.flow.state import LIMIT, WINDOW
+from flowkit.flow.state import DELAY, LIMIT, RETRY, WINDOW
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
 
@@ -84,6 +84,11 @@ def _reopen_tasks(database: Database, run_id: str, at: float, absorbed: frozense
         if waits:
             due = due if due is not None and due > at else None  # noqa: PLW2901 - forgotten when it has passed
             fresh: Row = ("waiting", attempt, 1, None, due, None, None, 0, None, None, None)
+        elif status == "cancelled" and held_for in (DELAY, RETRY) and due is not None:
+            fresh = ("held", attempt + 1, 1, held_for, due, None, None, 0, None, None, None)  # until then as before
+        elif held_for == LIMIT and not limited:
+            # Nobody could tell in which slot it counts: whoever releases what is due looks at its inputs again.
+            fresh = ("held", attempt + 1, 1, DELAY, at, None, None, 0, None, None, None)
         elif held_for == WINDOW or limited:
             why = WINDOW if held_for == WINDOW else LIMIT
             fresh = ("held", attempt + 1, 1, why, None, None, None, 0, None, None, None)

@@ -242,15 +242,16 @@ async def test_what_failed_and_what_was_cancelled_with_it_comes_again(store: Sto
     rows = await shown(store)
     assert {path: (row.status, row.attempt, row.tries) for path, row in rows.items()} == {
         "0": ("succeeded", 1, 1), "0.0.0": ("succeeded", 3, 2),
-        "0.0.1": ("queued", 4, 1), "0.0.2": ("queued", 4, 1), "0.0.3": ("queued", 4, 1),
+        "0.0.1": ("queued", 4, 1), "0.0.2": ("queued", 4, 1), "0.0.3": ("held", 4, 1),
     }  # fmt: skip
-    for path in ("0.0.1", "0.0.2", "0.0.3"):
+    for path, held_for in (("0.0.1", (None, None)), ("0.0.2", (None, None)), ("0.0.3", ("delay", 5000.0))):
         row = rows[path]
-        assert (row.held_for, row.due, row.error, row.worker, row.sent_at, row.deaths) == (None,) * 5 + (0,)
+        assert (row.held_for, row.due) == held_for, "what was delayed is neither early nor late"
+        assert (row.error, row.worker, row.sent_at, row.deaths) == (None, None, None, 0)
         assert (row.first_started_at, row.started_at, row.finished_at) == (None, None, None)
     assert await scopes(store, "", "0.0") == {"": ("open", 1), "0.0": ("open", 3)}
     assert (await load(store, scopes=frozenset({("r", "0.0")}))).scopes["r", "0.0"].due is None  # it has passed
-    assert len(await store.transact(lambda tx: tx.unsent(before=1.0, limit=9))) == 3
+    assert len(await store.transact(lambda tx: tx.unsent(before=1.0, limit=9))) == 2
     run = await store.query(lambda q: q.run("r"))
     assert run
     assert (run.status, run.ended_at, run.message, run.error, run.outputs) == ("running", None, "", None, None)

@@ -248,6 +248,23 @@ async def test_a_wait_waits_anew(flow: Flow) -> None:
     assert (await flow.statuses())["0.0.0"] == "queued"
 
 
+async def test_a_delay_begins_anew(flow: Flow) -> None:
+    await flow.start()
+    await flow.report("0", [Send("b", delay=100), "c", "d"])
+    await flow.report("0.1", status="retry", attempt=1, retry_in=100)
+    flow.clock.now += 30
+    await flow.report("0.2", status="failed")
+    for run_id, new in (("r", "new"), ("new", "newer")):
+        flow.clock.now += 600
+        await flow.rerun("0.2", run_id, new)
+        assert await flow.statuses(new) == {"0": "succeeded", "0.0": "held", "0.1": "queued", "0.2": "queued"}
+        row = await flow.task("0.0", new)
+        assert (row.held_for, row.due) == ("delay", flow.clock.now + 100)
+        await flow.report("0.2", run_id=new, status="failed")
+    await flow.rerun("0.0", "newer", "now")
+    assert (await flow.statuses("now"))["0.0"] == "queued", "whoever reruns it wants it now"
+
+
 async def test_a_window_goes_on_branch_by_branch(flow: Flow) -> None:
     await flow.start()
     await flow.report("0", [Gather([Send("b", {}) for _ in range(4)], then="c", max_concurrency=1)])

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from flowkit.flow import making, paths
 from flowkit.flow.changes import CopyRun
-from flowkit.flow.state import Scope, ScopeStatus, Task, TaskStatus
+from flowkit.flow.state import DELAY, Scope, ScopeStatus, Task, TaskStatus
 
 if TYPE_CHECKING:
     from tests.flow.rows import Rows
@@ -54,6 +54,8 @@ def copy(rows: Rows, effect: CopyRun) -> None:
         if copied.wait is not None and copied.status in ENDED_BADLY:
             timeout = making.decode_wait(copied.wait).timeout
             copied = replace(copied, due=None if timeout is None else effect.at + timeout)
+        if copied.status is TaskStatus.CANCELLED and task.held_for == DELAY and task.due is not None:
+            copied = replace(copied, created_at=effect.at, due=effect.at + task.due - task.created_at)
         rows.tasks[effect.run_id, copied.id] = copied
         if (effect.source, task.id) in rows.dropped and not _shares_a_branch(task.path, again, around):
             rows.dropped.add((effect.run_id, copied.id))

@@ -47,7 +47,21 @@ from flowkit.flow.events import (  # fmt: skip
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
 from flowkit.flow.slots import NodeLimit
-from flowkit.flow.state import LIMIT, Leaf, Run, RunStatus, Scope, ScopeStatus, Signal, State, Task, TaskStatus
+from flowkit.flow.state import (
+    DELAY,
+    LIMIT,
+    RETRY,
+    WINDOW,
+    Leaf,
+    Run,
+    RunStatus,
+    Scope,
+    ScopeStatus,
+    Signal,
+    State,
+    Task,
+    TaskStatus,
+)
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.flow.copying import copy
@@ -213,6 +227,7 @@ class Rows:
                 assert not self.runs[run].status.ended, "a run ends once"
                 fields = {name: getattr(change, name) for name in change.__dataclass_fields__ if name != "run_id"}
                 self.runs[run] = replace(self.runs[run], **fields)
+                self.signals = {key: kept for key, kept in self.signals.items() if key[0] != run}
             case Supersede():
                 self.superseded.append(change)
             case MoveRun(run, status):
@@ -291,12 +306,14 @@ class Rows:
         count = 0
         for key, task in self.tasks.items():
             if (task.run_id, task.scope) == (run, path) and task.status.outstanding:
-                self.tasks[key] = replace(task, status=TaskStatus.FAILED, leaf_of=path, error=error)
+                ended = {"status": TaskStatus.FAILED, "held_for": None, "due": None}
+                self.tasks[key] = replace(task, leaf_of=path, error=error, **ended)
                 count += 1
         for child in [scope for scope in self.scopes.values() if (scope.run_id, scope.parent) == (run, path)]:
             if child.status is ScopeStatus.OPEN:
                 opener = self.tasks[run, child.opener]
-                self.tasks[run, opener.id] = replace(opener, leaf_of=path, error=error)
+                ended = {"status": TaskStatus.FAILED, "held_for": None, "due": None}
+                self.tasks[run, opener.id] = replace(opener, leaf_of=path, error=error, **ended)
                 self._cancel(run, child.path, None)
                 count += 1
         return [Cancelled(run, path, count)]
@@ -316,12 +333,16 @@ class Rows:
             failed = task.status is TaskStatus.FAILED and task.leaf_of is None and task.path not in handled
             cancelled = task.status is TaskStatus.CANCELLED and key not in self.dropped
             if task.run_id == run and (failed or cancelled) and not settled(task.path):
-                why = task.held_for if task.held_for == "max_concurrency" else LIMIT if task.slot else None
-                status = TaskStatus.WAITING if task.wait else TaskStatus.HELD if why else TaskStatus.QUEUED
+                why = task.held_for if task.held_for == WINDOW else LIMIT if task.slot else None
                 due = task.due if task.wait and task.due is not None and task.due > self.now else None
+                if cancelled and task.held_for in (DELAY, RETRY) and task.due is not None:
+                    why, due = task.held_for, task.due
+                elif task.held_for == LIMIT and not task.slot:
+                    why, due = DELAY, self.now
+                status = TaskStatus.WAITING if task.wait else TaskStatus.HELD if why else TaskStatus.QUEUED
                 self.tasks[key] = replace(
-                    task, status=status, attempt=task.attempt + 1, tries=1, error=None, due=due,
-                    held_for=why, sent_at=None,
+                    task, status=status, attempt=task.attempt + (not task.wait), tries=1, error=None, due=due,
+                    held_for=None if task.wait else why, sent_at=None,
                 )  # fmt: skip
         reopened = {ScopeStatus.FAILED, ScopeStatus.CANCELLED}
         for key, scope in self.scopes.items():
