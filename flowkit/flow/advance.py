@@ -61,7 +61,7 @@ def _advance(state: State, event: Event, context: Context) -> Iterable[Change | 
         case BranchEnded():
             return scopes.branch_ended(state, event, context)
         case BranchReleased():
-            return scopes.branch_released(state, event)
+            return scopes.branch_released(state, event, context)
         case BranchFailed():
             return scopes.branch_failed(state, event, context)
         case ScopeExpired():

@@ -66,9 +66,9 @@ def keys(events: Iterable[Event]) -> Keys:
             case Reported(result):
                 tasks.add((event.run_id, result.task_id))
                 signals.update((event.run_id, item.wait.name) for item in result.nodes if isinstance(item, WaitItem))
-            case BranchReleased(run_id, task_id) | LeaseExpired(run_id, task_id) | QueueExpired(run_id, task_id):
+            case LeaseExpired(run_id, task_id) | QueueExpired(run_id, task_id):
                 tasks.add((run_id, task_id))
-            case TaskFailed() | Signalled() | WaitExpired():
+            case BranchReleased() | TaskFailed() | Signalled() | WaitExpired():
                 tasks.add((event.run_id, event.task_id))
                 payloads.add((event.run_id, event.task_id))
             case Collected() | Cancelled() | BranchEnded() | BranchFailed() | ScopeExpired():

@@ -61,6 +61,9 @@ def added(
     try:
         slot = slots.slot(send.node, limit, lambda: _given(send, place, inputs))
     except slots.MissingKey as error:
+        if branch_held:
+            yield AddTask(made)  # it fails when its turn comes: earlier, its end would make room that it did not take
+            return
         yield AddTask(replace(made, status=TaskStatus.HELD, held_for=LIMIT, due=None))
         yield limiting.missing_key(made.run_id, made.id, made.attempt, error)
         return

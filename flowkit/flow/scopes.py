@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowkit.flow import making, paths, values
+from flowkit.flow import limiting, making, paths, slots, values
 from flowkit.flow.changes import (
     CancelBelow,
     Change,
@@ -19,8 +19,17 @@ from flowkit.flow.changes import (
     Tell,
 )
 from flowkit.flow.context import Context
-from flowkit.flow.events import BranchEnded, BranchFailed, BranchReleased, Collected, Event, RunExpired, ScopeExpired
-from flowkit.flow.state import LIMIT, PAUSED, WINDOW, Run, RunStatus, Scope, ScopeStatus, State, TaskStatus
+from flowkit.flow.events import (
+    BranchEnded,
+    BranchFailed,
+    BranchReleased,
+    Collected,
+    Event,
+    RunExpired,
+    ScopeExpired,
+    TaskFailed,
+)
+from flowkit.flow.state import LIMIT, PAUSED, WINDOW, Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
@@ -46,12 +55,15 @@ def branch_ended(state: State, event: BranchEnded, context: Context) -> Iterator
         yield from count_down(scope, 1)
 
 
-def branch_released(state: State, event: BranchReleased) -> Iterator[Change]:
+def branch_released(state: State, event: BranchReleased, context: Context) -> Iterator[Change | Event]:
     """The first task of a branch is sent, unless the run was paused or something ended meanwhile."""
     run, task = state.runs[event.run_id], state.tasks.get((event.run_id, event.task_id))
     if task is None or task.status is not TaskStatus.HELD or task.held_for != WINDOW:
         return
-    held_for = PAUSED if run.status is RunStatus.PAUSED else LIMIT if task.slot is not None else None
+    limit = context.node_limits.get(task.node)
+    missing = None if limit is None or task.slot is not None else _missing_key(state, task, limit)
+    limited = task.slot is not None or missing is not None
+    held_for = PAUSED if run.status is RunStatus.PAUSED and missing is None else LIMIT if limited else None
     yield MoveTask(
         run_id=run.id,
         task_id=task.id,
@@ -60,6 +72,17 @@ def branch_released(state: State, event: BranchReleased) -> Iterator[Change]:
         attempt=task.attempt,
         tries=task.tries,
     )
+    if missing is not None:
+        yield missing
+
+
+def _missing_key(state: State, task: Task, limit: slots.NodeLimit) -> TaskFailed | None:
+    """The failure of a task that has no slot, when that is because its inputs do not say which."""
+    try:
+        slots.slot(task.node, limit, lambda: codec.loads(state.payloads[task.run_id, task.id]))
+    except slots.MissingKey as error:
+        return limiting.missing_key(task.run_id, task.id, task.attempt, error)
+    return None
 
 
 def _end_branch(scope: Scope) -> Iterator[Change | Event]:

@@ -146,3 +146,21 @@ async def test_two_coordinators_on_one_postgresql_never_let_out_too_many(house, 
     assert most == {"b k=0": 3, "b k=1": 3}
     for opened in stores:
         await opened.close()
+
+
+async def test_a_retry_of_a_task_without_its_key_fails_again_until_it_has_one(house):
+    async with house.coordinator(pace=PATIENT):
+        await announce(house, name="b", limit=1, key="customer")
+        await fan_out(house, "b", [{"order": 1}])
+        assert "MissingKey" in (await house.run_ended("r")).message
+        await house.publish("commands", "retry", {"id": str(uuid4()), "kind": "retry", "run_id": "r"})
+        await house.until(lambda q: q.commands("r"), "the retry")
+        again = await house.until(lambda q: [row for row in q.tasks("r") if row.attempt == 2], "the next attempt")
+        assert again[0].path == "0.0"
+        assert "MissingKey" in (await house.run_ended("r")).message
+        await announce(house, name="b", limit=1, key="order")
+        await house.until(lambda q: b'"order"' in q.node_infos()[0][1], "the new key")
+        await house.publish("commands", "retry", {"id": str(uuid4()), "kind": "retry", "run_id": "r"})
+        (task,) = await house.tasks("b")
+        await house.answer(task)
+        assert (await house.run_ended("r")).status == "succeeded"

@@ -168,6 +168,35 @@ def test_a_task_without_the_key_fails_and_says_so(rows):
     assert rows.runs["r"].message.startswith("charge: MissingKey: node 'charge' is limited by the key 'customer'")
 
 
+def test_a_branch_without_the_key_fails_in_its_turn(rows):
+    """Earlier, its end would make room that it never took."""
+    rows.start("a")
+    sends = [Send("b", {}), *(Send("charge", {"order": n}) for n in range(2)), Send("charge", {"customer": 1}), "b"]
+    rows.report("0", [Gather(sends, then="c", max_concurrency=1, return_exceptions=True)])
+    assert [held(rows, f"0.0.{n}")[:2] for n in range(5)] == [("queued", None)] + [("held", "max_concurrency")] * 4
+    rows.report("0.0.0")
+    assert [rows.at(f"0.0.{n}").status.value for n in range(5)] == ["succeeded", "failed", "failed", "held", "held"]
+    assert held(rows, "0.0.3") == ("held", "limit", "charge customer=1")
+    assert held(rows, "0.0.4")[1] == "max_concurrency"
+
+
+def test_a_paused_run_fails_such_a_branch_too(rows):
+    rows.start("a")
+    rows.report("0", [Gather(["b", "charge", "b"], then="c", max_concurrency=1, return_exceptions=True)])
+    rows.command("pause")
+    rows.report("0.0.0")
+    assert rows.at("0.0.1").status is TaskStatus.FAILED
+    assert held(rows, "0.0.2")[:2] == ("held", "paused")
+
+
+def test_a_retry_looks_at_the_key_again(rows):
+    rows.start("a")
+    rows.report("0", ["charge"], {"order": 1})
+    rows.command("retry")
+    assert held(rows, "0.0") == ("held", "delay", None)
+    assert rows.at("0.0").due == rows.now, "whoever releases what is due looks at its inputs"
+
+
 def test_its_failure_is_handled_as_any_other(rows):
     rows.on_error["charge"] = "report"
     rows.start("a")
