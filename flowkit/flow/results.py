@@ -86,6 +86,8 @@ def _why_superseded(state: State, run: Run, task: Task | None, result: wire.Resu
         why = "the task waits for a signal"
     elif result.attempt is not None and result.attempt != task.attempt:
         why = f"attempt {result.attempt} is not the current one ({task.attempt})"
+    elif task.status is TaskStatus.HELD and task.held_for != PAUSED:  # what a pause holds may be on its way already
+        why = f"the task is held ({task.held_for}), and nobody was sent this attempt"
     return why
 
 

@@ -196,7 +196,10 @@ def test_only_the_current_attempt_counts():
     assert (held.status, held.attempt, held.tries, held.due, held.id) == (TaskStatus.HELD, 2, 2, 1005, task.id)
     rows.report("0", attempt=1, outputs={"late": True})
     assert rows.superseded[0].reason == "attempt 1 is not the current one (2)"
-    rows.report("0", outputs={"any": True})  # without attempt: the current one
+    rows.report("0", outputs={"early": True})  # without attempt: the current one, which nobody was sent
+    assert rows.superseded[1].reason == "the task is held (retry), and nobody was sent this attempt"
+    rows.pass_time(5)
+    rows.report("0", outputs={"any": True})
     assert rows.outputs() == {"any": True}
 
 
@@ -220,6 +223,7 @@ def test_retries_end_with_the_limit():
     rows = Rows(limits=Limits(max_attempts=2))
     rows.start()
     rows.report("0", attempt=1, status="retry")
+    rows.pass_time(0)
     rows.report("0", attempt=2, status="retry")
     assert "max_attempts" in rows.runs["r"].message
 

@@ -9,6 +9,7 @@ import pytest
 from flowkit.flow.changes import RefuseCommand, Tell
 from flowkit.flow.events import Started
 from flowkit.flow.limits import Limits
+from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait
@@ -229,6 +230,39 @@ def test_a_delay_inside_a_window_is_refused(rows):
     assert "a Send with a delay cannot stand in a Gather with max_concurrency" in rows.runs["r"].message
 
 
+def test_a_result_of_a_branch_that_was_never_sent_changes_nothing(rows):
+    """Applied, it would end a branch that never took a place, and make room for one too many."""
+    rows.report("0", [Gather([Send("b", {"i": i}) for i in range(4)], then="end", max_concurrency=1)])
+    rows.report("0.0.2", [], {"forged": True})
+    rows.report("0.0.2", attempt=1, status="started", started_at=1000.0, worker="w")
+    rows.report("0.0.2", attempt=1, status="failed")
+    assert {late.reason for late in rows.superseded} == {
+        "the task is held (max_concurrency), and nobody was sent this attempt"
+    }
+    for number in range(4):
+        assert sent(rows) == [f"0.0.{number}"]
+        rows.report(f"0.0.{number}", [], {"i": number})
+    assert [result["i"] for result in rows.inputs("0.0.then")["results"]] == [0, 1, 2, 3]
+
+
+def test_nor_does_one_of_a_branch_that_waits_again_after_a_retry(rows):
+    rows.report("0", [Gather(["b", "c", "d"], then="end", max_concurrency=1)])
+    rows.fail("0.0.0")
+    rows.command("retry")
+    rows.report("0.0.1", [], {"forged": True})
+    rows.report("0.0.0")
+    assert sent(rows) == ["0.0.1"]
+
+
+def test_nor_does_one_of_a_delayed_task(rows):
+    rows.report("0", [Send("b", delay=5)])
+    rows.report("0.0", ["c"])
+    assert rows.superseded[0].reason == "the task is held (delay), and nobody was sent this attempt"
+    rows.pass_time(5)
+    rows.report("0.0", [], {"in": "time"})
+    assert rows.outputs() == {"in": "time"}
+
+
 # Commands
 
 
@@ -272,6 +306,34 @@ def test_retry_takes_up_the_failed_tasks_and_keeps_what_is_done(rows):
     rows.report("0.0.1", [], {"again": 1})
     rows.report("0.0.2", [], {"d": 1})
     assert rows.inputs("0.0.then")["results"] == [{"done": 1}, {"again": 1}, {"d": 1}]
+
+
+def test_what_is_delayed_keeps_its_time_when_a_run_goes_on(rows):
+    rows.report("0", [Send("b", delay=100), "c", "d"])
+    rows.report("0.1", attempt=1, status="retry", retry_in=50)
+    for kind in ("pause", "resume"):
+        rows.command(kind)
+        assert [(rows.at(path).held_for, rows.at(path).due) for path in ("0.0", "0.1")] == [
+            ("delay", 1100.0), ("retry", 1050.0),
+        ]  # fmt: skip
+    for seconds, waiting in ((20, ["0.0", "0.1"]), (40, ["0.0"]), (60, [])):  # twice before, and once after its time
+        rows.fail("0.2")
+        rows.now += seconds
+        rows.command("retry")
+        rows.pass_time(0)
+        assert [path for path in rows.outstanding() if rows.at(path).status is TaskStatus.HELD] == waiting
+    for path in ("0.0", "0.1", "0.2"):
+        rows.report(path)
+    assert rows.runs["r"].status is RunStatus.SUCCEEDED
+
+
+def test_a_resumed_run_releases_only_what_its_pause_held(rows):
+    rows.node_limits["mail"] = NodeLimit(limit=1)
+    rows.report("0", [Gather(["b", "c"], then="end", max_concurrency=1), "mail", "d", Send("e", delay=5)])
+    before = {path: (rows.at(path).status, rows.at(path).held_for) for path in rows.outstanding()}
+    rows.command("pause")
+    rows.command("resume")
+    assert {path: (rows.at(path).status, rows.at(path).held_for) for path in rows.outstanding()} == before
 
 
 def test_retry_leaves_failures_that_were_values(rows):
