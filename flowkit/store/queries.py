@@ -26,7 +26,7 @@ from flowkit.store.protocol import (
     TaskRow,
     WorkerRow,
 )
-from flowkit.store.rows import DEAD, OUTSTANDING, read_dead, utf8
+from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, read_dead, utf8
 from flowkit.wire import codec
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class SqlQueries:
         parent: str | None, tags: Mapping[str, str],
     ) -> tuple[list[RunRow], str | None]:  # fmt: skip
         conditions = {
-            "t.status = :status": status,
+            f"{BY_STATUS} = :status": status,
             "t.node = :node": node,
             "t.started_at >= :since": since,
             "t.parent = :parent": parent,

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 OUTSTANDING = "status IN ('held', 'queued', 'running', 'waiting')"  # spelled as in the index: SQLite compares the text
 
+BY_STATUS = "(status || '')"  # as the index of runs by status has it
+
 AT_ONCE = 0.0  # unsent since ever: the relay takes it at its next look
 
 RUN = (

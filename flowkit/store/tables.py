@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from flowkit.store.rows import OUTSTANDING
+from flowkit.store.rows import BY_STATUS, OUTSTANDING
 
 metadata = MetaData()
 
@@ -69,7 +69,9 @@ runs = Table(
     Column("grace_until", _TIME),
     Column("pruned_at", _TIME),  # it is being removed, and some of its rows are gone already
     Index("runs_newest", "started_at", "id"),  # pages of `runs list`
-    Index("runs_by_status", "status", "started_at", "id"),  # the same with --status
+    # The same with --status. Of an expression, so that it offers itself for nothing else: from each task that is due a
+    # planner would go through all runs under way.
+    Index("runs_by_status", text(BY_STATUS), "started_at", "id"),
     Index("runs_by_node", "node", "started_at", "id"),  # the same with --node
     _partial("runs_ended", "ended_at", "id", where="ended_at IS NOT NULL"),  # prune
     _partial("runs_parent", "parent", "started_at", "id", where="parent IS NOT NULL"),  # children of a run
@@ -130,8 +132,8 @@ tasks = Table(
     Column("leased_until", _TIME),
     PrimaryKeyConstraint("run_id", "id"),
     _partial("tasks_outstanding", "run_id", "scope", where=OUTSTANDING),  # recount, cancel, sweeper, nodes
-    _partial("tasks_unsent", "unsent_since", where="unsent_since IS NOT NULL"),  # relay
-    _partial("tasks_due", "due", where="status = 'held' AND due IS NOT NULL"),  # timers
+    _partial("tasks_unsent", "unsent_since", "run_id", "id", where="unsent_since IS NOT NULL"),  # relay, page by page
+    _partial("tasks_due", "due", "run_id", "id", where="status = 'held' AND due IS NOT NULL"),  # timers, page by page
     _partial("tasks_waits", "run_id", "signal", where="status = 'waiting'"),  # signals
     _partial("tasks_waits_due", "due", where="status = 'waiting' AND due IS NOT NULL"),  # timers
     _partial("tasks_leaves", "run_id", "leaf_of", where="leaf_of IS NOT NULL"),  # collect
