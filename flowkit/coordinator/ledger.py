@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from flowkit.coordinator.commit import Committed, SentMark, commit
 from flowkit.errors import StoreUnreachable
 from flowkit.flow.events import Event
 from flowkit.flow.limits import Limits
-from flowkit.store.protocol import Store, TaskKey, Transaction
+from flowkit.store.protocol import Sendable, Store, TaskKey, Transaction
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -77,12 +77,16 @@ class Ledger:
             raise
         finally:
             self._writing.difference_update(sent)
-        self.in_hand |= {(task.run_id, task.task_id) for task in committed.tasks}
+        self.take(committed.tasks)
         if committed.released:
             self.released.set()
         if committed.freed:
             self.freed.set()
         return committed
+
+    def take(self, tasks: Iterable[Sendable]) -> None:
+        """These are to be sent, and by nobody else."""
+        self.in_hand |= {(task.run_id, task.task_id) for task in tasks}
 
     def mark_sent(self, marks: Sequence[SentMark], epoch: int) -> None:
         """These were confirmed by the broker of ``epoch``: the next transaction writes it."""

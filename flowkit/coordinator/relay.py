@@ -8,6 +8,7 @@ import logging
 from typing import NamedTuple
 
 from flowkit.broker.protocol import Broker
+from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.flow.events import Event
@@ -26,23 +27,32 @@ class Timers:
     async def run(self) -> None:
         """For ever."""
         while True:
-            while await self.look() == LIMIT:
-                pass
+            await self.look()
             await asyncio.sleep(self._every)
 
-    async def look(self) -> int:
-        """Do what is due now.
+    async def look(self) -> None:
+        """Do what is due now, page by page: the next one is released while one is being sent, never more than one."""
+        async with asyncio.TaskGroup() as group:
+            sending: asyncio.Task[None] | None = None
+            while True:
+                due = await self._ledger.transact(_due)
+                self._ledger.take(due.tasks)
+                if due.more:
+                    self._ledger.freed.set()
+                # What has expired must be over before the next page is looked for, or it would be found again.
+                expired = await self._ledger.commit(due.events) if due.events else None
+                if sending is not None:
+                    await sending
+                sending = group.create_task(self._send(due.tasks, expired))
+                if due.found < LIMIT:
+                    return
 
-        Returns:
-            how many tasks were released, or how many things expired, whichever is more.
-        """
-        due = await self._ledger.transact(_due)
-        await send(self._ledger, self._outbox, due.tasks)
-        if due.more:
-            self._ledger.freed.set()
-        if due.events:
-            await self._outbox.deliver(await self._ledger.commit(due.events))
-        return due.found
+    async def _send(self, tasks: list[Sendable], expired: Committed | None) -> None:
+        failures = await self._outbox.send(tasks)
+        if failures:
+            await self._outbox.deliver(await self._ledger.commit(failures))
+        if expired is not None:
+            await self._outbox.deliver(expired)
 
 
 class _Due(NamedTuple):
