@@ -128,7 +128,8 @@ class Broker(Protocol):
     async def declare(self, parts: Iterable[Part]) -> list[Part]:
         """Declare exchanges, queues and bindings; again after each reconnect is the caller's choice.
 
-        Waits through reconnects. Exclusive queues are not for here: ``consume`` declares them.
+        Waits through reconnects, and begins anew after each: the broker may have lost what it had. Exclusive queues
+        are not for here: ``consume`` declares them.
 
         Returns:
             the parts that permissions forbade (403): the caller goes on, somebody else may have declared them.

@@ -52,7 +52,8 @@ class Identity:
         await self._broker.declare(self._topology.standing)
         if not ours:
             await self._refill()
-            await self._broker.declare([any_store, this_store])
+        # Ours first: killed in between, this store must not find a broker that seems to belong to another one.
+        await self._broker.declare([this_store, any_store])
         await self._ledger.transact(lambda transaction: transaction.set_meta("broker", self._address))
 
     async def watch(self) -> None:

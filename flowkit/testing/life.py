@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 from flowkit.broker.memory import MemoryBroker
 from flowkit.broker.memory.server import Server
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing, QueueState
-from flowkit.errors import PublishError
+from flowkit.errors import NotFound, PublishError
 from flowkit.store.protocol import Queries, Store, Transaction
 from flowkit.testing.faults import Fates, Fault
 from flowkit.wire.topology import Exchange, Part, Queue
@@ -139,11 +139,18 @@ class Link:
 
     async def declare(self, parts: Iterable[Part]) -> list[Part]:
         """Declare exchanges, queues and bindings, one after the other: much can happen in between."""
-        refused: list[Part] = []
-        for part in parts:
-            await self._look(f"declare {part.name}")
-            refused += await self._broker.declare([part])
-        return refused
+        wanted = list(parts)
+        while True:
+            generation = self.generation
+            try:
+                for part in wanted:
+                    await self._look(f"declare {part.name}")
+                    await self._broker.declare([part])
+            except NotFound:
+                if generation == self.generation:
+                    raise
+            if generation == self.generation:
+                return []
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
         """Publish all."""

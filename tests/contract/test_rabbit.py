@@ -12,14 +12,16 @@ from typing import Any
 
 import aiormq
 import pytest
+from aio_pika.abc import AbstractChannel
 from aiormq import spec
 
 from flowkit.broker import Outgoing
-from flowkit.broker.rabbit import RabbitBroker
+from flowkit.broker.rabbit import RabbitBroker, declare
 from flowkit.broker.rabbit.consumer import RabbitConsumer
+from flowkit.broker.rabbit.faults import LinkLost
 from flowkit.broker.rabbit.publisher import WINDOW
 from flowkit.errors import AccessRefused, BrokerUnreachable, NotSent, PublishError, Unroutable, UsageError
-from flowkit.wire.topology import Queue, Topology
+from flowkit.wire.topology import Part, Queue, Topology
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
 
@@ -46,6 +48,28 @@ async def until(condition: Callable[[], bool], within: float = 30) -> None:
     async with asyncio.timeout(within):
         while not condition():
             await asyncio.sleep(0.02)
+
+
+async def test_what_was_declared_over_a_connection_that_is_lost_is_declared_again(
+    private_rabbitmq: RabbitMQ, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind the next one may be a broker that has lost everything."""
+    declare_one, lost = declare.declare, []
+
+    async def wiped_meanwhile(channel: AbstractChannel, part: Part) -> None:
+        if part == topology.exchanges[2] and not lost:
+            lost.append(part)
+            for exchange in topology.exchanges[:2]:
+                await channel.exchange_delete(exchange.name)
+            raise LinkLost
+        await declare_one(channel, part)
+
+    monkeypatch.setattr(declare, "declare", wiped_meanwhile)
+    broker = RabbitBroker(private_rabbitmq.url)
+    assert await broker.declare(topology.standing) == []
+    assert [await broker.exists(exchange) for exchange in topology.exchanges[:3]] == [True] * 3
+    assert lost
+    await broker.close()
 
 
 # Doors that do not open

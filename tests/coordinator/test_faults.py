@@ -73,6 +73,31 @@ async def test_a_wipe_is_recognised_while_what_was_stranded_waits_to_be_sent(hou
                 await asyncio.sleep(0.01)
 
 
+async def test_a_coordinator_that_was_killed_while_it_claimed_its_broker_finds_it_its_own(house, monkeypatch):
+    class Killed(Exception):
+        pass
+
+    declare, markers = MemoryBroker.declare, []
+
+    async def killed_after_the_first_marker(self, parts):
+        for part in parts:
+            await declare(self, [part])
+            if part.name.startswith(house.topology.marker().name):
+                raise Killed
+
+    async def begin():
+        async with house.coordinator():
+            markers.append("ready")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryBroker, "declare", killed_after_the_first_marker)
+        with pytest.raises(Killed):
+            await begin()
+    await begin()
+    assert markers == ["ready"]
+    assert await house.broker.exists(house.topology.marker())
+
+
 async def test_a_node_that_is_announced_to_a_wiped_broker_waits_for_its_exchanges(house, monkeypatch):
     refused, declare = asyncio.Event(), MemoryBroker.declare
 

@@ -83,18 +83,16 @@ class RabbitBroker:
 
     async def declare(self, parts: Iterable[Part]) -> list[Part]:
         """Declare exchanges, queues and bindings; what permissions forbade is returned."""
-        left = list(parts)
-        for part in left:
+        wanted = list(parts)
+        for part in wanted:
             if isinstance(part, Queue) and part.exclusive:
                 raise UsageError(f"queue {part.name!r} is exclusive: consume() declares it, on its own connection")
-        forbidden: list[Part] = []
         waits = pauses(most=1.0)
-        while left:
+        while True:
             try:
-                await declare.declare_all(self._durable, left, forbidden)
+                return await declare.declare_all(self._durable, wanted)
             except LinkLost:
                 await asyncio.sleep(next(waits))
-        return forbidden
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
         """Publish all, pipelined, with one wait for their confirms."""

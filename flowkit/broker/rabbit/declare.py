@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq import ChannelAccessRefused
@@ -37,34 +39,34 @@ async def declare(channel: AbstractChannel, part: Part) -> None:
         raise refused(part, error) from None
 
 
-async def declare_all(link: Link, parts: list[Part], forbidden: list[Part]) -> None:
-    """Declare all that permissions allow, and note the rest.
+async def declare_all(link: Link, parts: Sequence[Part]) -> list[Part]:
+    """Declare all that permissions allow, over one connection.
 
-    Args:
-        link: the connection.
-        parts: what to declare; emptied as far as it got, so that a new connection goes on from there.
-        forbidden: where to note what was refused by permissions.
+    Returns:
+        what they forbade.
 
     Raises:
-        LinkLost
+        LinkLost: begin anew: behind the next connection may be a broker that has lost what was declared so far.
         Refused
         NotFound: a binding names an exchange that is not there.
     """
-    channel = await open_channel(await link.connection(), confirms=False)
+    forbidden: list[Part] = []
+    connection = await link.connection()
+    channel = await open_channel(connection, confirms=False)
     try:
-        while parts:
+        for part in parts:
             if channel.is_closed:
-                channel = await open_channel(await link.connection(), confirms=False)
+                channel = await open_channel(connection, confirms=False)
             try:
-                async with answered(f"declaring {parts[0].name}"):
-                    await declare(channel, parts[0])
+                async with answered(f"declaring {part.name}"):
+                    await declare(channel, part)
             except ChannelAccessRefused:
-                forbidden.append(parts[0])
+                forbidden.append(part)
             except ChannelNotFoundEntity as error:
-                raise NotFound("exchange", str(error), f"Queue {parts[0].name!r} is to be bound to it.") from None
-            parts.pop(0)
+                raise NotFound("exchange", str(error), f"Queue {part.name!r} is to be bound to it.") from None
     finally:
         await close_channel(channel)
+    return forbidden
 
 
 async def inspect(channel: UnderlayChannel, queue: str) -> QueueState | None:

@@ -1,0 +1,123 @@
+"""A workflow in which everything occurs that can go wrong: it is what all simulations of the project play."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tenacity import stop_after_attempt, wait_fixed
+
+from flowkit import Gather, Node, Permanent, Send, Wait
+from flowkit.testing import Faults, Simulation
+
+begin, square, shaky, total = (
+    Node("begin"),
+    Node("square"),
+    Node("shaky", stop=stop_after_attempt(50), wait=wait_fixed(30)),
+    Node("total"),
+)
+broken, mend, inner, approve, late, finish, beside = (
+    Node("broken", on_error="mend"), Node("mend"), Node("inner"), Node("approve"), Node("late"), Node("finish"),
+    Node("beside", limit=1),
+)  # fmt: skip
+NODES = (begin, square, shaky, total, broken, mend, inner, approve, late, finish, beside)
+
+
+@begin.main
+async def _begin():
+    count = begin.get_inputs()["count"]
+    sends = [Send("square", {"n": n}) for n in range(count)]
+    sends += [Send("shaky", {"n": count}), Send("broken", {"n": count + 1}), Send("inner", {"n": count + 2})]
+    return [Gather(sends, then="total", max_concurrency=4)], {"count": count}, "spread"
+
+
+@square.main
+async def _square():
+    return [], {"value": square.get_inputs()["n"] ** 2}, "squared"
+
+
+@shaky.main
+async def _shaky():
+    """Fails until its third try, whatever process it runs in: what it was given says nothing, so its id does."""
+    tries = shaky_tries()
+    if tries < 3:
+        raise OSError("not yet")
+    return [], {"value": -1}, "steady"
+
+
+def shaky_tries() -> int:
+    from flowkit.worker.current import current
+
+    running = current.get()
+    assert running is not None
+    return running.task.tries
+
+
+@broken.main
+async def _broken():
+    raise Permanent("never")
+
+
+@mend.main
+async def _mend():
+    return [], {"value": mend.get_inputs()["inputs"]["n"]}, "mended"
+
+
+@inner.main
+async def _inner():
+    n = inner.get_inputs()["n"]
+    return [Gather([Send("beside", {"n": n}), Send("beside", {"n": n + 1}, delay=3600)], then="late")], {}, "nested"
+
+
+@beside.main
+async def _beside():
+    return [], {"value": beside.get_inputs()["n"]}, "beside"
+
+
+@late.main
+async def _late():
+    return [], {"value": [one["value"] for one in late.get_inputs()["results"]]}, "joined"
+
+
+@total.main
+async def _total():
+    inputs = total.get_inputs()
+    outputs = {"values": [one["value"] for one in inputs["results"]]}
+    return [Wait("approval", then="approve", timeout=86_400, on_timeout="late_finish"), "finish"], outputs, "waiting"
+
+
+@approve.main
+async def _approve():
+    return ["finish"], {"values": approve.get_inputs()["values"], "approved": True}, "approved"
+
+
+@finish.main
+async def _finish():
+    return [], finish.get_inputs(), "finished"
+
+
+late_finish = Node("late_finish")
+
+
+@late_finish.main
+async def _late_finish():
+    return ["finish"], {"values": late_finish.get_inputs()["values"], "approved": False}, "nobody came"
+
+
+NODES = (*NODES, late_finish)
+COUNT = 5
+TASKS = 18
+VALUES = [0, 1, 4, 9, 16, -1, 6, [7, 8]]
+OUTPUTS = {"results": [{"values": VALUES, "approved": False}, {"values": VALUES}]}
+
+
+def play(seed: int, faults: Faults | None = None, *, runs: int = 2, **more: Any) -> Simulation:
+    """Play it to its end, and see that all came out as it does in good weather; returns what was played."""
+    with Simulation(*NODES, seed=seed, faults=faults, workers=2, **more) as sim:
+        begun = [sim.start("begin", {"count": COUNT}) for _ in range(runs)]
+        for run in begun:
+            assert run.outputs() == OUTPUTS
+        sim.audit()
+        paths = {tuple(task.path for task in run.tasks) for run in begun}
+        assert len(paths) == 1, paths
+        assert len(paths.pop()) == TASKS
+    return sim
