@@ -159,7 +159,13 @@ class Coordinator:
         silence = Silence(self._broker, self._topology, ledger, outbox, presence, lasting=terms.silence)
         readers = (*self._intakes(ledger, outbox), presence)
         sweeper = Sweeper(
-            self._broker, self._topology, ledger, presence, every=self._pace.sweep_every, after=self._pace.sweep_after
+            self._broker,
+            self._topology,
+            ledger,
+            presence,
+            every=self._pace.sweep_every,
+            after=self._pace.sweep_after,
+            silence=self._pace.worker_silence,
         )
         lonely = LonelyNodes(self._broker, self._topology, ledger, presence, every=self._pace.lonely_every)
         overdue = Overdue(

@@ -17,7 +17,7 @@ from flowkit.coordinator.archive import Archive
 from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import WrongBroker
 from flowkit.store.protocol import Transaction
-from flowkit.wire.topology import Topology
+from flowkit.wire.topology import Exchange, Topology
 
 logger = logging.getLogger(__name__)
 
@@ -39,21 +39,24 @@ class Identity:
         Raises:
             WrongBroker: it belongs to another store, or this store to another broker.
         """
-        self._generation = self._broker.generation  # from before the first look: what comes later is looked at again
         any_store, this_store = self._topology.marker(), self._topology.marker(self._store_id)
-        ours = await self._broker.exists(this_store)
-        if not ours and not self._take_over:
-            if await self._broker.exists(any_store):
-                raise WrongBroker(
-                    f"broker {self._address} belongs to another store than {self._store_id[:8]}. Use that store "
-                    "(--store), another --namespace, or 'flowkit coordinator --take-over' to make this one its owner."
-                )
-            await self._check_address()
-        await self._broker.declare(self._topology.standing)
-        if not ours:
-            await self._refill()
-        # Ours first: killed in between, this store must not find a broker that seems to belong to another one.
-        await self._broker.declare([this_store, any_store])
+        marked_blindly = False
+        while True:
+            # From before the first look: what is behind a later connection is looked at again.
+            self._generation = generation = self._broker.generation
+            ours = not marked_blindly and await self._broker.exists(this_store)
+            if not ours and not marked_blindly and not self._take_over:
+                await self._check(any_store)
+            await self._broker.declare(self._topology.standing)
+            if not ours:
+                await self._refill()
+            if self._broker.generation != generation:
+                continue
+            # Ours first: killed in between, this store must not find a broker that seems to belong to another one.
+            await self._broker.declare([this_store, any_store])
+            if self._broker.generation == generation:
+                break
+            marked_blindly = True  # perhaps a broker that was wiped just now, which then looks refilled and is not
         await self._ledger.transact(lambda transaction: transaction.set_meta("broker", self._address))
 
     async def watch(self) -> None:
@@ -68,7 +71,13 @@ class Identity:
                 await self.claim()
                 self._ledger.released.set()
 
-    async def _check_address(self) -> None:
+    async def _check(self, any_store: Exchange) -> None:
+        """Refuse a broker of another store, and another broker than this store's."""
+        if await self._broker.exists(any_store):
+            raise WrongBroker(
+                f"broker {self._address} belongs to another store than {self._store_id[:8]}. Use that store "
+                "(--store), another --namespace, or 'flowkit coordinator --take-over' to make this one its owner."
+            )
         known = await self._ledger.transact(lambda transaction: transaction.meta("broker"))
         if known is not None and known != self._address:
             raise WrongBroker(

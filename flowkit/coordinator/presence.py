@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from uuid import UUID
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.leases import Leases
@@ -19,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 class Presence:
-    """The workers that were heard of, in the store for everyone and here for the sweeper."""
+    """The workers that were heard of, in the store for everyone, and here."""
 
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, leases: Leases, *,
                  silence: float, logins: Logins | None = None) -> None:  # fmt: skip
@@ -83,7 +82,3 @@ class Presence:
     def workers_of(self, node: str) -> int:
         """How many of them run ``node``."""
         return sum(any(info.name == node for info in told.nodes) for told in self.alive())
-
-    def listed(self) -> set[UUID]:
-        """Ids of tasks that somebody says he has; not every worker says of which run they are."""
-        return {entry.task_id for told in self.alive() for entry in told.running}

@@ -2,14 +2,15 @@
 
 A task's message can vanish without a trace: somebody purged the queue, or the broker came back older than the store.
 A task is never sent again for its age alone: only when, at two looks, its queue is empty, no result waits to be read,
-and no worker lists it.
+and no worker lists it. Where there are several coordinators each one hears of a worker now and then only, so the store
+is asked what workers said last.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from flowkit.broker.protocol import Broker
@@ -24,12 +25,22 @@ PAGES = 10  # in a look; the next one goes on behind them
 
 
 class Sweeper:
-    """Looks every ``every`` seconds at tasks that were sent over ``after`` seconds ago."""
+    """Looks every ``every`` seconds at tasks that were sent over ``after`` seconds ago.
+
+    Args:
+        broker: where tasks and results are waiting.
+        topology: the names there.
+        ledger: of this coordinator.
+        presence: reads the announcements.
+        every: seconds between looks.
+        after: seconds that a task must have been out.
+        silence: seconds after which a worker that was not heard of counts as gone.
+    """
 
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, presence: Presence, *, every: float,
-                 after: float) -> None:  # fmt: skip
+                 after: float, silence: float) -> None:  # fmt: skip
         self._broker, self._topology, self._ledger, self._presence = broker, topology, ledger, presence
-        self._every, self._after = every, after
+        self._every, self._after, self._silence = every, after, silence
         self._suspects: set[SentTask] = set()
         self._behind: SentTask | None = None  # where the next look goes on
         self._reconnects = presence.consumer.reconnects
@@ -73,7 +84,9 @@ class Sweeper:
         return self._presence.consumer.connected and before == self._reconnects
 
     async def _missing(self, waiting: Iterable[SentTask]) -> set[SentTask]:
-        listed = self._presence.listed()
+        workers = await self._ledger.transact(lambda transaction: transaction.heard(transaction.now() - self._silence))
+        listed = {entry.task_id for worker in workers for entry in worker.running}
+        serving = Counter(node.name for worker in workers for node in worker.nodes)
         by_node: dict[str, list[SentTask]] = defaultdict(list)
         for task in waiting:
             if task.task_id not in listed:
@@ -87,7 +100,7 @@ class Sweeper:
         for node, tasks in by_node.items():
             queue = await self._broker.inspect(self._topology.tasks(node).name)
             # More consumers than announced workers: a foreign one may hold the tasks, and says nothing.
-            if queue is None or (queue.ready == 0 and queue.consumers <= self._presence.workers_of(node)):
+            if queue is None or (queue.ready == 0 and queue.consumers <= serving[node]):
                 missing.update(tasks)
         return missing
 

@@ -13,7 +13,7 @@ from typing import NoReturn, TypeVar
 from flowkit.broker.memory import MemoryBroker
 from flowkit.broker.memory.server import Server
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing, QueueState
-from flowkit.errors import NotFound, PublishError
+from flowkit.errors import PublishError
 from flowkit.store.protocol import Queries, Store, Transaction
 from flowkit.testing.faults import Fates, Fault
 from flowkit.wire.topology import Exchange, Part, Queue
@@ -140,17 +140,19 @@ class Link:
     async def declare(self, parts: Iterable[Part]) -> list[Part]:
         """Declare exchanges, queues and bindings, one after the other: much can happen in between."""
         wanted = list(parts)
-        while True:
-            generation = self.generation
-            try:
-                for part in wanted:
-                    await self._look(f"declare {part.name}")
-                    await self._broker.declare([part])
-            except NotFound:
-                if generation == self.generation:
-                    raise
-            if generation == self.generation:
-                return []
+        while not await self._declared(wanted):
+            pass  # anew over each connection, as any broker does it
+        return []
+
+    async def _declared(self, parts: Sequence[Part]) -> bool:
+        """Declare all; False when the connection was lost in the middle."""
+        generation = self.generation
+        for part in parts:
+            await self._look(f"declare {part.name}")
+            if generation != self.generation:
+                return False
+            await self._broker.declare([part])
+        return True
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
         """Publish all."""

@@ -296,6 +296,16 @@ async def test_a_task_that_vanished_from_its_queue_is_sent_again(house):
         assert task.run_id == "r1"
 
 
+async def test_a_worker_that_only_another_coordinator_has_heard_of_is_no_foreigner(house):
+    async with house.coordinator(pace=SWEEPING):
+        await house.start("a", "r1")
+        (task,) = await house.tasks("a")  # acknowledged, and forgotten
+        told = wire.Worker(worker="w1", nodes=(wire.NodeInfo(name="a"),))
+        await house.store.transact(lambda transaction: transaction.record_workers([told], transaction.now()))
+        (again,) = await house.tasks("a")
+        assert again.task_id == task.task_id
+
+
 async def test_a_task_that_a_worker_lists_or_a_foreigner_may_hold_is_left_alone(house):
     from flowkit.coordinator.sweeper import Sweeper
 
