@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.hanging import pytest_runtest_teardown, pytest_timeout_cancel_timer, pytest_timeout_set_timer
 from tests.services import postgres, rabbitmq
 from tests.services.postgres import empty_postgres_database, postgres_database, postgres_template, postgres_url
 from tests.services.rabbitmq import namespace, private_rabbitmq, private_rabbitmq_server, rabbitmq_url
@@ -14,6 +15,9 @@ __all__ = [
     "postgres_url",
     "private_rabbitmq",
     "private_rabbitmq_server",
+    "pytest_runtest_teardown",
+    "pytest_timeout_cancel_timer",
+    "pytest_timeout_set_timer",
     "rabbitmq_url",
 ]
 
