@@ -9,10 +9,10 @@ ARGS   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format docs bench clean
+.PHONY: help install demo test check format docs bench bench-orchestration clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP) ## Make .venv with FlowKit (editable), all its extras and the tools of development
 
@@ -47,6 +47,9 @@ docs: $(STAMP) ## Write anew what is generated: the JSON Schemas in docs/referen
 bench: $(STAMP) ## Measure start-up, the census, memory, a chain on RabbitMQ (prints, judges nothing)
 	@$(PY) benchmarks/numbers.py
 	@$(PY) -m benchmarks.way_round
+
+bench-orchestration: $(STAMP) ## Measure orchestration beside its limits; fails when one is missed (five minutes)
+	@$(PY) -m benchmarks.orchestration $(ARGS)
 
 clean: ## Remove what is not in version control: .venv, .flowkit, caches
 	@rm -rf $(VENV) .flowkit .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dist build

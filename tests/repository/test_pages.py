@@ -32,10 +32,10 @@ def test_the_readme_shows_the_sample_as_it_is() -> None:
 
 
 def test_every_target_of_make_that_is_shown_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
         for fence in fences(page):
-            for target in re.findall(r"^(?:\$ )?make ([a-z]+)", fence.text, re.MULTILINE):
+            for target in re.findall(r"^(?:\$ )?make ([a-z-]+)", fence.text, re.MULTILINE):
                 assert target in targets, f"{fence}: make {target}"
 
 

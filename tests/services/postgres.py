@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -51,6 +51,13 @@ def prepare() -> None:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """The address of a server where the tests may create databases."""
+    with server() as url:
+        yield url
+
+
+@contextmanager
+def server() -> Iterator[str]:
+    """A server where databases may be created; benchmarks use it too."""
     given = os.environ.get("FLOWKIT_TEST_POSTGRES_URL")
     if given:
         yield given
@@ -87,6 +94,12 @@ def empty_postgres_database(postgres_url: str) -> Iterator[str]:
 def with_database(url: str, name: str) -> str:
     """The address of another database on the same server."""
     return urlsplit(url)._replace(path=f"/{name}").geturl()
+
+
+@contextmanager
+def database(url: str) -> Iterator[str]:
+    """A fresh database without tables on this server."""
+    yield from _database(url, "")
 
 
 def _database(url: str, how: str) -> Iterator[str]:
