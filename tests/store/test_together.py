@@ -5,14 +5,21 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
+from flowkit.coordinator import retention
+from flowkit.coordinator.commit import commit
 from flowkit.flow import changes as c
-from flowkit.flow.state import Keys, Run, Scope, Task, TaskStatus
+from flowkit.flow.events import Commanded
+from flowkit.flow.limits import Limits
+from flowkit.flow.state import Keys, Run, RunStatus, Scope, Task, TaskStatus
 from flowkit.store import Store, open_store
 from flowkit.store.protocol import Transaction
+from flowkit.wire import messages as wire
 
 
 @pytest.fixture
@@ -173,3 +180,45 @@ async def test_recount_while_others_work(two: list[Store]) -> None:
     assert wrong == 0
     assert root.id
     assert await two[1].transact(lambda tx: tx.recount()) == 0
+
+
+async def test_both_forget_what_is_old_while_some_of_it_is_taken_up_again(
+    two: list[Store], postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run is gone with all its rows, or goes on with all of them; whoever looks sees no half of one."""
+    monkeypatch.setattr(retention, "ROWS", 7)
+    monkeypatch.setattr(retention, "PAUSE", 0)
+    runs, size = [f"r{number:02}" for number in range(60)], 10
+    for number, run_id in enumerate(runs):
+        root, changes = begin(run_id)
+        rest = [replace(root, id=uuid4(), path=f"0.{place}") for place in range(size - 1)]
+        failed = [c.SettleTask(run_id=run_id, task_id=one.id, status=TaskStatus.FAILED, attempt=1) for one in rest]
+        over = c.EndRun(run_id=run_id, status=RunStatus.FAILED, ended_at=2.0 + number)
+        written = [*changes, *map(c.AddTask, rest), *failed, over]
+        await two[0].transact(lambda tx, of_run=written: tx.write(of_run))
+    lines = [wire.Log(ts=1.0, level="INFO", message="m", run_id=run_id, worker="w", seq=n)
+             for n, run_id in enumerate([*runs, *["nobody"] * 100])]  # fmt: skip
+    await two[0].transact(lambda tx: tx.archive(lines, 1))
+
+    third = await open_store(postgres_database)
+
+    async def retry() -> None:
+        for run_id in runs[::-2]:
+            command = Commanded(wire.Command(id=uuid4(), kind="retry", run_id=run_id))
+            await third.transact(lambda tx, one=command: commit(tx, [one], secret=b"", limits=Limits()))
+            rows = await third.query(lambda q, one=run_id: len(q.tasks(one)) if q.run(one) else 0)
+            assert rows in (0, size)
+
+    try:
+        keep = time.time() - 1_000_000
+        await asyncio.gather(*(retention.Retention(store, keep=keep, every=1).sweep() for store in two), retry())
+        await retention.Retention(two[0], keep=keep, every=1).sweep()  # what somebody had locked comes later
+        left, _ = await third.query(lambda q: q.runs(limit=99))
+        assert {run.status for run in left} <= {"running"}
+        assert [len(await third.query(lambda q, one=run_id: q.tasks(one))) for run_id in runs] == [
+            size * (run_id in {run.id for run in left}) for run_id in runs
+        ]
+        kept = await third.query(lambda q: q.logs(limit=999))
+        assert sorted(line.run_id for line in kept) == sorted(run.id for run in left)
+    finally:
+        await third.close()
