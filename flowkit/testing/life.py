@@ -214,7 +214,8 @@ class Taking:
     """A consumer, as one process reaches it."""
 
     def __init__(self, life: Life, link: Link, consumer: Consumer, queue: Queue) -> None:
-        self._life, self._link, self._consumer, self._queue = life, link, consumer, queue.name
+        self._life, self._link, self._consumer = life, link, consumer
+        self._queue = queue.name.rpartition(".")[0] if queue.exclusive else queue.name  # whose name may be made up
         self._mixes = MORTAL if queue.stream else MORTAL | {Fault.REORDER}
 
     @property

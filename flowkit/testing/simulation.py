@@ -37,6 +37,7 @@ from flowkit.worker.worker import Worker
 T = TypeVar("T")
 FIRST_LOOK = 0.001  # seconds until the first look whether anything is still going on; each look doubles it …
 LAST_LOOK = 0.5  # … up to this
+STRANDED = 600.0  # seconds lived through in which no main runs, though something is under way: nobody will repair it
 SECRET = hashlib.sha256(b"flowkit.testing").hexdigest()  # ids of tasks are the same each time
 
 
@@ -87,6 +88,7 @@ class Simulation:
         self._fates = Fates(seed, self.faults)
         self._topology = Topology()
         self._begun = 0
+        self._progress = (0, 0.0)  # calls, and when there were so many for the first time
 
     def __enter__(self) -> Self:
         self._randomness = random.getstate()
@@ -183,6 +185,11 @@ class Simulation:
         """All steps that were taken, and what went wrong at them; equal for equal seeds."""
         return self._fates.trace
 
+    @property
+    def happened(self) -> int:
+        """How many faults there were."""
+        return self._fates.happened
+
     def audit(self) -> None:
         """Let all runs end, and look that nothing was lost, applied twice, or left over.
 
@@ -246,7 +253,18 @@ class Simulation:
         for process in self._processes:
             if process.failure is not None:  # nobody killed it: a bug of ours
                 raise process.failure
-        return await self._rest.look(self.wall())
+        at_rest, due = await self._rest.look(self.wall())
+        self._note_progress(going_on=not at_rest and not any(process.busy for process in self._processes))
+        return at_rest, due
+
+    def _note_progress(self, *, going_on: bool) -> None:
+        calls, since = self._progress
+        if not going_on or calls != len(self._calls):
+            self._progress = (len(self._calls), self._loop.now)
+        elif self._loop.now - since > STRANDED:
+            raise AssertionError(
+                f"something was lost: a message or task is under way, and for {STRANDED:g} s nothing has come of it"
+            )
 
     async def _open(self) -> None:
         self._store: Store = await open_store("sqlite://", executor=Inline(), clock=self._loop.wall)

@@ -112,7 +112,7 @@ OUTPUTS = {"results": [{"values": VALUES, "approved": False}, {"values": VALUES}
 
 def play(seed: int, faults: Faults | None = None, *, runs: int = 2, **more: Any) -> Simulation:
     """Play it to its end, and see that all came out as it does in good weather; returns what was played."""
-    with Simulation(*NODES, seed=seed, faults=faults, workers=2, **more) as sim:
+    with Simulation(*NODES, seed=seed, faults=faults, **{"workers": 2, **more}) as sim:
         begun = [sim.start("begin", {"count": COUNT}) for _ in range(runs)]
         for run in begun:
             assert run.outputs() == OUTPUTS

@@ -1,0 +1,115 @@
+"""The simulator's own test: wrong variants of the protocol, each of which it must catch.
+
+Each is what somebody might well write, and what nearly always works.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable
+
+import pytest
+
+from flowkit.coordinator import Pace
+from flowkit.coordinator.identity import Identity
+from flowkit.coordinator.intake import Intake
+from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.relay import Relay
+from flowkit.flow import results
+from flowkit.flow.making import Place
+from flowkit.testing import Faults
+from flowkit.worker.reporter import Reporter
+from tests.simulation.workflow import play
+
+NO_SWEEPER = Pace(sweep_every=1e9)
+SEEDS = 40  # of which the first that fails is enough
+Mutant = Callable[[pytest.MonkeyPatch], None]
+
+
+def acknowledge_before_commit(patch: pytest.MonkeyPatch) -> None:
+    commit = Intake._commit
+
+    async def mutant(self, deliveries):
+        await self.consumer.ack(deliveries)
+        return await commit(self, deliveries)
+
+    patch.setattr(Intake, "_commit", mutant)
+
+
+def no_relay(patch: pytest.MonkeyPatch) -> None:
+    async def mutant(self, *, after=None):
+        return 0
+
+    patch.setattr(Relay, "look", mutant)
+
+
+def sent_before_the_confirm(patch: pytest.MonkeyPatch) -> None:
+    send = Outbox.send
+
+    async def mutant(self, tasks):
+        self._ledger.mark_sent([(task.run_id, task.task_id, task.attempt) for task in tasks], self._ledger.epoch)
+        await self._ledger.flush_now()
+        return await send(self, tasks)
+
+    patch.setattr(Outbox, "send", mutant)
+
+
+def acknowledge_before_the_result_is_confirmed(patch: pytest.MonkeyPatch) -> None:
+    async def mutant(self):
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            batch, self._waiting = self._waiting, []
+            await self._settle(batch, [None] * len(batch))
+            await self._broker.publish([letter.message for letter in batch])
+
+    patch.setattr(Reporter, "run", mutant)
+
+
+def no_refill(patch: pytest.MonkeyPatch) -> None:
+    async def mutant(self):
+        pass
+
+    patch.setattr(Identity, "_refill", mutant)
+
+
+def no_deduplication(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(results, "_why_superseded", lambda state, run, task, result: "unknown" if task is None else None)
+
+
+def random_ids(patch: pytest.MonkeyPatch) -> None:
+    """Alone it does no harm, as long as each result is applied once: rows with equal ids are the second fence."""
+    no_deduplication(patch)
+    patch.setattr(Place, "task_id", lambda self, secret: uuid.uuid4())
+
+
+MUTANTS: list[tuple[Mutant, Faults, Pace | None]] = [
+    (acknowledge_before_commit, Faults(crash_coordinator=0.05), NO_SWEEPER),
+    (no_relay, Faults(crash_coordinator=0.05), NO_SWEEPER),
+    (no_relay, Faults(crash_coordinator=0.05), None),
+    (sent_before_the_confirm, Faults(crash_coordinator=0.05), NO_SWEEPER),
+    (acknowledge_before_the_result_is_confirmed, Faults(crash_worker=0.05), NO_SWEEPER),
+    (no_refill, Faults(wipe=0.03), NO_SWEEPER),
+    (no_deduplication, Faults(duplicate=0.2, lose_confirm=0.1), None),
+    (random_ids, Faults(duplicate=0.2, lose_confirm=0.1), None),
+]
+
+
+@pytest.mark.parametrize(("mutant", "faults", "pace"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
+def test_a_wrong_protocol_is_caught(monkeypatch, mutant, faults, pace):
+    logging.disable(logging.CRITICAL)  # a mutant complains a lot
+    try:
+        mutant(monkeypatch)
+        caught = next((seed for seed in range(SEEDS) if _fails(seed, faults, pace)), None)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caught is not None, f"{SEEDS} seeds have not caught it"
+
+
+def _fails(seed: int, faults: Faults, pace: Pace | None) -> bool:
+    try:
+        play(seed, faults, pace=pace)
+    except Exception:
+        return True
+    return False
