@@ -53,7 +53,7 @@ def lease(database: Database, leases: Sequence[Lease]) -> list[Lease]:
         for one in leases
     ]  # fmt: skip
     keys, columns = LEASED
-    database.update("tasks", keys, columns, written, only="t.status IN ('queued', 'running')", wait=False)
+    database.update("tasks", keys, columns, written, only=rows.IS_SENT, wait=False)
     now_known = known(database, [(one.run_id, one.task_id) for one in leases])
     held = ((one, now_known.get((one.run_id, one.task_id))) for one in leases)
     return [one for one, row in held if row and (row.attempt, row.leased_until) == (one.attempt, one.until)]

@@ -17,6 +17,11 @@ OUTSTANDING = "status IN ('held', 'queued', 'running', 'waiting')"  # spelled as
 
 BY_STATUS = "(status || '')"  # as the index of runs by status has it
 
+# Of tasks that are named by their keys. Spelled so that no index of what is outstanding fits: as long as its statistics
+# know of nothing outstanding, PostgreSQL would look for each key through all of that.
+IS_QUEUED = "t.status || '' = 'queued'"
+IS_SENT = "t.status || '' IN ('queued', 'running')"
+
 AT_ONCE = 0.0  # unsent since ever: the relay takes it at its next look
 
 RUN = (

@@ -74,7 +74,7 @@ class SqlTransaction:
         keys = [(run_id, database.id_in(task_id)) for run_id, task_id in wanted]
         if not keys:
             return []
-        found = database.lookup(rows.SENDABLE, "tasks", rows.TASK_KEY, keys, only="t.status = 'queued'")
+        found = database.lookup(rows.SENDABLE, "tasks", rows.TASK_KEY, keys, only=rows.IS_QUEUED)
         by_key = {(row[0], database.id_out(row[1])): row for row in found}
         return [rows.read_sendable(by_key[key], database.id_out) for key in wanted if key in by_key]
 
@@ -87,9 +87,8 @@ class SqlTransaction:
         if not tasks:
             return
         marks = [(run_id, self._database.id_in(task_id), attempt, at, None) for run_id, task_id, attempt in tasks]
-        only = "t.status IN ('queued', 'running')"
         keys = (*rows.TASK_KEY, "attempt")
-        self._database.update("tasks", keys, ("sent_at", "unsent_since"), marks, only=only, wait=False)
+        self._database.update("tasks", keys, ("sent_at", "unsent_since"), marks, only=rows.IS_SENT, wait=False)
 
     def unsent(self, *, before: float, limit: int) -> list[Sendable]:
         """Queued tasks of running runs that are unsent since before ``before``. They count as unsent since now."""
