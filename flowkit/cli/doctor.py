@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flowkit.cli import options
-from flowkit.errors import FlowKitError
+from flowkit.errors import FlowKitError, UsageError
 
 if TYPE_CHECKING:
     from flowkit.broker import Broker
@@ -22,7 +22,12 @@ HELP = options.page(
     "Find what is wrong, and say the fix.",
     "flowkit doctor",
     "flowkit doctor --json | jq '.checks[] | select(.ok | not)'",
-    after="It looks at Python, nodes, broker, store, clock, workers and schedules. Exit 1 when one of them is ✖.",
+    "flowkit doctor --audit --since 1d",
+    after=(
+        "It looks at Python, nodes, broker, store, clock, workers and schedules. Exit 1 when one of them is ✖. With "
+        "--audit at every run too: that each result was applied once, each Gather went on once with the results in "
+        "order, and nothing is left of what has ended. It only reads."
+    ),
 )
 LIBRARIES = ("aio-pika", "aiormq", "orjson", "pydantic", "sqlalchemy", "typer", "psycopg", "uvloop", "cronsim")
 STALE = 15  # seconds: three announcements missed
@@ -50,11 +55,21 @@ def doctor(
     broker: options.Broker = None,
     store: options.Store = None,
     namespace: options.Namespace = None,
+    audit: Annotated[bool, typer.Option("--audit", help="Look at the rows of every run too.")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="1d", help="With --audit: only runs begun within this time.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Look, print."""
     settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)
-    checks = options.complete(_all(settings, quiet=as_json))
+    if since is not None and not audit:
+        raise UsageError("--since says which runs --audit looks at: give both")
+    oldest = None if since is None else time.time() - options.seconds(since, "--since")
+    groups = [_python(), _nodes(settings), _broker(settings), _store(settings)]
+    if audit:
+        groups.append(_audit(settings, oldest))
+    checks = options.complete(_all(groups, quiet=as_json))
     if as_json:
         from flowkit.cli.output import data_json
 
@@ -63,11 +78,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-async def _all(settings: Settings, *, quiet: bool) -> list[Check]:
+async def _all(groups: Sequence[AsyncIterator[Check]], *, quiet: bool) -> list[Check]:
     from flowkit.cli.output import data, paint
 
     checks = []
-    for group in (_python(), _nodes(settings), _broker(settings), _store(settings)):
+    for group in groups:
         async for check in group:
             checks.append(check)
             if not quiet:
@@ -172,6 +187,28 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
     except FlowKitError as error:
         yield Check("store", ok=False, found=str(error).partition(". ")[0],
                     fix="check FLOWKIT_STORE_URL, that the database runs, and 'flowkit db status'")  # fmt: skip
+
+
+async def _audit(settings: Settings, since: float | None) -> AsyncIterator[Check]:
+    from flowkit.cli.audit import audit
+    from flowkit.cli.parts import exists, store_of
+    from flowkit.cli.progress import Progress
+
+    if not exists(settings.store_url):
+        return
+    progress = Progress("audit")
+    try:
+        async with store_of(settings) as store:
+            found = await audit(store, since=since, progress=lambda count: progress.update(f"{count:,} runs"))
+    except FlowKitError as error:
+        yield Check("audit", ok=False, found=str(error).partition(". ")[0], fix="check FLOWKIT_STORE_URL")
+        return
+    finally:
+        progress.end()
+    fix = "this should not happen: please report it, with 'flowkit runs show' of these" if found.wrong else ""
+    yield Check("audit", not found.wrong, found.line(), fix)
+    for run_id, problem in found.problems:
+        yield Check(f"run {run_id}", ok=False, found=problem)
 
 
 async def _clock(store: Store) -> Check:

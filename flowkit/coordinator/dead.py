@@ -124,6 +124,8 @@ class DeadLetters:
                 await self._keep(replace(delivery, body=part), why.reason, why.detail)
             if committed.orphans and not message.scraps:
                 await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
+            for start in committed.conflicts:
+                await self._keep(delivery, "conflict", why_conflict(start.run_id))
             for forbid in committed.forbidden:
                 body = forbid.event.result.encode()
                 await self._keep(replace(delivery, body=body), "forbidden", why_forbidden(delivery, forbid))
@@ -154,6 +156,11 @@ class DeadLetters:
             transaction.add_dead([letter])
 
         await self._ledger.transact(work)
+
+
+def why_conflict(run_id: str | None) -> str:
+    """What is said of a start whose run is there already, and is another one."""
+    return f"run {run_id!r} exists already with another node or other inputs"
 
 
 def why_forbidden(delivery: Delivery, forbid: Forbid) -> str:

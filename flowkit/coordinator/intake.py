@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from flowkit.broker.protocol import Broker, Delivery
 from flowkit.coordinator.commit import Committed
-from flowkit.coordinator.dead import Rejected, bury, reason_of, why_forbidden
+from flowkit.coordinator.dead import Rejected, bury, reason_of, why_conflict, why_forbidden
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.replaying import Replays
 from flowkit.errors import StoreUnreachable, Unreadable
-from flowkit.flow.events import Commanded, Event, Reported
+from flowkit.flow.events import Commanded, Event, Reported, Started
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Queue, Topology
 
@@ -123,13 +123,16 @@ class Intake:
 
 
 def _refused(readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequence[Committed]) -> Iterator[Rejected]:
-    """Results of runs that nobody knows or of strangers, and commands that make no sense."""
+    """Starts of runs that are something else already, results of strangers or of no run, commands without sense."""
     orphans = set[str]().union(*(one.orphans for one in committed))
+    conflicts = [start for one in committed for start in one.conflicts]
     forbidden = [forbid for one in committed for forbid in one.forbidden]
     commands = {command: reason for one in committed for command, reason in one.refused.items()}
     for delivery, events in readable:
         for event in events:
-            if isinstance(event, Reported) and event.run_id in orphans:
+            if isinstance(event, Started) and any(start is event.start for start in conflicts):
+                yield Rejected(delivery, "conflict", why_conflict(event.run_id))
+            elif isinstance(event, Reported) and event.run_id in orphans:
                 why_not = f"this store knows no run {event.run_id!r}"
                 yield Rejected(delivery, "unknown-run", why_not, event.result.encode())
             elif forbid := next((forbid for forbid in forbidden if forbid.event is event), None):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from uuid import UUID
 
 if TYPE_CHECKING:  # a verb that only looks would wait for them
+    from flowkit.flow.audit import Whole
     from flowkit.flow.changes import Change
     from flowkit.flow.events import Event, LeaseExpired, TaskFailed
     from flowkit.flow.leases import Known, Lease
@@ -404,6 +405,9 @@ class Queries(Protocol):
     def tasks(self, run_id: str, *, payloads: bool = False) -> list[TaskRow]:
         """The tasks of a run in the order of their paths."""
 
+    def whole(self, run_id: str) -> Whole | None:
+        """One run with everything in it, for an audit; None when there is no such run."""
+
     def task_inputs(self, run_id: str, task_id: UUID) -> bytes | None:
         """The inputs of one task as JSON; None when there is no such task."""
 
@@ -434,6 +438,9 @@ class Queries(Protocol):
 
     def count_dead(self) -> int:
         """How many dead letters are kept."""
+
+    def dead_counts(self) -> dict[str, int]:
+        """How many dead letters there are, by their reasons."""
 
     def commands(self, run_id: str) -> list[CommandRow]:
         """Commands that were applied to a run, in the order they came."""

@@ -30,6 +30,7 @@ from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, read_dead, utf8
 from flowkit.wire import codec
 
 if TYPE_CHECKING:
+    from flowkit.flow.audit import Whole
     from flowkit.wire import messages as wire
 
 RUN = "SELECT t.id, t.node, t.status, t.started_at, t.ended_at, t.message, t.error, t.tags, t.parent, t.tasks, t.origin"
@@ -123,6 +124,12 @@ class SqlQueries:
         found = [self._task(row) for row in self._rows(f"{every} WHERE t.run_id = :run_id", run_id=run_id)]
         return sorted(found, key=lambda task: path_order(task.path))
 
+    def whole(self, run_id: str) -> Whole | None:
+        """One run with everything in it."""
+        from flowkit.store import auditing
+
+        return auditing.whole(self._database, run_id)
+
     def task_inputs(self, run_id: str, task_id: UUID) -> bytes | None:
         """The inputs of one task."""
         one = f"SELECT {INPUTS} {TASKS_AND_SOURCES} WHERE t.run_id = :run_id AND t.id = :id"
@@ -195,6 +202,12 @@ class SqlQueries:
         """How many dead letters are kept."""
         count: int = self._rows("SELECT count(*) FROM dead")[0][0]
         return count
+
+    def dead_counts(self) -> dict[str, int]:
+        """Dead letters by their reasons."""
+        return {
+            reason.decode(): count for reason, count in self._rows("SELECT reason, count(*) FROM dead GROUP BY reason")
+        }
 
     def commands(self, run_id: str) -> list[CommandRow]:
         """Commands that were applied to a run, in the order they came."""

@@ -76,6 +76,9 @@ def test_the_three_terminals(system, coordinator, flowkit):
     assert flowkit("nodes", "--json").json["nodes"][0]["workers"] == 1
     assert flowkit("health", "--live").code == flowkit("health", "--ready").code == 0
     assert flowkit("doctor", "--json").json["ok"]
+    audited = flowkit("doctor", "--audit", "--json").json["checks"][-1]
+    assert (audited["name"], audited["ok"]) == ("audit", True)
+    assert audited["found"] == "1 failed, 1 succeeded; 2 tasks; dead letters: 1 conflict; 0 problems"
 
     for service in (worker, coordinator):
         service.send_signal(signal.SIGTERM)

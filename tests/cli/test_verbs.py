@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import pytest
 from flowkit.cli import options, output
 from flowkit.cli.app import app
 from flowkit.errors import UsageError
+from tests.cli import kept
 
 VERBS = [
     *([command.name] for command in app.registered_commands),
@@ -273,3 +275,32 @@ def test_control_characters_never_reach_a_terminal():
         output.clean("a\x1b[31mb\x07\u202ec\td\n", Terminal())
         == "a\N{REPLACEMENT CHARACTER}[31mb\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}c\td\n"
     )
+
+
+def test_an_audit_says_what_does_not_hold(flowkit, folder):
+    assert flowkit("doctor", "--audit", "--broker", "memory:audit", "--json").json["checks"][-1]["name"] == "store"
+    kept.begin("sound")
+    kept.begin("broken")
+    with sqlite3.connect(".flowkit/flowkit.db") as database:
+        database.execute("UPDATE scopes SET outstanding = 7 WHERE run_id = 'broken'")
+    database.close()
+    said = flowkit("doctor", "--audit", "--broker", "memory:audit")
+    assert said.code == 1
+    lines = said.out.splitlines()
+    assert "✖ audit: 2 running; 2 tasks; dead letters: none; 1 problems" in lines
+    assert lines[-1] == "✖ run broken: scope of the run counts 7 outstanding, and has 1"
+    old = flowkit("doctor", "--audit", "--since", "1ms", "--broker", "memory:audit", "--json").json["checks"][-1]
+    assert old["found"] == "no runs; 0 tasks; dead letters: none; 0 problems"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--since", "1d"], "--since says which runs --audit looks at"),
+        (["--audit", "--since", "soon"], "--since 'soon'"),
+    ],
+)
+def test_an_audit_that_makes_no_sense_is_refused(flowkit, arguments, why):
+    said = flowkit("doctor", *arguments)
+    assert said.code == 2
+    assert why in said.err

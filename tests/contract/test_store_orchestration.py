@@ -445,3 +445,44 @@ async def test_old_runs_are_removed_with_all_that_is_kept_of_them(store: Store, 
         assert [len(part) for part in kept] == [there] * 4 + [0]
     state = await load(store, scopes=frozenset({("old", ""), ("new", "")}))
     assert list(state.scopes) == [("new", "")]
+
+
+# Audits
+
+
+async def test_a_run_is_read_whole(store: Store) -> None:
+    root, changes = begun()
+    gather = Scope(run_id="r", path="0.0", parent="", opener=root.id, branches=2, outstanding=1, then=b'{"node":"c"}')
+    one, two = task("r", "0.0.0", scope="0.0"), task("r", "0.0.1", scope="0.0", inputs=None, inputs_from=root.id)
+    await write(
+        store,
+        [
+            *changes,
+            settled(root, outputs=ODD, nodes=b'["x"]'),
+            c.AddScope(gather),
+            *map(c.AddTask, (one, two)),
+            failed(one, leaf_of="0.0"),
+        ],
+    )
+    whole = await store.query(lambda q: q.whole("r"))
+    assert whole is not None
+    assert (whole.run.id, whole.run.status, whole.run.outputs) == ("r", RunStatus.RUNNING, None)
+    assert whole.scope["0.0"] == gather
+    assert whole.scope[""].parent is None
+    assert (whole.at["0"].outputs, whole.at["0"].nodes) == (ODD, b'["x"]')
+    assert (whole.at["0.0.0"].error, whole.at["0.0.0"].leaf_of, whole.at["0.0.0"].inputs) == (ERROR, "0.0", b'{"a":1}')
+    assert (whole.at["0.0.1"].inputs, whole.at["0.0.1"].inputs_from) == (None, root.id)
+    await write(store, [c.EndRun(run_id="r", status=RunStatus.SUCCEEDED, ended_at=1001.0, outputs_from=root.id)])
+    ended = await store.query(lambda q: q.whole("r"))
+    assert ended is not None
+    assert ended.run.outputs == ODD
+    assert await store.query(lambda q: q.whole("nobody")) is None
+
+
+async def test_dead_letters_are_counted_by_reason(store: Store) -> None:
+    assert await store.query(lambda q: q.dead_counts()) == {}
+    letters = [
+        DeadLetter(reason=why, detail="", queue="q", body=b"", properties=b"{}", at=1.0) for why in ("a", NUL, "a")
+    ]
+    await store.transact(lambda tx: tx.add_dead(letters))
+    assert await store.query(lambda q: q.dead_counts()) == {"a": 2, NUL: 1}

@@ -7,6 +7,7 @@ from uuid import uuid4
 import pytest
 
 from flowkit.broker import open_broker
+from flowkit.cli.audit import audit
 from flowkit.store import open_store
 from flowkit.wire.topology import Topology
 from tests.coordinator.house import House
@@ -31,7 +32,11 @@ async def _house(broker_url: str, store_url: str, namespace: str) -> AsyncIterat
     broker = open_broker(broker_url)
     store = await open_store(store_url)
     house = House(broker, store, Topology(namespace))
-    yield house
-    await house.close()
-    await store.close()
-    await broker.close()
+    try:
+        yield house
+        found = await audit(store, since=None, progress=lambda _: None)
+        assert found.problems == [], "whatever happened in the test, this must hold of its runs"
+    finally:
+        await house.close()
+        await store.close()
+        await broker.close()

@@ -55,6 +55,9 @@ async def test_the_end_of_a_run_is_published_and_again_for_the_same_start(house)
         await house.start("a", "r1", inputs={"other": 1})
         (delivery,) = await ear.receive(1)
         assert wire.decode(wire.RunEnded, delivery.body).status == "conflict"
+        (letter,) = await house.until(lambda queries: queries.dead(limit=9), "the other start is kept")
+        assert (letter.reason, letter.run_id) == ("conflict", None)
+        assert codec.loads(letter.body)["inputs"] == {"other": 1}
     await ear.close()
 
 

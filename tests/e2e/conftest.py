@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from flowkit.cli.audit import audit
+from flowkit.store import open_store
 from tests.e2e.processes import WORKERS, Shell
 
 
@@ -17,5 +19,14 @@ async def shell(rabbitmq_url, namespace, tmp_path) -> AsyncIterator[Shell]:
         FLOWKIT_STORE_URL=f"sqlite:///{tmp_path}/flowkit.db",
         FLOWKIT_NODES_DIR=str(WORKERS),
     )
-    yield shell
-    await shell.close()
+    try:
+        yield shell
+        await shell.close()
+        store = await open_store(shell.environment["FLOWKIT_STORE_URL"])
+        try:
+            found = await audit(store, since=None, progress=lambda _: None)
+        finally:
+            await store.close()
+        assert found.problems == [], "whatever happened in the test, this must hold of its runs"
+    finally:
+        await shell.close()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from uuid import UUID, uuid4
 
 from flowkit.flow import paths
+from flowkit.flow.audit import Whole, problems
 from flowkit.flow.changes import (
     AddRun,
     AddScope,
@@ -66,6 +67,8 @@ from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.flow.copying import copy
 
+SECRET = b"secret"
+
 
 @dataclass
 class Rows:
@@ -85,7 +88,7 @@ class Rows:
     def feed(self, *events: Event) -> list[Change]:
         """One transaction: fold, write, and what comes back, until nothing follows."""
         pending, all_changes = list(events), []
-        context = Context(self.now, b"secret", self.limits, self.node_limits)
+        context = Context(self.now, SECRET, self.limits, self.node_limits)
         while pending:
             changes, later = fold(self._load(pending), pending, context)
             all_changes += changes
@@ -169,6 +172,14 @@ class Rows:
         for run in self.runs.values():
             assert run.tasks == sum(task.run_id == run.id for task in self.tasks.values())
             assert run.status.ended == (not self.outstanding(run.id))
+            assert list(problems(self.whole(run.id), SECRET)) == []
+
+    def whole(self, run: str = "r") -> Whole:
+        row = self.runs[run]
+        if row.outputs is None and row.outputs_from is not None:
+            row = replace(row, outputs=self.tasks[run, row.outputs_from].outputs)
+        scopes = tuple(scope for scope in self.scopes.values() if scope.run_id == run)
+        return Whole(row, scopes, tuple(task for task in self.tasks.values() if task.run_id == run))
 
     def _load(self, events: Iterable[Event]) -> State:
         wanted = keys(events)
