@@ -37,20 +37,20 @@ node.register_main(main)
 node.run()
 '''
 
-TEST = '''"""{name} runs in this process, on a broker in memory."""
+TEST = '''"""{name} runs in this process: no service, no waiting."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
+
+from flowkit.testing import Simulation
+
+NODES = Path(__file__).parent / "{folder}"
 
 
 def test_{word}():
-    nodes = Path(__file__).parent / "{folder}"
-    command = [sys.executable, "-m", "flowkit.cli", "run", "{name}", "-F", "who=you", "--nodes", str(nodes), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {{"greeted": "you"}}
+    with Simulation(NODES) as sim:
+        run = sim.start("{name}", {{"who": "you"}})
+        assert run.outputs() == {{"greeted": "you"}}
+        assert sim.ran("{name}") == 1
 '''
 
 

@@ -15,9 +15,10 @@ from typing import Any, Self, TypeVar
 
 from flowkit.broker.memory.server import Server
 from flowkit.client import Client
-from flowkit.coordinator import Coordinator, Pace
+from flowkit.coordinator import Coordinator, Pace, calendars
 from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
+from flowkit.flow.schedules import Missed, Schedule, comes_next
 from flowkit.node import Node
 from flowkit.store import Inline, open_store
 from flowkit.store.protocol import Queries, Store, Transaction
@@ -29,6 +30,7 @@ from flowkit.testing.nodes import Call, find, recorded
 from flowkit.testing.process import Body, Process
 from flowkit.testing.rest import Rest
 from flowkit.testing.run import SimulatedRun
+from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 from flowkit.worker.announce import describe_node
@@ -37,6 +39,7 @@ from flowkit.worker.worker import Worker
 T = TypeVar("T")
 FIRST_LOOK = 0.001  # seconds until the first look whether anything is still going on; each look doubles it …
 LAST_LOOK = 0.5  # … up to this
+ALL = 1_000_000  # runs
 STRANDED = 600.0  # seconds lived through in which no main runs, though something is under way: nobody will repair it
 SECRET = hashlib.sha256(b"flowkit.testing").hexdigest()  # ids of tasks are the same each time
 
@@ -143,6 +146,42 @@ class Simulation:
         name = id or f"run-{self._begun}"
         begin = self._client.start(node, inputs, id=name, tags=tags, delay=delay, deadline=deadline)
         return SimulatedRun(self, self.play(begin))
+
+    def schedule(
+        self, name: str, *, cron: str, node: str, inputs: Mapping[str, Any] | None = None, timezone: str = "UTC",
+        missed: str = "skip", overlap: bool = False,
+    ) -> None:  # fmt: skip
+        """Begin a run at each time that a cron line names, as ``flowkit schedule add`` does.
+
+        Args:
+            name: of the schedule.
+            cron: five fields.
+            node: name of the first node of each run.
+            inputs: a JSON object.
+            timezone: in which the line is read.
+            missed: ``skip`` or ``once``, for times at which no coordinator was there.
+            overlap: begin a run although the last one has not ended.
+
+        Raises:
+            InvalidSchedule: the line or the zone cannot be.
+        """
+        after = calendars.cron(cron, timezone).after
+        asked = Schedule(
+            name=name, cron=cron, timezone=timezone, node=node, missed=Missed(missed), overlap=overlap,
+            inputs=codec.encode_object(dict(inputs or {}), "inputs"), created_at=self.wall(),
+        )  # fmt: skip
+
+        def add(transaction: Transaction) -> None:
+            transaction.put_schedule(comes_next(asked, transaction.now(), after))
+
+        self.play(self._write(add))
+
+    @property
+    def runs(self) -> list[SimulatedRun]:
+        """All runs, in the order in which they began: those of schedules, and detached ones, too."""
+        rows, _ = self.query(lambda queries: queries.runs(limit=ALL))
+        rows.sort(key=lambda row: (row.started_at, row.parent is not None, row.id))
+        return [SimulatedRun(self, self._client.run(row.id)) for row in rows]
 
     def rest(self) -> None:
         """Let happen what happens until all is at rest: what is left waits for time, or for somebody."""
@@ -315,6 +354,9 @@ class Simulation:
 
     async def _read(self, function: Callable[[Queries], T]) -> T:
         return await self._store.query(function)
+
+    async def _write(self, function: Callable[[Transaction], T]) -> T:
+        return await self._store.transact(function)
 
     async def _close(self) -> None:
         for task in getattr(self, "_living", ()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -66,6 +67,18 @@ def test_the_tutorial(tmp_path: Path) -> None:
 def test_the_check_of_a_workflow(tmp_path: Path) -> None:
     with Shell(tmp_path, {}) as shell:
         for fence in fences(ROOT / "docs/how-to/check-a-workflow.md"):
+            if fence.title:
+                file = tmp_path / fence.title
+                file.parent.mkdir(exist_ok=True)
+                file.write_text(fence.text)
+            elif fence.language == "console":
+                shell.run(fence)
+
+
+def test_the_tests_of_a_workflow(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "workers", tmp_path / "workers")
+    with Shell(tmp_path, {}) as shell:
+        for fence in fences(ROOT / "docs/how-to/test-a-workflow.md"):
             if fence.title:
                 file = tmp_path / fence.title
                 file.parent.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
 from flowkit import Gather, Node, Send, Wait
-from flowkit.errors import InvalidNode, NodeNotFound, RunFailed, UsageError
+from flowkit.errors import InvalidNode, InvalidSchedule, NodeNotFound, RunFailed, UsageError
 from flowkit.testing import Faults, Simulation
 
 WORKERS = Path(__file__).parents[2] / "workers"
@@ -205,6 +205,27 @@ def test_delays_deadlines_and_gathers(make):
         late = sim.start("opens", deadline=60)
         with pytest.raises(RunFailed, match="within 60 s"):
             late.outputs()
+
+
+def test_a_month_of_a_schedule(make):
+    nightly = make("nightly", lambda node: ([], {"night": sim.now.day, **node.get_inputs()}, "done"))
+    with Simulation(nightly) as sim:
+        sim.schedule("nights", cron="30 2 * * *", node="nightly", inputs={"full": True}, timezone="Europe/Berlin")
+        sim.advance(days=30)
+        assert [run.outputs() for run in sim.runs] == [{"night": day, "full": True} for day in range(1, 31)]
+        assert {(call.at.hour, call.at.minute) for call in sim.calls()} == {(1, 30)}
+        assert sim.runs[0].id == "nights-20300101T013000Z"
+        with pytest.raises(InvalidSchedule):
+            sim.schedule("nights", cron="61 * * * *", node="nightly")
+
+
+def test_detached_runs_are_runs_of_their_own(make):
+    begins = make("begins", lambda node: ([Send("beside", {"x": 1}, detached=True)], {}, "begun"))
+    beside = make("beside", lambda node: ([], node.get_inputs(), "done"))
+    with Simulation(begins, beside) as sim:
+        sim.start("begins").outputs()
+        sim.rest()
+        assert [run.outputs() for run in sim.runs] == [{}, {"x": 1}]
 
 
 def test_limits_count_from_the_first_task_on(make):
