@@ -9,7 +9,8 @@
 
 Inside: ``clock`` is the event loop, ``faults`` decides what goes wrong, ``life`` is a process until it is killed,
 ``process`` begins the next one, ``nodes`` finds what is to run and records it, ``rest`` knows whether anything is going
-on, ``audit`` what must hold whatever happened; ``simulation`` and ``run`` are what a test holds.
+on, ``house`` holds all that, ``audit`` knows what must be true whatever happened; ``simulation`` and ``run`` are what a
+test has in its hands.
 """
 
 from __future__ import annotations

@@ -41,9 +41,9 @@ class Faults:
     crash_at: int | None = None
 
     def __post_init__(self) -> None:
-        for field in fields(self)[:8]:
+        for field in fields(self):
             chance = getattr(self, field.name)
-            if not 0 <= chance <= 1:
+            if field.type == "float" and not 0 <= chance <= 1:
                 raise UsageError(f"Faults({field.name}={chance!r}): expected a chance from 0 to 1")
 
     def __str__(self) -> str:

@@ -4,44 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from flowkit.broker.memory.server import Server
-from flowkit.client import Client
-from flowkit.coordinator import Coordinator, Pace, calendars
+from flowkit.coordinator import Pace, calendars
 from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.flow.schedules import Missed, Schedule, comes_next
 from flowkit.node import Node
-from flowkit.store import Inline, open_store
-from flowkit.store.protocol import Queries, Store, Transaction
+from flowkit.store.protocol import Queries, Transaction
 from flowkit.testing import audit
 from flowkit.testing.clock import VirtualLoop
 from flowkit.testing.faults import Fates, Faults
-from flowkit.testing.life import Life
-from flowkit.testing.nodes import Call, find, recorded
-from flowkit.testing.process import Body, Process
-from flowkit.testing.rest import Rest
+from flowkit.testing.house import SECRET, House
+from flowkit.testing.nodes import Call, find
 from flowkit.testing.run import SimulatedRun
 from flowkit.wire import codec
-from flowkit.wire import messages as wire
-from flowkit.wire.topology import Topology
-from flowkit.worker.announce import describe_node
-from flowkit.worker.worker import Worker
 
 T = TypeVar("T")
 FIRST_LOOK = 0.001  # seconds until the first look whether anything is still going on; each look doubles it …
 LAST_LOOK = 0.5  # … up to this
 ALL = 1_000_000  # runs
-STRANDED = 600.0  # seconds lived through in which no main runs, though something is under way: nobody will repair it
-SECRET = hashlib.sha256(b"flowkit.testing").hexdigest()  # ids of tasks are the same each time
 
 
 class Simulation:
@@ -83,15 +72,14 @@ class Simulation:
         if min(workers, coordinators) < 0:
             raise UsageError(f"workers={workers}, coordinators={coordinators}: expected numbers from 0 on")
         self.seed, self.faults = seed, faults or Faults()
-        self._definitions = find(nodes)
-        self._counts = {"coordinator": coordinators, "worker": workers}
+        self._house: House | None = None
         self._begins = (begins or datetime(2030, 1, 1, tzinfo=UTC)).timestamp()
-        self._limits, self._pace = limits, pace or Pace()
-        self._calls: list[Call] = []
+        self._definitions = find(nodes)
         self._fates = Fates(seed, self.faults)
-        self._topology = Topology()
+        self._furnish = partial(
+            House, definitions=self._definitions, coordinators=coordinators, workers=workers, limits=limits, pace=pace
+        )
         self._begun = 0
-        self._progress = (0, 0.0)  # calls, and when there were so many for the first time
 
     def __enter__(self) -> Self:
         self._randomness = random.getstate()
@@ -100,9 +88,10 @@ class Simulation:
         self._runner = asyncio.Runner(loop_factory=lambda: self._loop)
         # A test that is async has a loop already, and a thread has one at a time.
         self._thread = ThreadPoolExecutor(1, "simulation") if _in_a_loop() else None
-        self._server = Server()
+        self._house = house = self._furnish(self._loop, self._fates)
         try:
-            self.play(self._open())
+            self.play(house.open())
+            self.rest()
         except BaseException as error:
             self.__exit__(type(error), error, None)
             raise
@@ -116,7 +105,7 @@ class Simulation:
             if self._thread is not None:
                 stack.callback(self._thread.shutdown)
             stack.callback(self._in_its_thread, self._runner.close)
-            self._in_its_thread(lambda: self._runner.run(self._close()))
+            self._in_its_thread(lambda: self._runner.run(self._inside.close()))
         if error is not None:
             error.add_note(f"To play it again: Simulation(…, seed={self.seed}, faults={self.faults})")
 
@@ -144,7 +133,7 @@ class Simulation:
         """
         self._begun += 1
         name = id or f"run-{self._begun}"
-        begin = self._client.start(node, inputs, id=name, tags=tags, delay=delay, deadline=deadline)
+        begin = self._inside.client.start(node, inputs, id=name, tags=tags, delay=delay, deadline=deadline)
         return SimulatedRun(self, self.play(begin))
 
     def schedule(
@@ -181,7 +170,7 @@ class Simulation:
         """All runs, in the order in which they began: those of schedules, and detached ones, too."""
         rows, _ = self.query(lambda queries: queries.runs(limit=ALL))
         rows.sort(key=lambda row: (row.started_at, row.parent is not None, row.id))
-        return [SimulatedRun(self, self._client.run(row.id)) for row in rows]
+        return [SimulatedRun(self, self._inside.client.run(row.id)) for row in rows]
 
     def rest(self) -> None:
         """Let happen what happens until all is at rest: what is left waits for time, or for somebody."""
@@ -208,7 +197,7 @@ class Simulation:
 
     def calls(self, node: str | None = None) -> list[Call]:
         """The calls of a node's main, or of all mains, in their order; a task may run more than once."""
-        return [call for call in self._calls if node in (None, call.node)]
+        return [call for call in self._inside.calls if node in (None, call.node)]
 
     def ran(self, node: str) -> int:
         """How many tasks of a node ran; one that ran twice counts once."""
@@ -237,7 +226,12 @@ class Simulation:
         """
         self.wait_for(lambda: self.query(_none_runs))
         self.rest()
-        found = self.play(audit.problems(self._store, self._server, tuple(self._definitions), self._calls))
+        house = self._inside
+        found = self.query(
+            lambda queries: audit.problems(queries, house.server, self._definitions, house.calls, bytes.fromhex(SECRET))
+        )
+        if wrong := self.play(self._write(lambda transaction: transaction.recount())):
+            found.append(f"{wrong} counters of scopes disagreed with their rows")
         if found:
             raise AssertionError("after all that:\n  " + "\n  ".join(found))
 
@@ -256,7 +250,7 @@ class Simulation:
         """Let happen what happens, and time pass, until ``done``; False when nothing is left to happen before."""
         look = FIRST_LOOK
         while not done():
-            at_rest, due = self.play(self._look(look))
+            at_rest, due = self.play(self._inside.look(look))
             look = min(2 * look, LAST_LOOK)
             if at_rest and not done():
                 if due is None:
@@ -274,7 +268,7 @@ class Simulation:
     async def _pass(self, seconds: float) -> None:
         until, look = self.wall() + seconds, FIRST_LOOK
         while (left := until - self.wall()) > 0:
-            at_rest, due = await self._look(min(look, left))
+            at_rest, due = await self._inside.look(min(look, left))
             look = min(2 * look, LAST_LOOK)
             if at_rest:
                 self._loop.sleep_until(until if due is None else min(due, until))
@@ -283,92 +277,23 @@ class Simulation:
 
     async def _come_to_rest(self) -> None:
         look = FIRST_LOOK
-        while not (await self._look(look))[0]:
+        while not (await self._inside.look(look))[0]:
             look = min(2 * look, LAST_LOOK)
 
-    async def _look(self, seconds: float) -> tuple[bool, float | None]:
-        """Let happen what happens in so many seconds; whether all is at rest then, and when something is due next."""
-        await asyncio.sleep(seconds)
-        for process in self._processes:
-            if process.failure is not None:  # nobody killed it: a bug of ours
-                raise process.failure
-        at_rest, due = await self._rest.look(self.wall())
-        self._note_progress(going_on=not at_rest and not any(process.busy for process in self._processes))
-        return at_rest, due
-
-    def _note_progress(self, *, going_on: bool) -> None:
-        calls, since = self._progress
-        if not going_on or calls != len(self._calls):
-            self._progress = (len(self._calls), self._loop.now)
-        elif self._loop.now - since > STRANDED:
-            raise AssertionError(
-                f"something was lost: a message or task is under way, and for {STRANDED:g} s nothing has come of it"
-            )
-
-    async def _open(self) -> None:
-        self._store: Store = await open_store("sqlite://", executor=Inline(), clock=self._loop.wall)
-        await self._store.transact(self._found)
-        self._processes = [
-            Process(f"{role}-{number}", self._born(role), make)
-            for role, make in (("coordinator", self._coordinator), ("worker", self._worker))
-            for number in range(1, self._counts[role] + 1)
-        ]
-        self._rest = Rest(self._server, self._store, self._topology, self._processes)
-        self._living = [asyncio.create_task(process.run(), name=process.name) for process in self._processes]
-        self._client = Client(broker=Life("test", "client", self._server, self._store, self._fates).broker)
-        await self._client.__aenter__()
-        await self._come_to_rest()
-
-    def _found(self, transaction: Transaction) -> None:
-        """The facts of the store, and the nodes as their first announcement would tell them: limits count at once."""
-        transaction.set_meta("secret", SECRET)
-        transaction.set_meta("id", SECRET[:32])
-        if self._counts["worker"]:
-            nodes = tuple(map(describe_node, self._definitions.values()))
-            transaction.record_workers([wire.Worker(worker="worker-1.1", nodes=nodes)], transaction.now())
-
-    def _born(self, role: str) -> Callable[[str], Life]:
-        return lambda name: Life(name, role, self._server, self._store, self._fates)
-
-    def _coordinator(self, life: Life) -> Body:
-        coordinator = Coordinator(
-            life.broker,
-            life.store,
-            self._topology,
-            name=life.name,
-            limits=self._limits,
-            pace=self._pace,
-            alone=self._counts["coordinator"] == 1,
-            clock=self._loop.wall,
-        )
-        return Body(coordinator.run(), lambda: coordinator.ready, lambda: False)
-
-    def _worker(self, life: Life) -> Body:
-        definitions = [
-            recorded(definition, life, self._calls, self._loop.wall) for definition in self._definitions.values()
-        ]
-        worker = Worker(
-            life.broker, self._topology, definitions, name=life.name, drain_timeout=0, clock=self._loop.wall
-        )
-        return Body(worker.run(), lambda: worker.connected, lambda: worker.running > 0)
-
     async def _read(self, function: Callable[[Queries], T]) -> T:
-        return await self._store.query(function)
+        return await self._inside.store.query(function)
 
     async def _write(self, function: Callable[[Transaction], T]) -> T:
-        return await self._store.transact(function)
-
-    async def _close(self) -> None:
-        for task in getattr(self, "_living", ()):
-            task.cancel()
-        if hasattr(self, "_client"):
-            await self._client.__aexit__(None, None, None)
-        await asyncio.sleep(0)
-        if hasattr(self, "_store"):
-            await self._store.close()
+        return await self._inside.store.transact(function)
 
     def _in_its_thread(self, work: Callable[[], Any]) -> Any:
         return work() if self._thread is None else self._thread.submit(work).result()
+
+    @property
+    def _inside(self) -> House:
+        if self._house is None:
+            raise UsageError("a Simulation is used inside 'with Simulation(…) as sim:'")
+        return self._house
 
 
 def _in_a_loop() -> bool:

@@ -79,8 +79,6 @@ def no_deduplication(patch: pytest.MonkeyPatch) -> None:
 
 
 def random_ids(patch: pytest.MonkeyPatch) -> None:
-    """Alone it does no harm, as long as each result is applied once: rows with equal ids are the second fence."""
-    no_deduplication(patch)
     patch.setattr(Place, "task_id", lambda self, secret: uuid.uuid4())
 
 

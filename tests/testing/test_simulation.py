@@ -290,6 +290,8 @@ def test_what_makes_no_simulation(tmp_path):
         Simulation(tmp_path)
     with pytest.raises(InvalidNode, match="registers no main"):
         Simulation(Node("empty"))
+    with pytest.raises(UsageError, match="inside 'with"):
+        Simulation(WORKERS).start("add")
     with pytest.raises(UsageError, match="chance from 0 to 1"):
         Faults(crash=2)
 
