@@ -68,7 +68,9 @@ class House:
             process.wait()
 
     def _environment(self) -> dict[str, str]:
-        return os.environ | {
+        # With bytecode kept, as an installation has it: to compile FlowKit again takes longer than most verbs.
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        return kept | {
             "FLOWKIT_BROKER_URL": self.broker,
             "FLOWKIT_NAMESPACE": self.namespace,
             "FLOWKIT_STORE_URL": self.store,

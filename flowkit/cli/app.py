@@ -10,36 +10,14 @@ import gc
 import logging
 import os
 import sys
+from functools import cache
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
 from flowkit import errors
-from flowkit.cli import (
-    broker,
-    check,
-    completion,
-    config,
-    coordinator,
-    db,
-    dead,
-    doctor,
-    graph,
-    health,
-    logs,
-    new,
-    nodes,
-    run,
-    runs,
-    runs_command,
-    runs_explain,
-    runs_prune,
-    runs_rerun,
-    schedule,
-    start,
-    version,
-    worker,
-)
+from flowkit.cli import version
 from flowkit.cli.output import say
 
 EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
@@ -53,34 +31,36 @@ EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
 
 INTERRUPTED = 130
 
-app = typer.Typer(
-    name="flowkit",
-    help="Durable workflows of plain async functions on RabbitMQ.",
-    epilog="First steps: 'flowkit new hello', then 'flowkit run hello'. Something is wrong: 'flowkit doctor'.",
-    no_args_is_help=True,
-    add_completion=False,  # as options of every call they would crowd the help: 'flowkit completion' is the verb
-    rich_markup_mode=None,  # with rich the help takes longer to import than to read
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for verb in (run, worker, coordinator, start, logs):
-    verb.register(app)
-for verb in (runs_command, runs_rerun, runs_explain, runs_prune):
-    verb.register(runs.app)
-app.add_typer(runs.app, name="runs")
-nodes.register(app)
-for verb in (check, graph):
-    verb.register(app)
-app.add_typer(dead.app, name="dead")
-app.add_typer(schedule.app, name="schedule")
-app.add_typer(broker.app, name="broker")
-app.add_typer(db.app, name="db")
-for verb in (config, doctor, health, new, completion, version):
-    verb.register(app)
+VERBS = (  # modules of the same names beside this one, in the order of the help
+    "run", "worker", "coordinator", "start", "logs", "runs", "nodes", "check", "graph", "dead", "schedule", "broker",
+    "db", "config", "doctor", "health", "new", "completion", "version",
+)  # fmt: skip
 
 
-@app.callback()
-def flowkit(
+@cache
+def app(only: str | None = None) -> typer.Typer:
+    """The command with its verbs.
+
+    Args:
+        only: the one verb that is needed: to import and build them all takes longer than most of them.
+    """
+    made = typer.Typer(
+        name="flowkit",
+        help="Durable workflows of plain async functions on RabbitMQ.",
+        epilog="First steps: 'flowkit new hello', then 'flowkit run hello'. Something is wrong: 'flowkit doctor'.",
+        no_args_is_help=True,
+        add_completion=False,  # as options of every call they would crowd the help: 'flowkit completion' is the verb
+        rich_markup_mode=None,  # with rich the help takes longer to import than to read
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(_flowkit)
+    for verb in VERBS if only is None else (only,):
+        import_module(f"flowkit.cli.{verb}").register(made)
+    return made
+
+
+def _flowkit(
     show_version: Annotated[
         bool, typer.Option("--version", is_eager=True, help="Print the version and exit.", callback=version.show)
     ] = False,
@@ -98,10 +78,13 @@ def main() -> None:
 def call(arguments: list[str]) -> int:
     """Run one command line and return its exit code; whatever went wrong has been said on stderr in one line."""
     if "_FLOWKIT_COMPLETE" in os.environ:
+        from flowkit.cli import completion
+
         completion.prepare()
     logging.getLogger("flowkit").addHandler(logging.NullHandler())  # an error is said once; services log on their own
     try:
-        code = app(arguments, prog_name="flowkit", standalone_mode=False)
+        named = arguments[0] if arguments else None
+        code = app(named if named in VERBS else None)(arguments, prog_name="flowkit", standalone_mode=False)
         sys.stdout.flush()
     except BaseExceptionGroup as group:
         return _explain(_cause(group))

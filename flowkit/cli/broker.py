@@ -11,3 +11,8 @@ app = typer.Typer(
 )
 for verb in (broker_apply, broker_diff, broker_definitions):
     verb.register(app)
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group."""
+    parent.add_typer(app, name="broker")

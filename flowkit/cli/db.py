@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 app = typer.Typer(help="The tables of the store.", no_args_is_help=True, rich_markup_mode=None)
 
 
+def register(parent: typer.Typer) -> None:
+    """Add the group."""
+    parent.add_typer(app, name="db")
+
+
 @app.command(
     help=options.page(
         "Say which version the tables have; exit 1 when they are not current.",

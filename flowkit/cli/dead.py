@@ -27,6 +27,11 @@ Reason = Annotated[str | None, typer.Option("--reason", metavar="REASON", help="
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say how many, and print their numbers.")]
 
 
+def register(parent: typer.Typer) -> None:
+    """Add the group."""
+    parent.add_typer(app, name="dead")
+
+
 @app.command(
     "list",
     help=options.page(

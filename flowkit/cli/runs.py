@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,20 @@ CHILDREN = 100  # runs that a run has begun, and that are shown with it
 STATUSES = ("running", "paused", "succeeded", "failed", "cancelled")
 MARKS = {"succeeded": "✔", "failed": "✖", "cancelled": "⊘", "running": "▶", "queued": "…", "held": "⏸", "waiting": "⏸"}
 _COLOURS = {"succeeded": "green", "failed": "red", "cancelled": "grey", "running": "yellow"}
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the group, with the verbs that are in other files."""
+    parent.add_typer(_complete(), name="runs")
+
+
+@cache
+def _complete() -> typer.Typer:
+    from flowkit.cli import runs_command, runs_explain, runs_prune, runs_rerun
+
+    for verb in (runs_command, runs_rerun, runs_explain, runs_prune):
+        verb.register(app)
+    return app
 
 
 @app.command(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import typer
 
@@ -15,8 +17,6 @@ from flowkit.cli.nodes import ALIVE
 from flowkit.errors import FlowKitError, NotFound
 
 if TYPE_CHECKING:
-    from uuid import UUID
-
     from flowkit.broker import QueueState
     from flowkit.flow.explain import Around, Reason, Stuck
     from flowkit.flow.slots import NodeLimit
@@ -107,12 +107,13 @@ async def _around(
 ) -> dict[UUID, Around]:
     """What there is around each task, of all that can tell."""
     from flowkit.flow.explain import Around
-    from flowkit.wire import messages as wire
 
-    heard = [wire.decode(wire.Worker, worker.announcement) for worker in workers if not worker.stopping]
-    taken = {(entry.task_id, entry.attempt): (one.worker, entry.since) for one in heard for entry in one.running}
+    # As JSON: the coordinator has read them, and the models of all messages would take longer than all the rest here.
+    heard = [json.loads(worker.announcement) for worker in workers if not worker.stopping]
+    taken = {(UUID(entry[0]), entry[1]): (one["worker"], _seconds(entry[2])) for one in heard
+             for entry in one.get("running", ())}  # fmt: skip
     nodes = {task.node for task in tasks}
-    serving = {node: sum(any(info.name == node for info in one.nodes) for one in heard) for node in nodes}
+    serving = {node: sum(any(info["name"] == node for info in one.get("nodes", ())) for one in heard) for node in nodes}
     states, coordinators = await _queues(settings, nodes) if tasks else ({}, None)
     found = {}
     for task in tasks:
@@ -131,6 +132,10 @@ async def _around(
             slot_held=count.held if count else None,
         )
     return found
+
+
+def _seconds(since: str | None) -> float | None:
+    return None if since is None else datetime.fromisoformat(since).timestamp()
 
 
 async def _queues(settings: Settings, nodes: set[str]) -> tuple[dict[str, QueueState], int | None]:

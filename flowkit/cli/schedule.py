@@ -22,6 +22,11 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="Of the schedule.")]
 Line = Annotated[str, typer.Option("--cron", metavar="LINE", help="Minute, hour, day, month, weekday; or @daily.")]
 
 
+def register(parent: typer.Typer) -> None:
+    """Add the group."""
+    parent.add_typer(app, name="schedule")
+
+
 @app.command(
     help=options.page(
         "Begin a run whenever a cron line says so.",

@@ -20,9 +20,9 @@ from flowkit.errors import UsageError
 from tests.cli import kept
 
 VERBS = [
-    *([command.name] for command in app.registered_commands),
+    *([command.name] for command in app().registered_commands),
     *([group.name, command.name or command.callback.__name__]
-      for group in app.registered_groups for command in group.typer_instance.registered_commands),
+      for group in app().registered_groups for command in group.typer_instance.registered_commands),
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def test_help_answers_quickly(process):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys; from flowkit.cli.app import app; print(*sys.modules)"
+    code = "import sys; from flowkit.cli.app import app; app(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     heavy = {"pydantic", "asyncio", "aiormq", "sqlalchemy", "sqlite3", "rich", "orjson"}
     assert heavy.isdisjoint(loaded)
