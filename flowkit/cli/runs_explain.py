@@ -79,7 +79,7 @@ async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Expl
         outstanding = [task for task in tasks if task.status in OUTSTANDING and row.ended_at is None]
         limited = await store.query(partial(_limited, outstanding))
     around = await _around(settings, outstanding, workers, limited)
-    return row, [Explained(task, explain(_stuck(task), around[task.id], now)) for task in outstanding]
+    return row, [Explained(task, explain(_stuck(task, row), around[task.id], now)) for task in outstanding]
 
 
 def _limited(tasks: list[TaskRow], queries: Queries) -> dict[str, tuple[NodeLimit | None, SlotCount]]:
@@ -155,9 +155,9 @@ async def _queues(settings: Settings, nodes: set[str]) -> tuple[dict[str, QueueS
     return {node: state for node, state in states.items() if state is not None}, results.consumers if results else 0
 
 
-def _stuck(task: TaskRow) -> Stuck:
+def _stuck(task: TaskRow, row: RunRow) -> Stuck:
     from flowkit.flow.explain import Stuck
-    from flowkit.flow.state import TaskStatus
+    from flowkit.flow.state import RunStatus, TaskStatus
 
     return Stuck(
         run_id=task.run_id,
@@ -172,6 +172,7 @@ def _stuck(task: TaskRow) -> Stuck:
         signal=task.signal,
         leased_until=task.leased_until,
         slot=task.slot,
+        paused=row.status == RunStatus.PAUSED,
     )
 
 

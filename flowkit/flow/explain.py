@@ -47,6 +47,7 @@ class Stuck:
     signal: str | None = None
     leased_until: float | None = None  # it is sent again when nobody says by then that he has it
     slot: str | None = None  # of its limited node
+    paused: bool = False  # so is its run: nothing comes of what is due
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +109,7 @@ def _waiting(task: Stuck, around: Around, now: float) -> Reason:
 def _held(task: Stuck, around: Around, now: float) -> Reason:
     match task.held_for:
         case state.PAUSED:
-            return Reason(Kind.PAUSED, "held: the run is paused", f"flowkit runs resume {task.run_id}")
+            return Reason(Kind.PAUSED, "held: the run is paused", _resume(task))
         case state.WINDOW:
             return Reason(Kind.WINDOW, "held by max_concurrency: it goes on when another branch of its Gather ends")
         case state.LIMIT:
@@ -187,9 +188,15 @@ def _queued(task: Stuck, around: Around, now: float) -> Reason:
 
 
 def _unless_late(task: Stuck, around: Around, now: float, hint: str) -> str:
-    """What is due and not done needs a coordinator before all else."""
+    """What is due and not done needs its run to go on, or else a coordinator, before all else."""
+    if task.paused and task.due is not None and task.due <= now:
+        return _resume(task)
     late = task.due is not None and now - task.due > LATE
     return _begin_coordinator() if late or (around.coordinators == 0 and task.due is not None) else hint
+
+
+def _resume(task: Stuck) -> str:
+    return f"flowkit runs resume {task.run_id}"
 
 
 def _begin_worker(task: Stuck) -> str:

@@ -18,7 +18,26 @@ def stuck(status: str, **fields) -> Stuck:
 
 
 BEGAN = "worker w1 began it 12 min 00 s ago"
+RESUME = "flowkit runs resume r"
 CASES = [
+    (
+        "its time has come, and its run is paused",
+        stuck("held", held_for="retry", due=NOW - 60, error="OSError: down", paused=True),
+        Around(coordinators=1),
+        (Kind.RETRYING, "retry due since 1 min 00 s; the last attempt failed: OSError: down", RESUME),
+    ),
+    (
+        "its time has come, its run is paused, and nobody is there either",
+        stuck("held", held_for="delay", due=NOW - 60, paused=True),
+        Around(coordinators=0),
+        (Kind.DELAYED, "delayed, due since 1 min 00 s", RESUME),
+    ),
+    (
+        "nobody signalled in time, and its run is paused",
+        stuck("waiting", signal="go", due=NOW - 60, paused=True),
+        Around(coordinators=1),
+        (Kind.WAITING, "waits for signal 'go', whose time ended 1 min 00 s ago", RESUME),
+    ),
     (
         "its lease is all that is left of a long task",
         stuck("running", sent_at=NOW - 900, started_at=NOW - 720, worker="w1", leased_until=NOW + 41),
