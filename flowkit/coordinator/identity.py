@@ -4,7 +4,10 @@
 | --- | --- | --- |
 | absent | absent | a new broker; or a wiped one, when this store has sent tasks to this address: refill |
 | present | absent | another store's broker: refuse |
-| any | present | ours |
+| any | present | ours; refill all the same when the store says that it was half marked |
+
+Half marked: a coordinator died, or the broker was wiped once more, while the markers were declared. Then they may stand
+on a broker that has lost what it was refilled with.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from flowkit.store.protocol import Transaction
 from flowkit.wire.topology import Exchange, Topology
 
 logger = logging.getLogger(__name__)
+MARKED = "marked"  # a fact of the store: half, from the refill until the markers stand for certain
 
 
 class Identity:
@@ -40,24 +44,24 @@ class Identity:
             WrongBroker: it belongs to another store, or this store to another broker.
         """
         any_store, this_store = self._topology.marker(), self._topology.marker(self._store_id)
-        marked_blindly = False
         while True:
             # From before the first look: what is behind a later connection is looked at again.
             self._generation = generation = self._broker.generation
-            ours = not marked_blindly and await self._broker.exists(this_store)
-            if not ours and not marked_blindly and not self._take_over:
+            there = await self._broker.exists(this_store)
+            ours = there and not await self._ledger.transact(_is_half_marked)
+            if not there and not self._take_over:
                 await self._check(any_store)
             await self._broker.declare(self._topology.standing)
             if not ours:
                 await self._refill()
             if self._broker.generation != generation:
                 continue
-            # Ours first: killed in between, this store must not find a broker that seems to belong to another one.
-            await self._broker.declare([this_store, any_store])
+            if not ours:
+                # Ours first: killed in between, this store must not find a broker that seems to belong to another one.
+                await self._broker.declare([this_store, any_store])
             if self._broker.generation == generation:
                 break
-            marked_blindly = True  # perhaps a broker that was wiped just now, which then looks refilled and is not
-        await self._ledger.transact(lambda transaction: transaction.set_meta("broker", self._address))
+        await self._ledger.transact(self._claimed)
 
     async def watch(self) -> None:
         """For ever: after every reconnect declare the topology, recognise a wipe, and have sent what was stranded.
@@ -85,11 +89,16 @@ class Identity:
                 "Correct --broker and --namespace, or use 'flowkit coordinator --take-over' to move the runs."
             )
 
+    def _claimed(self, transaction: Transaction) -> None:
+        transaction.set_meta("broker", self._address)
+        transaction.set_meta(MARKED, "yes")
+
     async def _refill(self) -> None:
         """Everything outstanding is to be sent again; the history of logs begins anew."""
 
         def work(transaction: Transaction) -> int:
             transaction.archive([], None)
+            transaction.set_meta(MARKED, "half")
             return transaction.unsend_all()
 
         self._ledger.forget_sent()
@@ -98,3 +107,7 @@ class Identity:
         if stranded:
             logger.warning("the broker is empty: sending %d outstanding tasks again", stranded,
                            extra={"action": "refill", "tasks": stranded})  # fmt: skip
+
+
+def _is_half_marked(transaction: Transaction) -> bool:
+    return transaction.meta(MARKED) == "half"
