@@ -24,12 +24,17 @@ FIRST_CONNECT = 60  # seconds: a broker that starts together with this process i
 def serve(settings: Settings, work: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
     """Run a service in an event loop until it ends by itself or by signals; returns the exit code."""
     configure(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(_with_signals(work))
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes event loops: uvloop where it is installed."""
     try:
         from uvloop import new_event_loop
     except ImportError:  # an extra
-        new_event_loop = None  # type: ignore[assignment]
-    with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        return runner.run(_with_signals(work))
+        return None
+    return new_event_loop
 
 
 async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:

@@ -64,12 +64,30 @@ def worker(
     )
     # A node that cannot be loaded is said before anything is connected.
     definitions = [definition for one in dict.fromkeys(node) for definition in loading.load(one, settings.nodes_dir)]
-    raise typer.Exit(serve(settings, lambda signals: _work(settings, definitions, name, signals)))
+    code = serve(settings, lambda signals: _work(settings, definitions, name, signals))
+    if code:
+        _leave(code)
+    raise typer.Exit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process although threads of abandoned work go on, for which the interpreter would wait."""
+    import logging
+    import os
+    import sys
+    import threading
+
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 async def _work(settings: Settings, definitions: list[Definition], name: str | None, signals: Signals) -> int:
-    from flowkit.cli.service import alive, connected, until_stopped
+    from flowkit.cli.service import alive, connected, loop_factory, until_stopped
     from flowkit.wire.topology import Topology
+    from flowkit.worker.stage import OwnThread
     from flowkit.worker.worker import Worker
 
     async with connected(settings, signals) as broker:
@@ -83,6 +101,7 @@ async def _work(settings: Settings, definitions: list[Definition], name: str | N
             concurrency=settings.concurrency,
             drain_timeout=settings.drain_timeout,
             limits=settings.limits,
+            stage=OwnThread(loop_factory()),
         )
         async with alive("worker", working.name, lambda: working.connected):
             return await until_stopped(working.run(), signals, drain=working.stop, force=working.force)

@@ -96,7 +96,10 @@ class Shipper:
             self._hurry.set()
 
     async def flush(self, timeout: float = 5) -> None:
-        """Wait until what was written has left, for ``timeout`` seconds at most."""
+        """Wait until what was written has left, for ``timeout`` seconds at most; from any thread with a loop."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self.flush(timeout), self._loop))
+            return
         target = self._written
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout):

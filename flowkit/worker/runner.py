@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
+from functools import partial
 
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing
 from flowkit.errors import TooLarge
@@ -17,7 +18,9 @@ from flowkit.worker.execution import Execution, Taken
 from flowkit.worker.gate import Gate
 from flowkit.worker.report import Report
 from flowkit.worker.reporter import Deliveries, Letter, Reporter
+from flowkit.worker.stage import Stage
 
+LET_GO = 0.5  # seconds for author code to end when the worker does
 _FINAL = (Status.SUCCEEDED, Status.FAILED, Status.RETRY)
 
 
@@ -27,6 +30,7 @@ class Runner:
     Args:
         group: where executions run as tasks.
         topology: the names on the broker.
+        stage: where the nodes' code runs.
         taken: where executions are kept until they are answered.
         reporter: publishes and acknowledges.
         sink: where the lines go that nodes log.
@@ -40,6 +44,7 @@ class Runner:
         group: asyncio.TaskGroup,
         topology: Topology,
         *,
+        stage: Stage,
         taken: Taken,
         reporter: Reporter,
         sink: Sink,
@@ -47,6 +52,8 @@ class Runner:
         limits: Limits,
         clock: Clock,
     ) -> None:
+        self._stage = stage
+        self._jobs: set[asyncio.Task[None]] = set()
         self._group, self._exchange, self._gate = group, topology.name("results"), Gate()
         self._taken, self._reporter, self._sink = taken, reporter, sink
         self._worker, self._limits, self._clock = worker, limits, clock
@@ -55,7 +62,17 @@ class Runner:
         """Run it as soon as a slot is free."""
         execution.taken = asyncio.get_running_loop().time()
         self._taken.add(execution)
-        execution.job = self._group.create_task(self._run(execution, slots))
+        execution.job = job = self._group.create_task(self._run(execution, slots))
+        self._jobs.add(job)
+        job.add_done_callback(self._jobs.discard)
+
+    async def abandon(self) -> None:
+        """Wait no longer for code that does not end when it is cancelled, or cannot hear of it."""
+        for _ in range(2):  # the first time asks it to end, the second one lets go of it
+            for job in self._jobs:
+                job.cancel()
+            if self._jobs:
+                await asyncio.wait(self._jobs, timeout=LET_GO)
 
     async def relieve(self, patience: float) -> None:
         """For ever: give back what has waited for ``patience`` seconds behind long tasks.
@@ -126,13 +143,8 @@ class Runner:
                     # Whoever counts these knows, should this process die now, which task killed it.
                     started = report.started(task, worker=self._worker, now=execution.since)
                     await self._reporter.confirm(self._message(started, execution))
-                done = await execute(
-                    task,
-                    execution.definition,
-                    sink=self._sink,
-                    worker=self._worker,
-                    clock=self._clock,
-                    limits=self._limits,
+                done = await self._stage.run(
+                    partial(self._execute, execution), f"node {task.node}, task {task.task_id}"
                 )
             except asyncio.CancelledError:
                 # Nobody here asked for it, so main cancelled the asyncio task it runs in. (Or the whole worker is
@@ -142,6 +154,16 @@ class Runner:
                 raise
         if not execution.reported:
             self._post(execution, done)
+
+    def _execute(self, execution: Execution) -> Coroutine[object, object, Report]:
+        return execute(
+            execution.task,
+            execution.definition,
+            sink=self._sink,
+            worker=self._worker,
+            clock=self._clock,
+            limits=self._limits,
+        )
 
     def _post(self, execution: Execution, done: Report) -> None:
         execution.reported = True

@@ -26,10 +26,10 @@ from flowkit.worker.definition import Definition
 from flowkit.worker.execute import Clock
 from flowkit.worker.execution import Taken
 from flowkit.worker.intake import Intake, prefetch_for
-from flowkit.worker.lag import watch_lag
 from flowkit.worker.logs import Shipper
 from flowkit.worker.reporter import Reporter
 from flowkit.worker.runner import Runner
+from flowkit.worker.stage import SameLoop, Stage
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Worker:
         log_linger: seconds that log lines wait for more before they leave together.
         limits: how much one task may return.
         clock: Unix seconds.
+        stage: where the nodes' code runs; the worker's own loop when left out.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Worker:
         log_linger: float = 0.05,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         clock: Clock = time.time,
+        stage: Stage | None = None,
     ) -> None:
         names = [definition.name for definition in definitions]
         twice = sorted({one for one in names if names.count(one) > 1})
@@ -89,9 +91,11 @@ class Worker:
         )
         self._heartbeat, self._patience = heartbeat, patience
         self._group = asyncio.TaskGroup()
+        self._stage = stage or SameLoop()
         self._runner = Runner(
             self._group,
             topology,
+            stage=self._stage,
             taken=self._taken,
             reporter=self._reporter,
             sink=self._logs,
@@ -127,6 +131,7 @@ class Worker:
                 that is missing.
         """
         self._running, self._whole = True, asyncio.current_task()
+        self._stage.begin()
         try:
             await self._declare()
             async with self._group:
@@ -135,6 +140,7 @@ class Worker:
             raise group.exceptions[0] from None
         finally:
             self._stopped.set()
+            self._stage.end()
 
     async def stop(self) -> bool:
         """Take nothing more, finish what runs within the drain timeout, give back what has not started.
@@ -167,7 +173,7 @@ class Worker:
                 self._logs.run(),
                 self._reporter.run(),
                 self._keep_declared(),
-                watch_lag(self._taken),
+                self._stage.watch(),
                 self._runner.relieve(self._patience),
             )
         ]
@@ -194,6 +200,7 @@ class Worker:
         for loop_task in side:
             loop_task.cancel()
         self._stopped.set()  # before the group ends: code that swallows its cancellation must not hold up the answer
+        await self._runner.abandon()
 
     def _intake(self, definition: Definition) -> Intake:
         slots = definition.concurrency or self._concurrency

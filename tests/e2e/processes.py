@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
 from pathlib import Path
 
 WORKERS = Path(__file__).parents[2] / "workers"
@@ -93,8 +94,8 @@ class Shell:
         await command.says("is ready")
         return command
 
-    async def worker(self, *nodes: str) -> Command:
-        command = await self.flowkit("worker", *(word for node in nodes for word in ("--node", node)))
+    async def worker(self, *nodes: str, options: Sequence[str] = ()) -> Command:
+        command = await self.flowkit("worker", *(word for node in nodes for word in ("--node", node)), *options)
         await command.says("takes tasks of")
         return command
 

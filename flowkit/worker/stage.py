@@ -1,0 +1,212 @@
+"""Where the author's code runs: in the worker's own loop, or in a thread which it may block without harm.
+
+Whatever blocks a loop also stops all else that lives there. So a worker process keeps connection, heartbeats,
+announcements and signals in one loop and the nodes in another: code that blocks for a minute holds up the other tasks
+of the nodes, and nothing else. In one process with everything (``flowkit run``, simulations) there is one loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+Make = Callable[[], Coroutine[Any, Any, T]]
+
+_log = logging.getLogger(__name__)
+_LAG = 1.0  # seconds for which a loop may be blocked and nobody is told
+_END = 1.0  # seconds for the loop of the nodes to end; a thread that is blocked is left behind
+_OURS = str(Path(__file__).parents[1])
+
+
+class Stage(Protocol):
+    """Runs coroutines of author code."""
+
+    def begin(self) -> None:
+        """Be ready to run; called in the worker's loop."""
+
+    async def run(self, make: Make[T], name: str) -> T:
+        """Run ``make()`` as an asyncio task of this name, and return what it returns.
+
+        Raises:
+            asyncio.CancelledError: it was cancelled, by whoever waits here or by itself. Whoever waits is let go when
+                it has ended, or when cancelled once more.
+        """
+
+    async def watch(self) -> None:
+        """Warn, until cancelled, whenever author code blocks the loop that it runs in."""
+
+    def end(self) -> None:
+        """Run nothing more."""
+
+
+class SameLoop:
+    """The worker's own loop."""
+
+    def begin(self) -> None:
+        """It turns already."""
+
+    async def run(self, make: Make[T], name: str) -> T:
+        """Run it in the task that waits for it, which gets the name."""
+        if (task := asyncio.current_task()) is not None:
+            task.set_name(name)
+        return await make()
+
+    async def watch(self) -> None:
+        """Look how late this very task is: of a blocked loop it is told afterwards."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _LAG
+            await asyncio.sleep(_LAG)
+            late = loop.time() - due
+            if late > _LAG:
+                _warn(f"the event loop was blocked for {late:.1f} s by a node", late)
+
+    def end(self) -> None:
+        """It is not ours to end."""
+
+
+class OwnThread:
+    """A thread with a loop of its own.
+
+    Args:
+        new_loop: makes the loop, such as uvloop's.
+    """
+
+    def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        self._loop = (new_loop or asyncio.new_event_loop)()
+        # A daemon: author code that blocks for ever must not keep the process from ending.
+        self._thread = threading.Thread(target=self._turn, name="flowkit-nodes", daemon=True)
+        self._there = _Mailbox(self._loop)
+        self._back: _Mailbox | None = None
+
+    def begin(self) -> None:
+        """Start the thread."""
+        self._back = _Mailbox(asyncio.get_running_loop())
+        self._thread.start()
+
+    async def run(self, make: Make[T], name: str) -> T:
+        """Run it in the thread."""
+        back = self._back
+        assert back is not None, "begin comes first"
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        jobs: list[asyncio.Task[T]] = []
+
+        def begin() -> None:
+            job = self._loop.create_task(make(), name=name)
+            jobs.append(job)
+            job.add_done_callback(lambda _: back.post(finish))
+
+        def finish() -> None:
+            if not ended.done():
+                ended.set_result(None)
+
+        def cancel() -> None:
+            jobs[0].cancel()
+
+        self._there.post(begin)
+        cancelled = False
+        while not ended.done():
+            try:
+                await asyncio.shield(ended)
+            except asyncio.CancelledError:
+                if cancelled:
+                    raise
+                cancelled = True
+                self._there.post(cancel)
+        return jobs[0].result()
+
+    async def watch(self) -> None:
+        """Ask the loop for an answer again and again: of a blocked one it is told while it is blocked, and by whom."""
+        back, loop = self._back, asyncio.get_running_loop()
+        assert back is not None, "begin comes first"
+        while True:
+            answered, asked, told = asyncio.Event(), loop.time(), _LAG
+            self._there.post(lambda answered=answered: back.post(answered.set))  # type: ignore[misc]
+            while not answered.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(told - (loop.time() - asked)):
+                        await answered.wait()
+                        continue
+                so_far = loop.time() - asked
+                _warn(f"{self._blocked_by()} blocks the loop of the nodes, for {so_far:.0f} s already", so_far)
+                told *= 2
+            if told > _LAG:
+                _log.info("the loop of the nodes turns again, after %.1f s", loop.time() - asked)
+            await asyncio.sleep(_LAG)
+
+    def end(self) -> None:
+        """Cancel what still runs there, and end the thread; one that is blocked is left behind."""
+        if not self._thread.is_alive():
+            return
+        with suppress(RuntimeError):  # it has ended meanwhile
+            self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_END)
+
+    def _turn(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+        finally:
+            _end_all(self._loop)
+            self._loop.close()
+
+    def _blocked_by(self) -> str:
+        task = asyncio.current_task(self._loop)
+        who = "something" if task is None else task.get_name()
+        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - the one way to see another thread
+        return who if frame is None else f"{who}, at {_place(traceback.extract_stack(frame))},"
+
+
+class _Mailbox:
+    """Calls for a loop of another thread: many at a time for one wake-up."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop, self._lock = loop, threading.Lock()
+        self._calls: list[Callable[[], object]] = []
+
+    def post(self, call: Callable[[], object]) -> None:
+        """Make this call there, in the order of posting."""
+        with self._lock:
+            self._calls.append(call)
+            alone = len(self._calls) == 1
+        if alone:
+            with suppress(RuntimeError):  # it is closed: nobody is there any more
+                self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        with self._lock:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+
+def _end_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Let what was running end: by being cancelled, and within a moment."""
+    left = asyncio.all_tasks(loop)
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.wait(left, timeout=_END))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+
+
+def _place(stack: Iterable[traceback.FrameSummary]) -> str:
+    """The innermost line that is neither the library's nor FlowKit's: the author's, most likely."""
+    frames = list(stack)
+    outside = (_OURS, str(Path(asyncio.__file__).parent), str(Path(threading.__file__)))
+    theirs = [frame for frame in frames if not frame.filename.startswith(outside)]
+    frame = (theirs or frames)[-1]
+    return f"{frame.filename}:{frame.lineno} in {frame.name}"
+
+
+def _warn(what: str, seconds: float) -> None:
+    _log.warning("%s. Move blocking calls into 'await asyncio.to_thread(…)'", what,
+                 extra={"action": "loop_blocked", "seconds": seconds})  # fmt: skip

@@ -1,0 +1,212 @@
+"""The nodes' code in a thread of its own: what it does to that loop harms nobody else."""
+
+import asyncio
+import logging
+import threading
+import time
+from contextlib import asynccontextmanager
+
+import pytest
+import tenacity
+
+from flowkit.log import Logger
+from flowkit.node import Node
+from flowkit.worker.stage import OwnThread
+
+from .tasks import define, task
+
+
+@asynccontextmanager
+async def stage():
+    made = OwnThread()
+    made.begin()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def block():
+    """A main that blocks its loop until the test lets it go; and what tells that it does."""
+    let_go, blocked = threading.Event(), threading.Event()
+
+    async def main():
+        blocked.set()
+        let_go.wait(20)
+        return [], {}, "at last"
+
+    main.let_go, main.blocked = let_go, blocked
+    yield main
+    let_go.set()
+
+
+async def until(event: threading.Event) -> None:
+    async with asyncio.timeout(10):
+        while not event.is_set():
+            await asyncio.sleep(0.01)
+
+
+async def fine():
+    return [], {"thread": threading.current_thread().name}, ""
+
+
+async def test_results_errors_and_names_come_through():
+    async def name():
+        return asyncio.current_task().get_name(), threading.current_thread().name
+
+    async def fails():
+        raise KeyError("x")
+
+    async with stage() as there:
+        assert await there.run(name, "mine") == ("mine", "flowkit-nodes")
+        with pytest.raises(KeyError):
+            await there.run(fails, "")
+        assert await asyncio.gather(*(there.run(name, str(n)) for n in range(500))) == [
+            (str(n), "flowkit-nodes") for n in range(500)
+        ]
+
+
+async def test_whoever_cancels_waits_until_it_has_ended():
+    begun, ended = threading.Event(), []
+
+    async def main():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            ended.append(True)
+
+    async with stage() as there:
+        running = asyncio.create_task(there.run(main, ""))
+        await until(begun)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert ended == [True]
+
+
+async def test_a_second_cancel_lets_go_of_code_that_cannot_hear(block):
+    async with stage() as there:
+        running = asyncio.create_task(there.run(block, ""))
+        await until(block.blocked)
+        running.cancel()
+        await asyncio.sleep(0)
+        assert not running.done()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        block.let_go.set()
+
+
+async def test_one_that_cancels_itself_is_cancelled():
+    async def main():
+        asyncio.current_task().cancel()
+        await asyncio.sleep(1)
+
+    async with stage() as there:
+        with pytest.raises(asyncio.CancelledError):
+            await there.run(main, "")
+
+
+async def test_what_still_runs_at_the_end_is_cancelled():
+    ended = threading.Event()
+
+    async def main():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with stage() as there:
+        begun = asyncio.create_task(there.run(main, ""))
+        await there.run(fine, "")
+    assert ended.is_set()
+    begun.cancel()
+    await asyncio.wait([begun])
+
+
+async def test_of_a_blocked_loop_it_is_told_while_it_is_blocked_and_by_whom(block, caplog):
+    caplog.set_level(logging.INFO)
+    async with stage() as there:
+        watching = asyncio.create_task(there.watch())
+        running = asyncio.create_task(there.run(block, "node slow, task 7"))
+        async with asyncio.timeout(10):
+            while "blocks the loop" not in caplog.text:
+                await asyncio.sleep(0.05)
+        assert "node slow, task 7, at " in caplog.text
+        assert f"{__file__}:" in caplog.text
+        assert " in main, blocks the loop of the nodes, for 1 s already. Move blocking calls into" in caplog.text
+        block.let_go.set()
+        await running
+        async with asyncio.timeout(10):
+            while "turns again" not in caplog.text:
+                await asyncio.sleep(0.05)
+        watching.cancel()
+
+
+# In a worker
+
+
+async def test_a_worker_announces_itself_while_a_node_blocks(house, block):
+    async with house.worker(define(block, "blocks"), define(fine), stage=OwnThread(), heartbeat=0.05):
+        await house.send(task("blocks"))
+        await until(block.blocked)
+        later = await house.receive(house.topology.workers, 20)
+        assert b'"blocks"' in later[-1].body
+        block.let_go.set()
+        assert (await house.result()).message == "at last"
+
+
+async def test_a_worker_stops_in_time_while_a_node_blocks(house, block):
+    async with house.worker(define(block), stage=OwnThread(), drain_timeout=0.05) as worker:
+        await house.send(task())
+        await until(block.blocked)
+        begun = time.monotonic()
+        assert await worker.stop() is True
+        assert time.monotonic() - begun < 5
+    assert await house.left() == 1, "it runs again elsewhere"
+
+
+async def test_cancel_reaches_a_node_in_its_thread(house):
+    begun, ended = threading.Event(), threading.Event()
+
+    async def main():
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async with house.worker(define(main), stage=OwnThread()):
+        mine = task()
+        await house.send(mine)
+        await until(begun)
+        await house.control(kind="cancel", run_id=mine.run_id)
+        assert (await house.result()).status == "returned"
+        await until(ended)
+
+
+async def test_timeouts_retries_inputs_and_logs_work_there(house):
+    node = Node("work", wait=tenacity.wait_fixed(7), timeout=0.05)
+    logger = Logger(node)
+
+    @node.main
+    async def main():
+        number = node.get_inputs()["n"]
+        await logger.log_with_context("INFO", threading.current_thread().name, {"n": number})
+        await logger.flush()
+        if number == 1:
+            raise OSError("again")
+        await asyncio.Event().wait()
+
+    async with house.worker(node.definition, stage=OwnThread()):
+        for number, error in ((1, "OSError"), (2, "TimeoutError")):
+            await house.send(task(inputs={"n": number}))
+            result = await house.result()
+            assert (result.status, result.retry_in, result.error.type) == ("retry", 7, error)
+        assert [(line.message, line.context) for line in await house.logs(2)] == [
+            ("flowkit-nodes", {"n": 1}),
+            ("flowkit-nodes", {"n": 2}),
+        ]
