@@ -137,7 +137,8 @@ class Transaction(Protocol):
     def unsent(self, *, before: float, limit: int) -> list[Sendable]:
         """Queued tasks of running runs that are unsent since before ``before`` (created or released), ``skip locked``.
 
-        They count as unsent since now from here on, so that another coordinator does not take them too.
+        So are those that are dated a minute ahead, or more: a clock was set back. They count as unsent since now from
+        here on, so that another coordinator does not take them too.
         """
 
     def release_due(self, now: float, limit: int, limits: Mapping[str, NodeLimit]) -> Released:
@@ -170,7 +171,8 @@ class Transaction(Protocol):
     def sent_before(self, before: float, limit: int, *, after: SentTask | None = None) -> list[SentTask]:
         """Tasks queued or running that were sent before ``before``, those behind ``after`` in the order of their rows.
 
-        Leased tasks are not among them: their messages are gone, and a worker answers for them.
+        Those dated a minute ahead, or more, are among them: a clock was set back. Leased tasks are not: their messages
+        are gone, and a worker answers for them.
         """
 
     def overdue(self, before: Mapping[str, float], limit: int, *, after: SentTask | None = None) -> list[SentTask]:

@@ -30,7 +30,11 @@ from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
 MAX_SEQ = 2**63 - 1
-SENT = f"t.{rows.OUTSTANDING} AND t.status IN ('queued', 'running') AND t.sent_at < :before AND t.leased_until IS NULL"
+AHEAD = 60.0  # seconds: what is dated later than this was written before a clock was set back, so nobody knows its age
+SENT = (
+    f"t.{rows.OUTSTANDING} AND t.status IN ('queued', 'running') AND (t.sent_at < :before OR t.sent_at > :ahead) "
+    "AND t.leased_until IS NULL"
+)
 RUNS_DUE = "SELECT t.id FROM runs AS t WHERE t.status = 'running' AND t.deadline <= :now ORDER BY t.deadline, t.id"
 SCOPES_DUE = (
     "SELECT s.run_id, s.path FROM scopes AS s JOIN runs AS t ON t.id = s.run_id "
@@ -92,8 +96,11 @@ class SqlTransaction:
 
     def unsent(self, *, before: float, limit: int) -> list[Sendable]:
         """Queued tasks of running runs that are unsent since before ``before``. They count as unsent since now."""
-        found = self._take("t.status = 'queued' AND t.unsent_since < :time", "t.unsent_since", before, limit)
         now = self.now()
+        found = self._take("t.status = 'queued' AND t.unsent_since < :time", "t.unsent_since", before, limit)
+        if len(found) < limit:
+            ahead = "t.status = 'queued' AND t.unsent_since > :time"
+            found += self._take(ahead, "t.unsent_since", max(before, now + AHEAD), limit - len(found))
         taken = [(row[0], row[1], now) for row in found]
         if taken:
             self._database.update("tasks", rows.TASK_KEY, ("unsent_since",), taken)
@@ -166,7 +173,7 @@ class SqlTransaction:
         found = self._database.select(
             f"SELECT t.run_id, t.id, t.node, t.attempt, t.scope, t.sent_at FROM tasks AS t WHERE {SENT} {behind}"
             "ORDER BY t.run_id, t.scope, t.id LIMIT :limit",
-            {"before": before, "limit": limit, **values},
+            {"before": before, "ahead": self.now() + AHEAD, "limit": limit, **values},
         )
         return [SentTask(run_id, self._database.id_out(task_id), *rest) for run_id, task_id, *rest in found]
 
@@ -180,7 +187,8 @@ class SqlTransaction:
 
     def nodes_sent(self, before: float) -> list[str]:
         """Nodes with tasks queued or running that were sent before ``before``."""
-        found = self._database.select(f"SELECT DISTINCT t.node FROM tasks AS t WHERE {SENT}", {"before": before})
+        values = {"before": before, "ahead": self.now() + AHEAD}
+        found = self._database.select(f"SELECT DISTINCT t.node FROM tasks AS t WHERE {SENT}", values)
         return sorted(node for (node,) in found)
 
     def unsend(self, tasks: Sequence[SentTask]) -> int:

@@ -14,8 +14,9 @@ from flowkit.testing.nodes import Call
 
 
 def problems(
-    queries: Queries, server: Server, nodes: Collection[str], calls: Sequence[Call], secret: bytes
-) -> list[str]:
+    queries: Queries, server: Server, nodes: Collection[str], calls: Sequence[Call], secret: bytes, *,
+    accept: Collection[str],
+) -> list[str]:  # fmt: skip
     """What does not hold, one line each.
 
     Args:
@@ -24,9 +25,14 @@ def problems(
         nodes: whose calls were recorded.
         calls: those that were.
         secret: of the store.
+        accept: reasons of dead letters that were to be expected.
     """
     found = list(_left(server))
-    found += [f"dead letter of {one.queue}: {one.reason}, {one.detail[:200]}" for one in queries.dead(limit=10)]
+    found += [
+        f"dead letter of {one.queue}: {one.reason}, {one.detail[:200]}"
+        for one in queries.dead(limit=100)
+        if one.reason not in accept
+    ]
     called = {call.task_id for call in calls}
     after: str | None = None
     while True:

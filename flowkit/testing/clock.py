@@ -44,6 +44,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let the wall's clock leap, as on a machine that is suspended: no timer of this loop runs for it."""
         self.slept += max(0.0, wall - self.wall())
 
+    def jump(self, seconds: float) -> None:
+        """Set the wall's clock, as somebody might whose clock was wrong: forth, or back."""
+        self.slept += seconds
+
     def run_in_executor(  # type: ignore[override]
         self, executor: Executor | None, func: Callable[..., Any], *args: Any
     ) -> asyncio.Future[Any]:

@@ -25,6 +25,7 @@ class Faults:
         reorder: messages overtake each other.
         disconnect: a connection is lost and made again: what was not acknowledged comes again.
         wipe: the broker forgets everything.
+        clock: the wall's clock jumps by up to an hour, back or forth.
         most: how many there are at most; then all is well, so that every simulation has an end.
         crash_at: kill whoever takes this step, counted from 1, beside all others: for a test of every single one.
     """
@@ -37,6 +38,7 @@ class Faults:
     reorder: float = 0
     disconnect: float = 0
     wipe: float = 0
+    clock: float = 0
     most: int = 60
     crash_at: int | None = None
 
@@ -52,7 +54,7 @@ class Faults:
         return f"Faults({', '.join(told)})"
 
 
-ROUGH = Faults(crash=0.01, lose_confirm=0.03, duplicate=0.05, reorder=0.2, disconnect=0.01, wipe=0.003)
+ROUGH = Faults(crash=0.01, lose_confirm=0.03, duplicate=0.05, reorder=0.2, disconnect=0.01, wipe=0.003, clock=0.002)
 """Everything at once: more goes wrong in a minute of this than in a year of most clusters."""
 
 
@@ -65,6 +67,7 @@ class Fault(Enum):
     REORDER = auto()
     DISCONNECT = auto()
     WIPE = auto()
+    CLOCK = auto()
 
 
 class Fates:
@@ -100,6 +103,7 @@ class Fates:
         return (
             (Fault.CRASH, crash),
             (Fault.WIPE, faults.wipe),
+            (Fault.CLOCK, faults.clock),
             (Fault.DISCONNECT, faults.disconnect),
             (Fault.LOSE_CONFIRM, faults.lose_confirm),
             (Fault.DUPLICATE, faults.duplicate),

@@ -77,7 +77,7 @@ class House:
         self._rest = Rest(self.server, self.store, self._topology, self._processes)
         for process in self._processes:
             self._stack.callback(asyncio.create_task(process.run(), name=process.name).cancel)
-        life = Life("test", "client", self.server, self.store, self._fates)
+        life = Life("test", "client", self.server, self.store, fates=self._fates, jump=self._loop.jump)
         self.client = await self._stack.enter_async_context(Client(broker=life.broker))
 
     async def close(self) -> None:
@@ -113,7 +113,7 @@ class House:
 
     def _process(self, role: str, number: int, body: Callable[[Life], Body]) -> Process:
         def born(name: str) -> Life:
-            return Life(name, role, self.server, self.store, self._fates)
+            return Life(name, role, self.server, self.store, fates=self._fates, jump=self._loop.jump)
 
         return Process(f"{role}-{number + 1}", born, body)
 

@@ -21,6 +21,8 @@ from flowkit.wire.topology import Exchange, Part, Queue
 T = TypeVar("T")
 LINK = frozenset({Fault.DISCONNECT, Fault.WIPE})
 MORTAL = frozenset({Fault.CRASH})
+CLOCK = frozenset({Fault.CLOCK})
+AN_HOUR = 3600.0  # seconds
 SLOW = 0.2  # seconds by which a message is overtaken at most
 
 
@@ -33,10 +35,13 @@ class Life:
         server: the broker.
         store: shared by all.
         fates: decides what goes wrong.
+        jump: sets the wall's clock, by so many seconds.
     """
 
-    def __init__(self, name: str, role: str, server: Server, store: Store, fates: Fates) -> None:
-        self.name, self.role = name, role
+    def __init__(
+        self, name: str, role: str, server: Server, store: Store, *, fates: Fates, jump: Callable[[float], None]
+    ) -> None:
+        self.name, self.role, self._jump = name, role, jump
         self.dead = False
         self.connection = MemoryBroker(server)
         self.broker, self.store = Link(self, server), Hand(self, store)
@@ -49,8 +54,10 @@ class Life:
         """One step; a fault that is not about this process alone is left to the caller."""
         if self.dead:
             await self.rest()
-        mortal = can if self.role != "client" else can - MORTAL
-        fault = self.fates.step(self.name, what, role=self.role, can=mortal)
+        possible = (can if self.role != "client" else can - MORTAL) | CLOCK
+        fault = self.fates.step(self.name, what, role=self.role, can=possible)
+        if fault is Fault.CLOCK:
+            self._jump(self.fates.chance.uniform(-AN_HOUR, AN_HOUR))
         if fault is Fault.CRASH:
             await self.die()
             await self.rest()

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from flowkit.client import Run
 from flowkit.errors import RunFailed
 from flowkit.flow.explain import Around, Stuck, explain
-from flowkit.flow.state import OUTSTANDING, TaskStatus
+from flowkit.flow.state import OUTSTANDING, RunStatus, TaskStatus
 from flowkit.store.protocol import Queries, RunRow, TaskRow
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -89,9 +89,9 @@ class SimulatedRun:
     def explain(self) -> list[str]:
         """What each of its tasks that are not done waits for."""
         self._world.play(asyncio.sleep(2))  # that a task was sent is written down a second later
-        now = self._world.wall()
+        now, paused = self._world.wall(), self.status == RunStatus.PAUSED
         return [
-            f"{task.path} {task.node}: {explain(_stuck(task), Around(), now).text}"
+            f"{task.path} {task.node}: {explain(_stuck(task, paused=paused), Around(), now).text}"
             for task in self.tasks
             if task.status in OUTSTANDING
         ]
@@ -132,7 +132,7 @@ def _why(row: RunRow) -> str:
     return f"{error.get('type')}: {error.get('message', '')}"
 
 
-def _stuck(task: TaskRow) -> Stuck:
+def _stuck(task: TaskRow, *, paused: bool) -> Stuck:
     return Stuck(
         run_id=task.run_id,
         node=task.node,
@@ -144,4 +144,5 @@ def _stuck(task: TaskRow) -> Stuck:
         worker=task.worker,
         signal=task.signal,
         slot=task.slot,
+        paused=paused,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -218,8 +218,11 @@ class Simulation:
         """How many faults there were."""
         return self._fates.happened
 
-    def audit(self) -> None:
+    def audit(self, *, accept: Collection[str] = ()) -> None:
         """Let all runs end, and look that nothing was lost, applied twice, or left over.
+
+        Args:
+            accept: reasons of dead letters that were to be expected, such as ``refused``.
 
         Raises:
             AssertionError: something does not hold; the message says all that.
@@ -228,7 +231,9 @@ class Simulation:
         self.rest()
         house = self._inside
         found = self.query(
-            lambda queries: audit.problems(queries, house.server, self._definitions, house.calls, bytes.fromhex(SECRET))
+            lambda queries: audit.problems(
+                queries, house.server, self._definitions, house.calls, bytes.fromhex(SECRET), accept=accept
+            )
         )
         if wrong := self.play(self._write(lambda transaction: transaction.recount())):
             found.append(f"{wrong} counters of scopes disagreed with their rows")

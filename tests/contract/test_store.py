@@ -215,6 +215,23 @@ async def test_unsent_are_taken_once_for_a_while(store: Store, clock: Clock) -> 
     assert len(await store.transact(lambda tx: tx.unsent(before=1021.0, limit=9))) == 1
 
 
+async def test_what_was_written_before_a_clock_was_set_back_is_looked_at_at_once(store: Store, clock: Clock) -> None:
+    root, changes = begun()
+    clock.now = 5000.0
+    await write(store, changes)
+    released = c.MoveTask(run_id="r", task_id=root.id, status=TaskStatus.QUEUED, attempt=1, tries=1)
+    await write(store, [released])
+    clock.now = 1400.0
+    (unsent,) = await store.transact(lambda tx: tx.unsent(before=1390.0, limit=9))
+    assert unsent.task_id == root.id
+    assert await store.transact(lambda tx: tx.unsent(before=1390.0, limit=9)) == [], "it counts as unsent since now"
+    await store.transact(lambda tx: tx.mark_sent([("r", root.id, 1)], 5000.0))
+    (sent,) = await store.transact(lambda tx: tx.sent_before(1300.0, 9))
+    assert (sent.task_id, sent.sent_at) == (root.id, 5000.0)
+    clock.now = 4999.0
+    assert await store.transact(lambda tx: tx.sent_before(1300.0, 9)) == []
+
+
 async def test_due_tasks_are_released(store: Store) -> None:
     _, changes = begun(status=TaskStatus.HELD, held_for="retry", due=1030.0, attempt=2)
     late = task("r", "0.1", status=TaskStatus.HELD, held_for="delay", due=1020.0)

@@ -7,38 +7,39 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 
-from flowkit.coordinator import Pace
-from flowkit.flow.limits import Limits
 from flowkit.testing import ROUGH, Faults
+from tests.simulation.weather import NO_SWEEPER, WEATHERS, Played, play_some
 from tests.simulation.workflow import play
 
 ROOT = Path(__file__).parents[2]
-NO_SWEEPER = Pace(sweep_every=1e9)  # it hides what others forget
-DEATHS = Limits(max_deaths=1_000)
-WEATHERS = {
-    "rough": (ROUGH, {}),
-    "rough, without a sweeper": (ROUGH, {"pace": NO_SWEEPER}),
-    "rough, two coordinators": (ROUGH, {"coordinators": 2}),
-    "everybody dies": (Faults(crash=0.05, most=150), {"limits": DEATHS}),
-    "coordinators die": (Faults(crash_coordinator=0.1), {"pace": NO_SWEEPER}),
-    "workers die": (Faults(crash_worker=0.1), {"limits": DEATHS, "pace": NO_SWEEPER}),
-    "the broker is wiped": (Faults(wipe=0.03, crash=0.01), {"pace": NO_SWEEPER}),
-    "the network is bad": (Faults(disconnect=0.1, lose_confirm=0.1, duplicate=0.2, reorder=0.5, most=300), {}),
-}
-SEEDS = 25  # each; 10 to 15 s in all
+PARTS, SEEDS = 5, 25  # of each weather: 1,125 seeds in all, two minutes on two cores
 
 
+@pytest.fixture(scope="module")
+def played() -> Iterator[dict[tuple[str, int], Future[Played]]]:
+    """All of them, being played in two processes."""
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        yield {
+            (weather, part): pool.submit(play_some, weather, part * SEEDS, (part + 1) * SEEDS)
+            for weather in WEATHERS
+            for part in range(PARTS)
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("weather", WEATHERS)
-def test_all_runs_end_as_in_good_weather(weather):
-    faults, more = WEATHERS[weather]
-    happened = 0
-    for seed in range(SEEDS):
-        happened += play(seed, faults, **more).happened
-    assert happened > 10 * SEEDS
+def test_all_runs_end_as_in_good_weather(played, weather, part):
+    found = played[weather, part].result()
+    assert found.failed == [], "to play one again: WEATHERS[weather](seed) of tests.simulation.weather"
+    assert found.faults > 10 * SEEDS
 
 
 def test_in_good_weather_each_task_runs_once():

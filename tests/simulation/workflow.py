@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import random
+from functools import partial
 from typing import Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
 from flowkit import Gather, Node, Permanent, Send, Wait
 from flowkit.testing import Faults, Simulation
+from flowkit.wire import codec
 
 begin, square, shaky, total = (
     Node("begin"),
@@ -108,6 +111,39 @@ COUNT = 5
 TASKS = 18
 VALUES = [0, 1, 4, 9, 16, -1, 6, [7, 8]]
 OUTPUTS = {"results": [{"values": VALUES, "approved": False}, {"values": VALUES}]}
+
+
+COMMANDS = ("signal", "signal", "pause", "resume", "cancel", "retry")
+
+
+def meddle(seed: int, faults: Faults | None = None, *, runs: int = 3, **more: Any) -> Simulation:
+    """Play it while people signal, pause, resume, cancel and retry as chance has it; returns what was played.
+
+    Each run ends in a way that follows from what was asked for, and all else holds as ever.
+    """
+    chance = random.Random(f"people {seed}")
+    with Simulation(*NODES, seed=seed, faults=faults, **{"workers": 2, **more}) as sim:
+        begun = [sim.start("begin", {"count": COUNT}) for _ in range(runs)]
+        asked: list[tuple[str, str]] = []
+        for _ in range(12):
+            sim.advance(seconds=chance.choice((0.05, 0.5, 5, 120, 3600)))
+            run, command = chance.choice(begun), chance.choice(COMMANDS)
+            asked.append((run.id, command))
+            if command == "signal":
+                run.signal("approval", {"by": "somebody"})
+            else:
+                getattr(run, command)()
+        for run in begun:
+            while not sim.wait_for(partial(getattr, run, "ended")):
+                run.resume()  # the pauses that were asked for may have overtaken those that were to end them
+            row, cancelled = run.end(), (run.id, "cancel") in asked
+            assert row.status == "succeeded" or cancelled, (row, asked)
+            if row.status == "succeeded":
+                approved = codec.loads(row.outputs)["results"][0]["approved"]
+                assert approved is False or (run.id, "signal") in asked
+        # What makes no sense any more (a signal for a run that has ended) is refused, and kept with the reason.
+        sim.audit(accept={"refused"})
+    return sim
 
 
 def play(seed: int, faults: Faults | None = None, *, runs: int = 2, **more: Any) -> Simulation:

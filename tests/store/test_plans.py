@@ -75,7 +75,7 @@ def test_a_page_of_runs(database: Database, plans: list[str], index: str, which:
     ("indexes", "take"),
     [
         (["tasks_due"], lambda tx: tx.release_due(5.0, 500, {})),
-        (["tasks_unsent"], lambda tx: tx.unsent(before=5.0, limit=500)),
+        (["tasks_unsent", "tasks_unsent"], lambda tx: tx.unsent(before=5.0, limit=500)),
         (["runs_deadline", "scopes_due", "tasks_waits_due"], lambda tx: tx.expired(5.0, 500)),
         (["tasks_leased"], lambda tx: tx.expired_leases(5.0, 500)),
     ],

@@ -16,6 +16,7 @@ from tenacity import stop_after_attempt, wait_fixed
 from flowkit import Gather, Node, Send, Wait
 from flowkit.errors import InvalidNode, InvalidSchedule, NodeNotFound, RunFailed, UsageError
 from flowkit.testing import Faults, Simulation
+from tests.simulation.workflow import NODES
 
 WORKERS = Path(__file__).parents[2] / "workers"
 CLAIM = {"who": "ann", "amount": 480}
@@ -305,3 +306,14 @@ def test_a_bug_in_a_process_fails_the_test(make, monkeypatch):
     monkeypatch.setattr(Timers, "look", broken)
     with pytest.raises(ZeroDivisionError), Simulation(make("quick", lambda node: ([], {}, "done"))) as sim:
         sim.advance(seconds=1)
+
+
+def test_the_walls_clock_may_jump():
+    with Simulation(*NODES, faults=Faults(clock=0.2, most=20)) as sim:
+        begun = sim.now
+        run = sim.start("begin", {"count": 5})
+        assert run.outputs()
+        assert sim.happened == 20
+        assert all(line.endswith("! clock") for line in sim.trace if "!" in line)
+        assert sim.now != begun
+        sim.audit()
