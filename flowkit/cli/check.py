@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -62,11 +61,11 @@ def check(
 def _print(
     found: list[Checked], failures: list[str], open_: dict[str, list[str]], problems: dict[str, list[str]]
 ) -> None:
-    from flowkit.cli.output import clean, data, paint, say, table
+    from flowkit.cli.output import data, data_marked, say, table
 
     def line(verdict: str, text: str) -> None:
         mark, colour = MARKS[verdict]
-        print(f"{paint(mark, colour, sys.stdout)} {clean(text, sys.stdout)}", flush=True)  # noqa: T201 - the command line prints
+        data_marked(mark, colour, text)
 
     for failure in failures:
         line("cannot", failure)

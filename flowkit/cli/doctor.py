@@ -79,15 +79,16 @@ def doctor(
 
 
 async def _all(groups: Sequence[AsyncIterator[Check]], *, quiet: bool) -> list[Check]:
-    from flowkit.cli.output import data, paint
+    from flowkit.cli.output import data_marked
 
     checks = []
     for group in groups:
         async for check in group:
             checks.append(check)
             if not quiet:
-                data(f"{paint('✔', 'green', sys.stdout) if check.ok else paint('✖', 'red', sys.stdout)} "
-                     f"{check.name}: {check.found}" + (f"\n    → {check.fix}" if check.fix else ""))  # fmt: skip
+                mark, colour = ("✔", "green") if check.ok else ("✖", "red")
+                fix = f"\n    → {check.fix}" if check.fix else ""
+                data_marked(mark, colour, f"{check.name}: {check.found}{fix}")
     return checks
 
 

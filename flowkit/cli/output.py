@@ -20,6 +20,11 @@ def data(text: str) -> None:
     print(clean(text, sys.stdout), flush=True)  # noqa: T201 - the command line prints
 
 
+def data_marked(mark: str, colour: str, text: str) -> None:
+    """Print a line of data behind a mark in colour."""
+    print(paint(mark, colour, sys.stdout), clean(text, sys.stdout), flush=True)  # noqa: T201
+
+
 def data_json(value: Any) -> None:
     """Print a value as JSON: on one line, for a terminal indented."""
     print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)  # noqa: T201

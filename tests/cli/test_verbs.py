@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import signal
 import sqlite3
 import subprocess
@@ -229,6 +230,26 @@ def test_an_interrupt_takes_the_progress_line_away(folder):
     os.close(ours)
     assert running.returncode == 130
     assert said.endswith(b"\r\x1b[2Kflowkit: interrupted\r\n")
+
+
+@pytest.mark.parametrize("verb", [["doctor", "--broker", "memory:seen"], ["check"], ["runs", "list"]], ids=" ".join)
+def test_a_terminal_sees_colours_and_no_leftovers_of_them(folder, verb):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "flowkit.cli", *verb]
+    environment = {name: value for name, value in os.environ.items() if name != "NO_COLOR"} | {"TERM": "xterm"}
+    kept.begin("r")
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environment):
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # how Linux says that the other side is closed
+            while read := os.read(ours, 4096):
+                said += read
+    os.close(ours)
+    text = re.sub(r"\x1b\[\d+m", "", said.decode())
+    assert text.strip()
+    assert "\x1b" not in text
+    assert "\N{REPLACEMENT CHARACTER}" not in text
+    assert verb[0] != "doctor" or b"\x1b[32m\xe2\x9c\x94\x1b[0m Python: " in said
 
 
 def test_a_reader_that_goes_away_is_no_error(process):
