@@ -49,6 +49,7 @@ class Committed:
     forbidden: list[Forbid] = field(default_factory=list)  # results of logins that may not answer for their nodes
     controls: list[wire.Control] = field(default_factory=list)
     refused: dict[UUID, str] = field(default_factory=dict)  # commands that make no sense now, with the reason
+    early: set[UUID] = field(default_factory=set)  # those of them whose run may be on its way
     released: bool = False  # tasks were released as a set: the relay finds them
     freed: bool = False  # so were slots of limited nodes, or more than one transaction should fill
 
@@ -105,8 +106,10 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
                 committed.forbidden.append(change)
             case Tell(control):
                 committed.controls.append(control)
-            case RefuseCommand(id=command_id, reason=reason):
+            case RefuseCommand(id=command_id, reason=reason, early=early):
                 committed.refused[command_id] = reason
+                if early:
+                    committed.early.add(command_id)
     released = any(isinstance(change, Unhold | Reopen) for change in changes)
     freed = any(isinstance(change, Unhold | Reopen | CancelBelow | FailOutstanding) for change in changes)
     return replace(committed, ended=transaction.ended(ended) if ended else [], released=released, freed=freed)

@@ -60,6 +60,7 @@ class Pace:
     lease_after: float = 300  # how long a task has been running when its lease begins
     lease_silence: float = 90  # of its worker, until the task's process counts as dead
     archive_lease: float = 10
+    early: float = 10  # how long a command may wait for the start of its run
     schedules_every: float = 0.5
     retention: float | None = None  # how long ended runs are kept; None: for ever
     retention_every: float = 600
@@ -253,6 +254,7 @@ class Coordinator:
                 outbox=outbox,
                 reader=reader,
                 batch=self._pace.batch,
+                early=self._pace.early,
             )
             for queue in (topology.results, topology.starts, topology.commands)
         )

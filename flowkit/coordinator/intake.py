@@ -7,10 +7,12 @@ import logging
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 from flowkit.broker.protocol import Broker, Delivery
 from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.dead import Rejected, bury, reason_of, why_conflict, why_forbidden
+from flowkit.coordinator.early import Early
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
@@ -50,12 +52,14 @@ class Intake:
         outbox: Outbox,
         reader: Reader,
         batch: int,
+        early: float,
     ) -> None:
         self._broker, self._topology = broker, topology
         self._ledger, self._outbox, self._reader = ledger, outbox, reader
         self._batch = batch
         self._replays = Replays(broker, topology, ledger)
         self.consumer = broker.consume(queue, prefetch=2 * batch)
+        self._early = Early(self.consumer, early)
         self._committed: asyncio.Queue[_Step | None] = asyncio.Queue(maxsize=1)
 
     async def run(self) -> None:
@@ -65,7 +69,7 @@ class Intake:
             group.create_task(self._publish_batches())
 
     async def _commit_batches(self) -> None:
-        while deliveries := await self.consumer.receive(self._batch):
+        while deliveries := await self._early.receive(self._batch):
             await self._committed.put(await self._commit(deliveries))
         await self._committed.put(None)
 
@@ -106,7 +110,22 @@ class Intake:
                              extra={"action": "batch_failed"})  # fmt: skip
             committed, culprits = await self._commit_one_by_one(readable)
             rejected += culprits
-        return _Step(deliveries, committed, [*rejected, *_refused(readable, committed)], replays)
+        kept = self._keep_early(readable, committed)
+        rejected += [one for one in _refused(readable, committed) if one.delivery.tag not in kept]
+        done = [delivery for delivery in deliveries if delivery.tag not in kept]
+        for delivery in done:
+            self._early.settle(delivery)
+        return _Step(done, committed, rejected, replays)
+
+    def _keep_early(self, readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequence[Committed]) -> set[int]:
+        """Keep commands in hand whose runs may be on their way; returns their tags."""
+        early = set[UUID]().union(*(one.early for one in committed))
+        return {
+            delivery.tag
+            for delivery, events in readable
+            if any(isinstance(event, Commanded) and event.command.id in early for event in events)
+            and self._early.keep(delivery)
+        }
 
     async def _commit_one_by_one(
         self, readable: Sequence[tuple[Delivery, list[Event]]]

@@ -308,11 +308,15 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class RefuseCommand:
-    """A command that makes no sense now; it becomes a dead letter with the reason."""
+    """A command that makes no sense now; it becomes a dead letter with the reason.
+
+    ``early``: there is no such run yet, and its start may be on its way by another queue.
+    """
 
     run_id: str
     id: UUID
     reason: str
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

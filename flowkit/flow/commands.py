@@ -83,7 +83,8 @@ def _cancelled(run: Run, grace: float, context: Context) -> Iterator[Change]:
 
 
 def _refuse(run: Run | None, command: wire.Command, reason: str) -> Iterator[Change]:
-    yield RefuseCommand(command.run_id or "", command.id, reason)
+    early = run is None and command.kind is not CommandKind.RERUN  # which is of a run that has ended long ago
+    yield RefuseCommand(command.run_id or "", command.id, reason, early)
     if command.kind is CommandKind.RERUN:
         yield rerunning.refused(run, command, reason)
 

@@ -89,6 +89,42 @@ async def test_a_signal_for_a_run_that_has_ended_is_kept_with_the_reason(house):
         assert letter.detail == "cannot signal run 'r': it is succeeded, not running or paused"
 
 
+async def test_a_command_that_overtakes_the_start_of_its_run_is_kept_in_hand(house):
+    async with house.coordinator():
+        command = {"id": "6f1c1c1e-0000-4000-8000-000000000001", "kind": "signal", "run_id": "r", "name": "go"}
+        await house.publish("commands", "signal", command)
+        other = command | {"id": "6f1c1c1e-0000-4000-8000-000000000002", "name": "other"}
+        await house.publish("commands", "signal", other)
+        refused = {"id": "6f1c1c1e-0000-4000-8000-000000000003", "kind": "rerun", "run_id": "r", "new_run_id": "s"}
+        await house.publish("commands", "rerun", refused)  # read behind the others, which have been looked at by then
+        assert (await dead_letter(house)).reason == "refused"
+        await house.start("a", "r")
+        (task,) = await house.tasks("a")
+        await house.answer(task, [{"wait": {"name": "go", "then": "b"}}, {"wait": {"name": "other", "then": "b"}}])
+        for again in await house.tasks("b", 2):
+            await house.answer(again)
+        assert (await house.run_ended("r")).status == "succeeded"
+
+
+async def test_a_command_of_a_run_that_never_comes_is_refused_and_holds_up_nobody(house):
+    async with house.coordinator(pace=replace(FAST, early=0.4)):
+        for number in range(150):  # more than are kept in hand
+            command = {"id": f"6f1c1c1e-0000-4000-8000-{number:012}", "kind": "cancel", "run_id": "nobody"}
+            await house.publish("commands", "cancel", command)
+        await house.start("a", "r")
+        await house.tasks("a")
+        cancel = {"id": "6f1c1c1e-0000-4000-8000-100000000000", "kind": "cancel", "run_id": "r"}
+        await house.publish("commands", "cancel", cancel)
+        assert (await house.run_ended("r")).status == "cancelled"
+        letters = await house.until(
+            lambda queries: found if len(found := queries.dead(limit=200)) == 150 else None, "all of the others"
+        )
+        assert {letter.detail for letter in letters} == {"this store knows no run 'nobody'"}
+        state = await house.broker.inspect(house.topology.commands.name)
+        assert state is not None
+        assert state.ready == 0
+
+
 async def test_a_then_that_nobody_has_waits_where_people_see_it(house, caplog):
     async with house.coordinator(pace=replace(FAST, lonely_every=0.05)):
         await house.start("a", "r")
