@@ -13,6 +13,7 @@ from typing import Any
 import aiormq
 import pytest
 from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq import spec
 
 from flowkit.broker import Outgoing
@@ -69,6 +70,28 @@ async def test_what_was_declared_over_a_connection_that_is_lost_is_declared_agai
     assert await broker.declare(topology.standing) == []
     assert [await broker.exists(exchange) for exchange in topology.exchanges[:3]] == [True] * 3
     assert lost
+    await broker.close()
+
+
+async def test_a_queue_of_a_broker_that_has_just_started_is_waited_for(
+    private_rabbitmq: RabbitMQ, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients are let in before all queues are there, and are told 404 for one that stands."""
+    declare_one, told = declare.declare, []
+
+    async def not_yet(channel: AbstractChannel, part: Part) -> None:
+        if part == topology.logs and not told:
+            told.append(part)
+            raise ChannelNotFoundEntity(
+                f"NOT_FOUND - home node 'rabbit@localhost' of durable queue '{part.name}' in vhost '/' is down"
+            )
+        await declare_one(channel, part)
+
+    monkeypatch.setattr(declare, "declare", not_yet)
+    broker = RabbitBroker(private_rabbitmq.url)
+    assert await broker.declare(topology.standing) == []
+    assert told
+    assert await broker.inspect(topology.logs.name) is not None
     await broker.close()
 
 

@@ -11,7 +11,7 @@ from aiormq.abc import AbstractChannel as UnderlayChannel
 
 from flowkit.broker.protocol import QueueState
 from flowkit.broker.rabbit.connection import close_channel, open_channel
-from flowkit.broker.rabbit.faults import answered, guard, refused
+from flowkit.broker.rabbit.faults import LinkLost, answered, guard, refused
 from flowkit.broker.rabbit.link import Link
 from flowkit.errors import AccessRefused, NotFound
 from flowkit.wire.topology import Exchange, Part
@@ -46,7 +46,8 @@ async def declare_all(link: Link, parts: Sequence[Part]) -> list[Part]:
         what they forbade.
 
     Raises:
-        LinkLost: begin anew: behind the next connection may be a broker that has lost what was declared so far.
+        LinkLost: begin anew: behind the next connection may be a broker that has lost what was declared so far, and
+            one that has just started may have a queue that is not ready.
         Refused
         NotFound: a binding names an exchange that is not there.
     """
@@ -63,6 +64,10 @@ async def declare_all(link: Link, parts: Sequence[Part]) -> list[Part]:
             except ChannelAccessRefused:
                 forbidden.append(part)
             except ChannelNotFoundEntity as error:
+                if "no exchange" not in str(error):
+                    # "home node … of durable queue … is down": a broker that starts lets clients in before it has
+                    # all of its queues (RabbitMQ 3.10 after a kill -9, with a stream).
+                    raise LinkLost(str(error)) from None
                 raise NotFound("exchange", str(error), f"Queue {part.name!r} is to be bound to it.") from None
     finally:
         await close_channel(channel)
