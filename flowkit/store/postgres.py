@@ -30,6 +30,9 @@ PATIENCE = {
     "keepalives_count": 2,
     "tcp_user_timeout": 15_000,  # milliseconds
 }
+# A transaction that stands still holds its locks: a process that was stopped in the middle of one, or whose machine is
+# gone, must not hold up the other coordinators for longer. The longest that computes takes a few seconds.
+IDLE = 30  # seconds
 # Lost against another transaction. A key that is there already is one that another coordinator added a moment earlier.
 LOST = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
 AWAY = ("08", "53", "57", "58", "25006")  # connection, resources (disk full), operator, system errors; read only
@@ -66,6 +69,7 @@ class PostgreSQL:
             given = {key: value for key, value in conninfo_to_dict(self._address).items() if value is not None}
             address = make_conninfo(self._address, **(PATIENCE | {key: given[key] for key in PATIENCE if key in given}))
             self._connection = psycopg.connect(address, autocommit=True)
+            self._connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE}s'")
         except psycopg.Error as error:
             raise StoreUnreachable(self.url, _reason(error)) from None
 

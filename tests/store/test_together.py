@@ -13,6 +13,7 @@ import pytest
 
 from flowkit.coordinator import retention
 from flowkit.coordinator.commit import commit
+from flowkit.errors import StoreUnreachable
 from flowkit.flow import changes as c
 from flowkit.flow.events import Commanded
 from flowkit.flow.limits import Limits
@@ -53,6 +54,38 @@ async def test_a_run_is_locked_until_the_other_one_is_done(two: list[Store]) -> 
     await asyncio.gather(*map(work, two))
     found, _ = await two[0].query(lambda q: q.runs(limit=9))
     assert [run.tasks for run in found] == [81] * 5
+
+
+async def test_one_that_stands_still_in_a_transaction_does_not_hold_up_the_other(
+    postgres_database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a process that is stopped with SIGSTOP, or whose machine loses its network, while it holds the locks of a run."""
+    monkeypatch.setattr("flowkit.store.postgres.IDLE", 1)
+    stopped, store = [await open_store(postgres_database) for _ in range(2)]
+    await store.transact(lambda tx: tx.write(begin("r")[1]))
+    locked, go_on = threading.Event(), threading.Event()
+
+    def count_up(tx: Transaction) -> None:
+        run = tx.load(Keys(frozenset({"r"}), frozenset(), frozenset(), frozenset())).runs["r"]
+        locked.set()
+        if not go_on.is_set():
+            go_on.wait(20)
+        tx.write([c.CountTasks(run_id="r", tasks=run.tasks + 1)])
+
+    standing = asyncio.create_task(stopped.transact(count_up))
+    await asyncio.to_thread(locked.wait)
+    try:
+        async with asyncio.timeout(10):
+            await store.transact(lambda tx: tx.load(Keys(frozenset({"r"}), frozenset(), frozenset(), frozenset())))
+    finally:
+        go_on.set()
+    with pytest.raises(StoreUnreachable):
+        await standing
+    await stopped.transact(count_up)  # and it is back
+    found, _ = await store.query(lambda q: q.runs(limit=9))
+    assert [run.tasks for run in found] == [2]
+    for one in (stopped, store):
+        await one.close()
 
 
 async def test_both_add_the_same_run(two: list[Store]) -> None:
