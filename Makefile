@@ -9,7 +9,7 @@ ARGS   ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format docs bench bench-orchestration clean
+.PHONY: help install demo test chaos check format docs bench bench-orchestration clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ demo: $(STAMP) ## Run the code census on the embedded broker and store: progress
 
 test: $(STAMP) ## Run all tests, on a real RabbitMQ and PostgreSQL (ARGS="-k add" for some of them)
 	@$(PY) -m pytest $(ARGS)
+
+chaos: $(STAMP) ## Every fault again and again, on services of its own (ARGS="broker-wiped --rounds 3"; half an hour)
+	@$(PY) -m tests.chaos $(ARGS)
 
 check: $(STAMP) ## Check format, style, types and the layers of imports
 	@$(PY) -m ruff format --check .

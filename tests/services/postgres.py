@@ -64,7 +64,7 @@ def server() -> Iterator[str]:
         return
     with ExitStack() as stack:
         binaries = _binaries() or _installed_binaries()
-        yield stack.enter_context(_Cluster(binaries)).url if binaries else _container(stack)
+        yield stack.enter_context(Cluster(binaries)).url if binaries else _container(stack)
 
 
 @pytest.fixture(scope="session")
@@ -89,6 +89,16 @@ def postgres_database(postgres_url: str, postgres_template: str) -> Iterator[str
 def empty_postgres_database(postgres_url: str) -> Iterator[str]:
     """The address of a fresh database without tables."""
     yield from _database(postgres_url, "")
+
+
+@contextmanager
+def cluster() -> Iterator[Cluster]:
+    """A cluster of one's own, for tests that stop it; what it has confirmed outlives that."""
+    binaries = _binaries() or _installed_binaries()
+    if binaries is None:
+        pytest.fail("tests that restart PostgreSQL need its own binaries: apt-get install postgresql", pytrace=False)
+    with Cluster(binaries, durable=True) as started:
+        yield started
 
 
 def with_database(url: str, name: str) -> str:
@@ -146,13 +156,17 @@ def _container(stack: ExitStack) -> str:
     return container.get_connection_url()
 
 
-class _Cluster:
-    """A private cluster on a free port of the loopback, gone at the end."""
+class Cluster:
+    """A private cluster on a free port of the loopback, which may be stopped and started again; gone at the end.
+
+    ``durable``: what it has confirmed outlives a crash of its own.
+    """
 
     USER, PASSWORD = "flowkit", "s3cret-canary"
 
-    def __init__(self, binaries: Path) -> None:
+    def __init__(self, binaries: Path, *, durable: bool = False) -> None:
         self._binaries = binaries
+        self._settings = SETTINGS | ({"synchronous_commit": "on"} if durable else {})
         self._folder = Path(tempfile.mkdtemp(prefix="flowkit-postgres-"))
         # PostgreSQL refuses to run as root.
         self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
@@ -172,18 +186,26 @@ class _Cluster:
             "initdb", "--auth=scram-sha-256", f"--username={self.USER}", f"--pwfile={password}", "--no-sync",
             "--encoding=UTF8", "--locale=C.UTF-8",
         )  # fmt: skip
-        settings = [f"port = {self._port}", *(f"{name} = '{value}'" for name, value in SETTINGS.items())]
+        settings = [f"port = {self._port}", *(f"{name} = '{value}'" for name, value in self._settings.items())]
         (self._folder / "data" / "postgresql.auto.conf").write_text("\n".join(settings) + "\n")
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self._folder)
+
+    def start(self) -> None:
+        """Start it and wait until it takes connections."""
         try:
             self._run("pg_ctl", "start", "--wait", "--silent", f"--log={self._folder / 'log'}")
         except subprocess.CalledProcessError:
             log = self._folder / "log"
             pytest.fail(f"PostgreSQL did not start:\n{log.read_text() if log.exists() else ''}", pytrace=False)
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._run("pg_ctl", "stop", "--mode=immediate", "--wait", "--silent")
-        shutil.rmtree(self._folder)
+    def stop(self, mode: str) -> None:
+        """Stop it: ``fast`` in good order, ``immediate`` as a crash would."""
+        self._run("pg_ctl", "stop", f"--mode={mode}", "--wait", "--silent")
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [*self._as, str(self._binaries / program), f"--pgdata={self._folder / 'data'}", *arguments]

@@ -1,4 +1,4 @@
-"""A TCP proxy that misbehaves on request: a black hole, a reset, one way only."""
+"""A TCP proxy that misbehaves on request: a black hole, one way or both, a reset, a slow line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._service = port
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._to_service, self._to_client = asyncio.Event(), asyncio.Event()  # set while bytes flow
+        self._delay = 0.0
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
         self.connections = 0
+        self.flow()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -33,16 +34,24 @@ class Proxy:
     ) -> None:
         self._server.close()
         self.reset()
-        self._flowing.set()
+        self.flow()
         await self._server.wait_closed()
 
-    def swallow(self) -> None:
-        """From now on take every byte and deliver none, as a broken network does."""
-        self._flowing.clear()
+    def swallow(self, *, to_service: bool = True, to_client: bool = True) -> None:
+        """From now on take every byte and deliver none, as a broken network does; one way only, if asked."""
+        for flowing, swallowed in ((self._to_service, to_service), (self._to_client, to_client)):
+            if swallowed:
+                flowing.clear()
+
+    def slow(self, delay: float = 0.2) -> None:
+        """From now on each piece takes ``delay`` seconds."""
+        self._delay = delay
 
     def flow(self) -> None:
-        """Deliver again, what was held back first."""
-        self._flowing.set()
+        """Deliver again and at once, what was held back first."""
+        self._delay = 0
+        self._to_service.set()
+        self._to_client.set()
 
     def reset(self) -> None:
         """Cut all connections at once."""
@@ -59,16 +68,19 @@ class Proxy:
         both = {writer, out_writer}
         self._writers |= both
         try:
-            await asyncio.gather(self._pump(reader, out_writer), self._pump(out_reader, writer))
+            await asyncio.gather(
+                self._pump(reader, out_writer, self._to_service), self._pump(out_reader, writer, self._to_client)
+            )
         finally:
             self._writers -= both
             for one in both:
                 one.transport.abort()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         with suppress(OSError):
             while data := await reader.read(65536):
-                await self._flowing.wait()
+                await asyncio.sleep(self._delay)
+                await flowing.wait()
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()

@@ -1,0 +1,97 @@
+"""A bounded, mixed load: a client that begins runs, remembers which were accepted, and looks at what came of each."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+
+from flowkit.client import Client
+from flowkit.client.run import Run
+from flowkit.errors import FlowKitError
+from tests.chaos import nodes
+
+AGAIN = 3.0  # seconds between signals, where the fault may have taken one along
+
+
+class Load:
+    """Keeps some runs under way until it is told to stop.
+
+    Args:
+        client: whose runs they are.
+        at_once: runs under way at a time.
+        most: runs in all.
+        work: seconds that a step takes.
+        kinds: what runs do, in turn.
+        signal_again: signal for as long as a run goes on, since the fault can take signals along that nobody has read.
+    """
+
+    def __init__(
+        self, client: Client, *, at_once: int = 12, most: int = 2_000, work: float = nodes.WORK,
+        kinds: tuple[str, ...] = nodes.KINDS, signal_again: bool = False,
+    ) -> None:  # fmt: skip
+        self._client, self._at_once, self._most, self._work = client, at_once, most, work
+        self._kinds, self._signal_again = kinds, signal_again
+        self._numbers = itertools.count()
+        self._stopping = False
+        self.accepted: dict[str, str] = {}  # run -> kind
+        self.ended: dict[str, float] = {}  # run -> when, by the monotonic clock
+        self.wrong: list[str] = []
+        self._running = asyncio.create_task(self._run())
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopping = True
+
+    async def finish(self, timeout: float) -> None:
+        """Stop, and wait for all that was accepted to end."""
+        self.stop()
+        await asyncio.wait((self._running,), timeout=timeout)
+        if not self._running.done():
+            self._running.cancel()
+            await asyncio.wait((self._running,))
+        elif self._running.exception() is not None:
+            raise self._running.exception()  # type: ignore[misc]
+
+    async def cancel(self) -> None:
+        """End now."""
+        self._running.cancel()
+        await asyncio.wait((self._running,))
+
+    async def probe(self) -> float:
+        """Begin one more run, and say how many seconds it took to its end."""
+        began = time.monotonic()
+        await self._one("chain", next(self._numbers))
+        return time.monotonic() - began
+
+    async def _run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._at_once):
+                group.create_task(self._beginner())
+
+    async def _beginner(self) -> None:
+        while not self._stopping and (n := next(self._numbers)) < self._most:
+            await self._one(self._kinds[n % len(self._kinds)], n)
+
+    async def _one(self, kind: str, n: int) -> None:
+        run = await self._client.start("root", {"kind": kind, "n": n, "work": self._work}, id=f"{kind}-{n}")
+        self.accepted[run.id] = kind
+        signalling = asyncio.create_task(self._signal(run, n)) if kind == "wait" else None
+        try:
+            outputs = await run.outputs()
+        except FlowKitError as error:
+            self.wrong.append(f"{run.id}: {error}")
+            return
+        finally:
+            if signalling is not None:
+                signalling.cancel()
+                await asyncio.wait((signalling,))
+        self.ended[run.id] = time.monotonic()
+        if outputs != nodes.expected(kind, n):
+            self.wrong.append(f"{run.id}: {outputs}")
+
+    async def _signal(self, run: Run, n: int) -> None:
+        await run.signal("go", {"n": n})
+        while self._signal_again:
+            await asyncio.sleep(AGAIN)
+            await run.signal("go", {"n": n})
