@@ -59,7 +59,7 @@ async def test_a_run_is_locked_until_the_other_one_is_done(two: list[Store]) -> 
 async def test_one_that_stands_still_in_a_transaction_does_not_hold_up_the_other(
     postgres_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a process that is stopped with SIGSTOP, or whose machine loses its network, while it holds the locks of a run."""
+    """As a process that is stopped, or whose machine loses its network, while it holds the locks of a run."""
     monkeypatch.setattr("flowkit.store.postgres.IDLE", 1)
     stopped, store = [await open_store(postgres_database) for _ in range(2)]
     await store.transact(lambda tx: tx.write(begin("r")[1]))
