@@ -82,10 +82,11 @@ async def _compare(settings: Settings, parts: Iterable[Part]) -> list[Finding]:
     from flowkit.cli.parts import broker_of
 
     async with broker_of(settings) as broker:
-        return [await _look(broker, part) for part in parts]
+        return [await compare(broker, part) for part in parts]
 
 
-async def _look(broker: Broker, part: Part) -> Finding:
+async def compare(broker: Broker, part: Part) -> Finding:
+    """How this part stands on the broker; nothing is made or changed there."""
     from flowkit.wire.topology import Exchange
 
     try:

@@ -139,6 +139,8 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
                             fix="start a coordinator, which declares them: flowkit coordinator")  # fmt: skip
                 return
             yield Check("topology", ok=True, found=f"namespace {settings.namespace} is declared")
+            async for check in _queues(broker, settings):
+                yield check
             deaf = [name for name, state in waiting.items() if state and not state.consumers and state.ready
                     and name != topology.unreadable.name]  # fmt: skip
             found = f"messages wait in {', '.join(deaf)}" if deaf else "nothing waits for one"
@@ -146,6 +148,47 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
     except FlowKitError as error:
         yield Check("broker", ok=False, found=str(error).partition(". ")[0],
                     fix="check FLOWKIT_BROKER_URL, that RabbitMQ runs, and the login's permissions")  # fmt: skip
+
+
+async def _queues(broker: Broker, settings: Settings) -> AsyncIterator[Check]:
+    """Queues that stand with other arguments than ours, or may not be seen, and tasks that nobody takes."""
+    from flowkit.cli.broker_diff import compare
+    from flowkit.errors import AccessRefused
+    from flowkit.wire.topology import Topology
+
+    topology = Topology(settings.namespace)
+    queues = [topology.tasks(node) for node in await _known_nodes(settings)]
+    wrong = []
+    for part in (*topology.standing, *queues):
+        found = await compare(broker, part)
+        if found.state == "differs":
+            wrong.append(found.detail)
+    for detail in wrong:
+        yield Check("arguments", ok=False, found=detail.partition(". ")[0], fix=detail.partition(". ")[2])
+    left = []
+    for queue in queues:
+        try:
+            state = await broker.inspect(queue.name)
+        except AccessRefused:
+            continue
+        if state is not None and state.ready and not state.consumers:
+            left.append(f"{queue.name} ({state.ready:,})")
+    if left:
+        yield Check("tasks", ok=False, found=f"nobody takes the tasks in {', '.join(left[:5])}",
+                    fix="start a worker: flowkit worker --node NAME")  # fmt: skip
+
+
+async def _known_nodes(settings: Settings) -> list[str]:
+    """Nodes that workers have announced, as far as the store can be asked."""
+    from flowkit.cli.parts import exists, store_of
+
+    if not exists(settings.store_url):
+        return []
+    try:
+        async with store_of(settings) as store:
+            return [name for name, _, _ in await store.query(lambda query: query.node_infos())]
+    except FlowKitError:
+        return []  # it is said further below
 
 
 async def _version(broker: Broker) -> AsyncIterator[Check]:

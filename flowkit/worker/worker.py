@@ -214,11 +214,15 @@ class Worker:
         )
 
     async def _keep_declared(self) -> None:
-        """Declare again after each new connection: the broker behind it may have lost everything."""
+        """Declare again after each new connection: the broker behind it may have lost everything.
+
+        And while a queue cannot be consumed: somebody may have deleted it.
+        """
         generation = self._broker.generation
         while True:
             await asyncio.sleep(self._heartbeat)
-            if generation != self._broker.generation:
+            deaf = self._ready.is_set() and not all(intake.consumer.connected for intake in self._intakes)
+            if generation != self._broker.generation or deaf:
                 generation = self._broker.generation
                 await self._declare()
 

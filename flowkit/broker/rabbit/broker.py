@@ -43,7 +43,7 @@ class RabbitBroker:
         *,
         heartbeat: float = 15,
         max_message_bytes: int = MAX_MESSAGE_BYTES,
-        refusal_patience: float = 30,
+        refusal_patience: float = 20,
     ) -> None:
         check(url)
         self._address, self._heartbeat, self._refusal_patience = url, heartbeat, refusal_patience

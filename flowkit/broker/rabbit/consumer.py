@@ -26,8 +26,8 @@ from flowkit.wire.topology import Queue
 
 # A quorum queue that is deleted and declared again within milliseconds leaves its consumers deaf, without a word
 # (RabbitMQ 3.10): what it shall hear counts as delivered. So one that hears nothing for this many seconds, and holds
-# nothing, opens a new channel.
-QUIET = 30.0
+# nothing, opens a new channel: after twice as long at most, since the first look may find that something was heard.
+QUIET = 12.0
 # RabbitMQ 3.10 shows a quorum queue before it is ready, and who consumes it then takes the whole connection down with
 # INTERNAL_ERROR. So a queue that was missing is only looked at, which does no harm, and left alone for this long (s).
 SETTLE = 0.3
