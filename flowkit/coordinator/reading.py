@@ -168,6 +168,8 @@ def _lenient(part: object) -> wire.Result:
     try:
         return _strict(part)
     except Unreadable as error:
+        if error.reason == "unknown-version":
+            raise  # of a newer worker: kept as it is, to be replayed by a coordinator that can read it
         envelope = _envelope(_Envelope, part, error)
         problem = wire.Error(type="InvalidResult", message=f"the result does not fit the contract: {error.detail}")
         return wire.Result(task_id=envelope.task_id, run_id=envelope.run_id, status=wire.Status.FAILED, error=problem)

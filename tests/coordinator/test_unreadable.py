@@ -111,6 +111,19 @@ async def test_a_result_that_is_too_deep_fails_its_task(house, outputs, said):
         assert said in told["message"]
 
 
+async def test_a_result_of_another_version_is_kept_and_fails_nothing(house):
+    async with house.coordinator():
+        await house.start("a", "r")
+        (task,) = await house.tasks("a")
+        newer = {"v": 2, "task_id": str(task.task_id), "run_id": "r", "outputs": {"x": 1}}
+        await house.publish("results", "a.succeeded", newer)
+        await house.publish("results", "a.succeeded", [newer, newer])
+        letters = await dead(house, 3)
+        assert {letter.reason for letter in letters} == {"unknown-version"}
+        await house.answer(task)
+        assert (await house.run_ended("r")).status == "succeeded"
+
+
 async def test_what_is_too_deep_does_not_take_its_array_along(house):
     async with house.coordinator():
         await house.start("a", "r1")
