@@ -32,6 +32,7 @@ test: $(STAMP) ## Run all tests, on a real RabbitMQ and PostgreSQL (ARGS="-k add
 
 chaos: $(STAMP) ## Every fault again and again, on services of its own (ARGS="broker-wiped --rounds 3"; half an hour)
 	@$(PY) -m tests.chaos $(ARGS)
+	$(if $(ARGS),,@$(PY) -m tests.simulation)
 
 check: $(STAMP) ## Check format, style, types and the layers of imports
 	@$(PY) -m ruff format --check .

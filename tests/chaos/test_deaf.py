@@ -107,22 +107,26 @@ async def system(private_rabbitmq: RabbitMQ, namespace: str, tmp_path: Path) -> 
             await asyncio.to_thread(private_rabbitmq.ctl, "delete_user", namespace)
 
 
-async def test_a_changed_password_ends_it(system: System) -> None:
-    await asyncio.to_thread(system.rabbit.ctl, "change_password", system.login, "second")
-    await system.cut()
-    ended = asyncio.create_task(system.ends("login refused"))
-    await system.becomes_ready(ready=False)
-    assert "login refused" in await system.doctor()
-    assert await ended == 3
-
-
-async def test_permissions_that_are_cleared_end_it(system: System) -> None:
-    await asyncio.to_thread(system.rabbit.ctl, "clear_permissions", system.login)
-    await system.cut()
-    ended = asyncio.create_task(system.ends(f"access to vhost '/' refused for user '{system.login}'"))
-    await system.becomes_ready(ready=False)
-    assert "access to vhost '/' refused" in await system.doctor()
-    assert await ended == 3
+async def test_a_login_that_is_refused_ends_it(system: System) -> None:
+    """Two workers, for it takes a while: one's password is changed, the other one has no permissions any more."""
+    rabbit, other = system.rabbit, f"{system.login}-2"
+    await asyncio.to_thread(rabbit.ctl, "add_user", other, "first")
+    await asyncio.to_thread(rabbit.ctl, "set_permissions", other, ".*", ".*", ".*")
+    try:
+        broker = f"amqp://{other}:first@127.0.0.1:{rabbit.port}/"
+        second = await system.shell.flowkit("worker", "--node", "add", "--broker", broker)
+        await second.says("takes tasks of")
+        await asyncio.to_thread(rabbit.ctl, "clear_permissions", other)
+        await asyncio.to_thread(rabbit.ctl, "change_password", system.login, "second")
+        await system.cut()
+        ended = asyncio.create_task(system.ends("login refused"))
+        await system.becomes_ready(ready=False)
+        assert "login refused" in await system.doctor()
+        assert await ended == 3
+        assert (await second.result(PROMISED))[0] == 3
+        assert f"access to vhost '/' refused for user '{other}'" in second.said
+    finally:
+        await asyncio.to_thread(rabbit.ctl, "delete_user", other)
 
 
 async def test_a_queue_that_may_not_be_read_any_more_ends_it(system: System) -> None:

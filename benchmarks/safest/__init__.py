@@ -1,0 +1,1 @@
+"""Other systems under the same faults, for the page on reliability."""
