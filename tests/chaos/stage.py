@@ -147,6 +147,7 @@ class Stage:
         store = await open_store(self.shell.environment["FLOWKIT_STORE_URL"])
         try:
             found = await audit(store, since=None, progress=lambda _: None)
+            letters = await store.query(lambda queries: queries.dead(limit=TOLD))
         finally:
             await store.close()
         wrong = self.figures.wrong
@@ -157,6 +158,7 @@ class Stage:
             wrong.append(f"{found.runs.total()} runs in the store, and {len(self.load.accepted)} were accepted")
         if set(found.dead) - set(dead):
             wrong.append(f"dead letters: {dict(found.dead)}, accounted for: {dead}")
+            wrong += [letter.detail[-TOLD:] for letter in letters if letter.reason not in dead][:2]
 
     def _executed(self) -> None:
         counts: dict[str, Counter[str]] = {"begin": Counter(), "end": Counter()}
