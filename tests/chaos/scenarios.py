@@ -219,16 +219,23 @@ async def store_locked(place: Place, rounds: int) -> Figures:
 async def store_full(place: Place, rounds: int) -> Figures:
     """The disk of the store is full: no page can be added until somebody makes room."""
     pages = place.folder / "pages"
-    pages.write_text(ROOM)
+
+    def allow(number: str) -> None:
+        """In one step: the coordinator reads the file whenever it likes."""
+        fresh = pages.with_suffix(".new")
+        fresh.write_text(number)
+        fresh.replace(pages)
+
+    allow(ROOM)
     async with stage("store full", place.folder, place.namespace, place.rabbit.url, program=FULL,
                      CHAOS_PAGES=str(pages)) as here:  # fmt: skip
         (coordinator,) = here.coordinators
         for _ in range(rounds):
             await here.progress()
             before = said(coordinator, "the disk is full")
-            pages.write_text("1")  # SQLite takes the number it has for less than that
+            allow("1")  # SQLite takes the number it has for less than that
             await until(lambda before=before: said(coordinator, "the disk is full") > before, "it to say so")
-            pages.write_text(ROOM)
+            allow(ROOM)
             await here.recovered()
         return await here.conclude()
 
