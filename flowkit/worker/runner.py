@@ -68,9 +68,10 @@ class Runner:
 
     async def abandon(self) -> None:
         """Wait no longer for code that does not end when it is cancelled, or cannot hear of it."""
-        for _ in range(2):  # the first time asks it to end, the second one lets go of it
+        for times in (1, 2):  # the first cancel asks it to end, and may have been heard already; the second one lets go
             for job in self._jobs:
-                job.cancel()
+                if job.cancelling() < times:
+                    job.cancel()
             if self._jobs:
                 await asyncio.wait(self._jobs, timeout=LET_GO)
 

@@ -86,6 +86,7 @@ class OwnThread:
         self._thread = threading.Thread(target=self._turn, name="flowkit-nodes", daemon=True)
         self._there = _Mailbox(self._loop)
         self._back: _Mailbox | None = None
+        self._ending = False
 
     def begin(self) -> None:
         """Start the thread."""
@@ -146,6 +147,7 @@ class OwnThread:
         """Cancel what still runs there, and end the thread; one that is blocked is left behind."""
         if not self._thread.is_alive():
             return
+        self._ending = True
         with suppress(RuntimeError):  # it has ended meanwhile
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_END)
@@ -153,10 +155,23 @@ class OwnThread:
     def _turn(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while not self._ending:  # nor may the author's code end it
+                self._turn_until_stopped()
         finally:
             _end_all(self._loop)
             self._loop.close()
+
+    def _turn_until_stopped(self) -> None:
+        """Let the loop turn until somebody stops it, or a task that a node began beside its main exits.
+
+        Asyncio lets ``sys.exit()`` in such a task through to whoever turns the loop. Here it has ended that task, and
+        with it a main that waits for it; the other tasks of the worker have nothing to do with it.
+        """
+        try:
+            self._loop.run_forever()
+        except (SystemExit, KeyboardInterrupt) as error:
+            _log.warning("a task that a node began beside its main raised %r, which ends that task alone", error,
+                         extra={"action": "exit_ignored"})  # fmt: skip
 
     def _blocked_by(self) -> str:
         task = asyncio.current_task(self._loop)

@@ -135,7 +135,10 @@ class Worker:
         try:
             await self._declare()
             async with self._group:
-                await self._work()
+                try:
+                    await self._work()
+                finally:  # the group would wait for ever for code that cannot hear that it is cancelled
+                    await self._runner.abandon()
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
@@ -200,7 +203,6 @@ class Worker:
         for loop_task in side:
             loop_task.cancel()
         self._stopped.set()  # before the group ends: code that swallows its cancellation must not hold up the answer
-        await self._runner.abandon()
 
     def _intake(self, definition: Definition) -> Intake:
         slots = definition.concurrency or self._concurrency

@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 import pytest
 import tenacity
 
+from flowkit.errors import PublishError
 from flowkit.log import Logger
 from flowkit.node import Node
+from flowkit.worker import Worker
 from flowkit.worker.stage import OwnThread
 
 from .tasks import define, task
@@ -42,9 +44,7 @@ def block():
 
 
 async def until(event: threading.Event) -> None:
-    async with asyncio.timeout(10):
-        while not event.is_set():
-            await asyncio.sleep(0.01)
+    assert await asyncio.to_thread(event.wait, 10)
 
 
 async def fine():
@@ -111,20 +111,60 @@ async def test_one_that_cancels_itself_is_cancelled():
 
 
 async def test_what_still_runs_at_the_end_is_cancelled():
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     async def main():
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
 
     async with stage() as there:
-        begun = asyncio.create_task(there.run(main, ""))
-        await there.run(fine, "")
+        running = asyncio.create_task(there.run(main, ""))
+        await until(begun)
     assert ended.is_set()
-    begun.cancel()
-    await asyncio.wait([begun])
+    running.cancel()
+    await asyncio.wait([running])
+
+
+@pytest.mark.parametrize("ends", [SystemExit("enough"), KeyboardInterrupt()])
+async def test_a_task_beside_main_that_exits_ends_itself_and_nothing_else(ends, caplog):
+    begun, gone_on = threading.Event(), asyncio.Event()
+
+    async def exits():
+        raise ends
+
+    async def waits_for_it():
+        await asyncio.create_task(exits())
+
+    async def other():
+        begun.set()
+        await gone_on.wait()
+        return "went on"
+
+    async with stage() as there:
+        running = asyncio.create_task(there.run(other, ""))
+        await until(begun)
+        with pytest.raises(type(ends)):
+            await there.run(waits_for_it, "")
+
+        async def go_on():
+            gone_on.set()
+
+        await there.run(go_on, "")
+        assert await running == "went on"
+    assert "ends that task alone" in caplog.text
+
+
+async def test_a_main_that_stops_its_loop_stops_nothing():
+    async def stops():
+        asyncio.get_running_loop().stop()
+        await asyncio.sleep(0)
+        return "still here"
+
+    async with stage() as there:
+        assert await there.run(stops, "") == "still here"
 
 
 async def test_of_a_blocked_loop_it_is_told_while_it_is_blocked_and_by_whom(block, caplog):
@@ -167,6 +207,27 @@ async def test_a_worker_stops_in_time_while_a_node_blocks(house, block):
         assert await worker.stop() is True
         assert time.monotonic() - begun < 5
     assert await house.left() == 1, "it runs again elsewhere"
+
+
+async def test_a_worker_that_cannot_go_on_says_so_while_a_node_blocks(house, block, monkeypatch):
+    publish = house.broker.publish
+
+    async def refuse_results(messages):
+        refused = any(message.type == "flowkit.result" for message in messages)
+        return [PublishError("ACCESS_REFUSED")] if refused else await publish(messages)
+
+    monkeypatch.setattr(house.broker, "publish", refuse_results)
+    worker = Worker(house.broker, house.topology, [define(block, concurrency=1)], stage=OwnThread(), heartbeat=3600)
+    running = asyncio.create_task(worker.run())
+    await worker.ready()
+    await house.send(task(), task(run_id="run-2"))
+    await until(block.blocked)
+    await house.control(kind="cancel", run_id="run-2")  # it waits for its turn, and is given back: by a result
+    done, _ = await asyncio.wait([running], timeout=10)
+    block.let_go.set()
+    assert done, "it still waits for the node that blocks"
+    with pytest.raises(PublishError, match="ACCESS_REFUSED"):
+        await running
 
 
 async def test_cancel_reaches_a_node_in_its_thread(house):
