@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flowkit.wire.access import Login, rights
+from flowkit.wire.access import Login, rights, served
 from flowkit.wire.topology import Exchange, Queue, Topology
 
 NO_PASSWORD = ""  # nobody can log in with one until it is set: rabbitmqctl change_password
@@ -35,7 +35,7 @@ def definitions(
         hashes: of passwords, by login; who has none cannot log in with a password.
     """
     given, known = tuple(logins), hashes or {}
-    named = sorted({*nodes, *(node for login in given for node in login.nodes if node != "*")})
+    named = sorted({*nodes, *served(given)})
     parts = (*topology.standing, *(topology.tasks(node) for node in named))
     exchanges = [part for part in parts if isinstance(part, Exchange)]
     queues = [part for part in parts if isinstance(part, Queue)]

@@ -23,13 +23,13 @@ def nodes_of(settings: Settings, named: Iterable[str]) -> list[str]:
         UsageError: one of the names cannot be a node's.
     """
     from flowkit.wire import names
-    from flowkit.wire.access import ANY
+    from flowkit.wire.access import served
 
     given = list(named)
     for node in given:
         if not names.is_node(node):
             raise UsageError(f"--node {node!r}: expected the name of a node, {names.NODE}")
-    return sorted({*given, *(node for login in settings.logins for node in login.nodes if node != ANY)})
+    return sorted({*given, *served(settings.logins)})
 
 
 def parts_of(settings: Settings, named: Iterable[str]) -> tuple[Part, ...]:

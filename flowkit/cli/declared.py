@@ -6,7 +6,7 @@ import contextlib
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -74,8 +74,7 @@ def known(starts: list[str], *, announced: bool, nodes: Path | None, store: str 
 
 def _in_files(nodes_dir: Path, starts: list[str]) -> tuple[Known, list[str]]:
     from flowkit import loading
-    from flowkit.worker.announce import describe_node
-    from flowkit.worker.schemas import schemas_of
+    from flowkit.worker.announce import described
 
     folder = loading.load_all(nodes_dir)
     names: list[str] = []
@@ -86,16 +85,9 @@ def _in_files(nodes_dir: Path, starts: list[str]) -> tuple[Known, list[str]]:
             names += [definition.name for definition in found]
         else:
             names.append(start)
-    every: dict[str, Any] = dict(sorted(folder.definitions.items()))
-    return (
-        Known(
-            {name: describe_node(definition) for name, definition in every.items()},
-            str(nodes_dir),
-            folder.failures,
-            {name: problems for name, definition in every.items() if (problems := schemas_of(definition)[1])},
-        ),
-        names,
-    )
+    told = {name: described(definition) for name, definition in sorted(folder.definitions.items())}
+    problems = {name: said for name, (_, said) in told.items() if said}
+    return Known({name: info for name, (info, _) in told.items()}, str(nodes_dir), folder.failures, problems), names
 
 
 async def _announced(store_url: str | None) -> Known:

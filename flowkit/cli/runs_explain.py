@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import typer
@@ -18,7 +18,7 @@ from flowkit.errors import FlowKitError, NotFound
 
 if TYPE_CHECKING:
     from flowkit.broker import QueueState
-    from flowkit.flow.explain import Around, Reason, Stuck
+    from flowkit.flow.explain import Around, Reason
     from flowkit.flow.slots import NodeLimit
     from flowkit.settings import Settings
     from flowkit.store.protocol import Queries, RunRow, SlotCount, TaskRow, WorkerRow
@@ -67,7 +67,8 @@ class Explained:
 async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Explained]]:
     from flowkit.cli.parts import store_of
     from flowkit.flow.explain import explain
-    from flowkit.flow.state import OUTSTANDING
+    from flowkit.flow.state import OUTSTANDING, RunStatus
+    from flowkit.store.explaining import stuck
 
     async with store_of(settings) as store:
         now = time.time()
@@ -79,7 +80,8 @@ async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Expl
         outstanding = [task for task in tasks if task.status in OUTSTANDING and row.ended_at is None]
         limited = await store.query(partial(_limited, outstanding))
     around = await _around(settings, outstanding, workers, limited)
-    return row, [Explained(task, explain(_stuck(task, row), around[task.id], now)) for task in outstanding]
+    paused = row.status == RunStatus.PAUSED
+    return row, [Explained(task, explain(stuck(task, paused=paused), around[task.id], now)) for task in outstanding]
 
 
 def _limited(tasks: list[TaskRow], queries: Queries) -> dict[str, tuple[NodeLimit | None, SlotCount]]:
@@ -155,27 +157,6 @@ async def _queues(settings: Settings, nodes: set[str]) -> tuple[dict[str, QueueS
     return {node: state for node, state in states.items() if state is not None}, results.consumers if results else 0
 
 
-def _stuck(task: TaskRow, row: RunRow) -> Stuck:
-    from flowkit.flow.explain import Stuck
-    from flowkit.flow.state import RunStatus, TaskStatus
-
-    return Stuck(
-        run_id=task.run_id,
-        node=task.node,
-        status=TaskStatus(task.status),
-        held_for=task.held_for,
-        due=task.due,
-        error=_error(task.error),
-        sent_at=task.sent_at,
-        started_at=task.started_at,
-        worker=task.worker,
-        signal=task.signal,
-        leased_until=task.leased_until,
-        slot=task.slot,
-        paused=row.status == RunStatus.PAUSED,
-    )
-
-
 def _print(row: RunRow, tasks: list[Explained]) -> None:
     from flowkit.cli.output import data, say
 
@@ -219,9 +200,10 @@ def _print_json(row: RunRow, tasks: list[Explained]) -> None:
 def _whole(row: RunRow, tasks: list[Explained]) -> tuple[str, str]:
     """What is to be said of the run itself, and what to do."""
     from flowkit.cli.output import clock
+    from flowkit.store.explaining import on_one_line
 
     if row.ended_at is not None:
-        why = _error(row.error) or " ".join(row.message.split())
+        why = " ".join(row.message.split()) if row.error is None else on_one_line(row.error)
         where = _node(row.error)
         text = f"run {row.id} {row.status}{where} at {clock(row.ended_at)}" + (f": {why}" if why else "")
         return text, f"flowkit runs retry {row.id}" if row.status == "failed" else ""
@@ -236,10 +218,3 @@ def _arrow(hint: str, indent: str) -> str:
 def _node(raw: bytes | None) -> str:
     node = json.loads(raw).get("node") if raw is not None else None
     return f" in node {node}" if node else ""
-
-
-def _error(raw: bytes | None) -> str | None:
-    if raw is None:
-        return None
-    error: dict[str, Any] = json.loads(raw)
-    return " ".join(f"{error.get('type', 'error')}: {error.get('message', '')}".split())

@@ -118,8 +118,7 @@ def _name(text: str) -> str:
     from flowkit.wire import names
 
     if not names.is_node(text):
-        expected = "expected a letter, then up to 62 letters, digits, '_' or '-'"
-        raise InvalidSchedule("schedule name", text[:120], expected)
+        raise InvalidSchedule("schedule name", text[:120], f"expected {names.NODE_IN_WORDS}")
     return text
 
 

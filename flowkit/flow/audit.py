@@ -18,8 +18,6 @@ from flowkit.flow import paths, values
 from flowkit.flow.state import Leaf, Run, RunStatus, Scope, ScopeStatus, Task, TaskStatus
 from flowkit.wire import codec
 
-THEN = "then"
-
 
 @dataclass(frozen=True)
 class Whole:
@@ -100,15 +98,15 @@ def _place(whole: Whole, task: Task, secret: bytes) -> Iterator[str]:
         return
     above, _, last = task.path.rpartition(".")
     parent, scope = whole.at.get(above), whole.scope.get(above)
-    if parent is not None and last != THEN:
+    if parent is not None and last != paths.THEN:
         opener: UUID | None = parent.id
         if parent.status.outstanding or parent.status is TaskStatus.CANCELLED:
             yield f"task {task.path} ({task.node}) follows from one that is {parent.status}"
     elif scope is not None:
         opener = scope.opener
-        if last == THEN and scope.status is not ScopeStatus.CLOSED:
+        if last == paths.THEN and scope.status is not ScopeStatus.CLOSED:
             yield f"task {task.path} ({task.node}) goes on from a Gather that is {scope.status}"
-        elif last != THEN and int(last) >= scope.branches:
+        elif last != paths.THEN and int(last) >= scope.branches:
             yield f"task {task.path} ({task.node}) is a branch of a Gather that has {scope.branches}"
     else:
         yield f"task {task.path} ({task.node}) follows from nothing"

@@ -7,6 +7,7 @@ import hmac
 from uuid import UUID
 
 ROOT = "0"
+THEN = "then"  # the last segment of a continuation
 
 
 def child(path: str, index: int) -> str:
@@ -16,7 +17,7 @@ def child(path: str, index: int) -> str:
 
 def then(scope: str) -> str:
     """Path of the continuation of a scope."""
-    return f"{scope}.then"
+    return f"{scope}.{THEN}"
 
 
 def depth(path: str) -> int:
@@ -31,7 +32,7 @@ def branch(scope: str, path: str) -> int:
 
 def order(path: str) -> tuple[tuple[int, int], ...]:
     """Sort key: segments compared as numbers, ``then`` behind all of them."""
-    return tuple((1, 0) if segment == "then" else (0, int(segment)) for segment in path.split("."))
+    return tuple((1, 0) if segment == THEN else (0, int(segment)) for segment in path.split("."))
 
 
 def task_id(secret: bytes, parent: str | UUID, path: str) -> UUID:

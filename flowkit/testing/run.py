@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from flowkit.client import Run
 from flowkit.errors import RunFailed
-from flowkit.flow.explain import Around, Stuck, explain
-from flowkit.flow.state import OUTSTANDING, RunStatus, TaskStatus
+from flowkit.flow.explain import Around, explain
+from flowkit.flow.state import OUTSTANDING, RunStatus
+from flowkit.store.explaining import stuck
 from flowkit.store.protocol import Queries, RunRow, TaskRow
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -91,7 +92,7 @@ class SimulatedRun:
         self._world.play(asyncio.sleep(2))  # that a task was sent is written down a second later
         now, paused = self._world.wall(), self.status == RunStatus.PAUSED
         return [
-            f"{task.path} {task.node}: {explain(_stuck(task, paused=paused), Around(), now).text}"
+            f"{task.path} {task.node}: {explain(stuck(task, paused=paused), Around(), now).text}"
             for task in self.tasks
             if task.status in OUTSTANDING
         ]
@@ -130,19 +131,3 @@ def _why(row: RunRow) -> str:
         return row.message
     error = codec.loads(row.error)
     return f"{error.get('type')}: {error.get('message', '')}"
-
-
-def _stuck(task: TaskRow, *, paused: bool) -> Stuck:
-    return Stuck(
-        run_id=task.run_id,
-        node=task.node,
-        status=TaskStatus(task.status),
-        held_for=task.held_for,
-        due=task.due,
-        sent_at=task.sent_at,
-        started_at=task.started_at,
-        worker=task.worker,
-        signal=task.signal,
-        slot=task.slot,
-        paused=paused,
-    )

@@ -88,6 +88,11 @@ def parse_all(said: Mapping[str, str]) -> tuple[Login, ...]:
     return tuple(parse(name, role) for name, role in said.items())
 
 
+def served(logins: Iterable[Login]) -> set[str]:
+    """The nodes that workers among them work for by name."""
+    return {node for login in logins for node in login.nodes if node != ANY}
+
+
 def rights(login: Login, namespace: str) -> Rights:
     """The least that a login needs.
 

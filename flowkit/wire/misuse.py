@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from flowkit.wire.durations import UP_TO
 from flowkit.wire.items import Gather, Send, Wait
+from flowkit.wire.names import NODE_IN_WORDS
 
 ITEMS = {item.__name__: item for item in (Send, Gather, Wait)}
 _KINDS = ("constrained-str", "Send")  # how pydantic calls the two that a send may be
@@ -17,7 +18,7 @@ _SAID = {
     "dict_type": "expected a dict",
     "float_type": "expected seconds, a number",
     "less_than_equal": f"expected seconds, {UP_TO}",  # only durations end somewhere
-    "string_pattern_mismatch": "expected a letter, then up to 62 letters, digits, '_' or '-'",
+    "string_pattern_mismatch": f"expected {NODE_IN_WORDS}",
     "unexpected_keyword_argument": "there is no such argument",
 }
 _SHOWN = 5  # problems

@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import StringConstraints
 
 NODE = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
+NODE_IN_WORDS = "a letter, then up to 62 letters, digits, '_' or '-'"
 RUN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
 NAMESPACE = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"  # no dots: a dot ends the namespace in every exchange and queue name
 

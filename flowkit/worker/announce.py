@@ -30,9 +30,14 @@ def flowkit_version() -> str:
 
 def describe_node(definition: Definition) -> NodeInfo:
     """What the others may know of a node."""
+    return described(definition)[0]
+
+
+def described(definition: Definition) -> tuple[NodeInfo, list[str]]:
+    """The same, and in a line each what could not be understood of its annotations."""
     returns = definition.declared
-    schemas, _ = schemas_of(definition)
-    return NodeInfo(
+    schemas, problems = schemas_of(definition)
+    info = NodeInfo(
         name=definition.name,
         on_error=definition.on_error,
         timeout=definition.timeout,
@@ -45,15 +50,16 @@ def describe_node(definition: Definition) -> NodeInfo:
         plain=returns.plain,
         others=returns.others,
     )
+    return info, problems
 
 
 def describe_nodes(definitions: Iterable[Definition]) -> Iterator[NodeInfo]:
     """All nodes of a process, as much as may be announced every few seconds; what is left out is logged."""
     left = MAX_WORKER
     for definition in definitions:
-        for problem in schemas_of(definition)[1]:
+        info, problems = described(definition)
+        for problem in problems:
             _log.warning("node %s: %s", definition.name, problem, extra={"action": "not_declared"})
-        info = describe_node(definition)
         size = len(codec.dumps(info.schemas))
         if size > left:
             why = f"schemas left out: those of this worker's nodes are over {MAX_WORKER:,} bytes together"

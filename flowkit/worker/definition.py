@@ -84,10 +84,7 @@ class Definition:
 def check_name(name: object, what: str = "node") -> None:
     """Raise ``InvalidNode`` unless ``name`` may be the name of a node."""
     if not isinstance(name, str) or not names.is_node(name):
-        raise InvalidNode(
-            f"{what} {name!r} cannot be the name of a node: "
-            "expected a letter, then up to 62 letters, digits, '_' or '-'"
-        )
+        raise InvalidNode(f"{what} {name!r} cannot be the name of a node: expected {names.NODE_IN_WORDS}")
 
 
 def check_main(main: object, node: str) -> type[BaseModel] | None:

@@ -69,6 +69,18 @@ def test_retries_wait_as_long_as_they_say(make):
         sim.audit()
 
 
+def test_explain_tells_why_it_is_tried_again(make):
+    async def main(node):
+        raise OSError("no route")
+
+    with Simulation(make("flaky", main, wait=wait_fixed(3600))) as sim:
+        run = sim.start("flaky")
+        sim.rest()
+        (line,) = run.explain()
+        assert line.startswith("0 flaky: retry in ")
+        assert line.endswith("; the last attempt failed: OSError: no route")
+
+
 def test_authors_pauses_and_timeouts_pass_at_once(make):
     async def main(node):
         loop = asyncio.get_running_loop()

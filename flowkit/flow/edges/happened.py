@@ -72,7 +72,7 @@ def _spots(ordered: list[Step]) -> dict[str, _Spot]:
             spots[step.path] = _Spot(above, inside=spots[above].inside)
         else:  # nobody stands there: it is the path of a Gather
             opener = above.rpartition(".")[0]
-            joins = last == "then"
+            joins = last == paths.THEN
             around = spots[opener].inside if opener in spots else None
             spots[step.path] = _Spot(opener, above, joins, around if joins else above)
     return spots
