@@ -5,11 +5,12 @@ PYTHON ?=
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 ARGS   ?=
+SEEDS  ?= 20000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test chaos check format docs bench bench-orchestration clean
+.PHONY: help install demo test chaos soak check format docs bench bench-orchestration clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +31,13 @@ demo: $(STAMP) ## Run the code census on the embedded broker and store: progress
 test: $(STAMP) ## Run all tests, on a real RabbitMQ and PostgreSQL (ARGS="-k add" for some of them)
 	@$(PY) -m pytest $(ARGS)
 
-chaos: $(STAMP) ## Every fault again and again, on services of its own (ARGS="broker-wiped --rounds 3"; half an hour)
+chaos: $(STAMP) ## Twenty thousand seeds, then every fault again and again (SEEDS=0 ARGS="broker-wiped --rounds 3"; an hour)
+	@$(PY) -m tests.simulation --seeds $(SEEDS)
 	@$(PY) -m tests.chaos $(ARGS)
 	$(if $(ARGS),,@$(PY) -m tests.simulation)
+
+soak: $(STAMP) ## Ten minutes of load with faults: nothing may grow (ARGS="--minutes 60 --svg soak.svg")
+	@$(PY) -m tests.chaos.soak $(ARGS)
 
 check: $(STAMP) ## Check format, style, types and the layers of imports
 	@$(PY) -m ruff format --check .
