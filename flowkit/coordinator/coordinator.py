@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from flowkit.coordinator.archive import Archive
 from flowkit.coordinator.dead import DeadLetters
 from flowkit.coordinator.identity import Identity
@@ -262,7 +264,15 @@ class Coordinator:
 
 
 def _announced(queries: Queries) -> list[wire.NodeInfo]:
-    return [wire.NodeInfo.model_validate(codec.loads(info)) for _, info, _ in queries.node_infos()]
+    """The nodes that are known from before; what another version has written and this one refuses is left out."""
+    known = []
+    for name, info, _ in queries.node_infos():
+        try:
+            known.append(wire.NodeInfo.model_validate(codec.loads(info)))
+        except ValidationError as error:  # its workers will say it again
+            logger.warning("node %s was announced in other words than are understood here: %s", name,
+                           wire.explain(error), extra={"action": "bad_announcement", "node": name})  # fmt: skip
+    return known
 
 
 def _identity(transaction: Transaction) -> tuple[str, bytes]:

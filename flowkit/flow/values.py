@@ -34,5 +34,7 @@ def continuation(opener: bytes, own: dict[str, Any] | None, results: list[bytes]
 
 
 def _branch_value(leaves: list[Leaf]) -> bytes:
-    failed = next((leaf.error for leaf in leaves if leaf.error is not None), None)
-    return codec.dumps({"error": codec.embed(failed)}) if failed is not None else value(leaves)
+    errors = {leaf.path: leaf.error for leaf in leaves if leaf.error is not None}
+    if not errors:
+        return value(leaves)
+    return codec.dumps({"error": codec.embed(errors[min(errors, key=paths.order)])})  # whatever order rows came in

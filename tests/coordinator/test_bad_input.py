@@ -9,6 +9,7 @@ import pytest
 
 from flowkit.store.protocol import DeadLetter, Queries
 from flowkit.wire import codec
+from flowkit.wire import messages as wire
 from flowkit.wire.access import Logins, parse_all
 from tests.coordinator.house import FAST, House
 
@@ -167,3 +168,17 @@ async def test_nobody_announces_nodes_that_are_not_its_own(house, caplog):
         await house.until(lambda queries: queries.workers(seen_since=0), "the worker is known")
         assert await house.store.query(lambda queries: queries.node_infos()) == []
     assert "worker w1 of login None announces nodes that are not its own: a" in caplog.text
+
+
+async def test_what_another_version_has_announced_keeps_no_coordinator_from_beginning(house: House, caplog) -> None:
+    odd = wire.NodeInfo.model_construct({"name", "queue_timeout"}, name="odd", queue_timeout=-1.0)
+    told = wire.Worker.model_construct({"worker", "nodes"}, worker="w", nodes=(odd,))
+    await house.store.transact(lambda transaction: transaction.record_workers([told], transaction.now()))
+    async with house.coordinator():
+        await house.start("odd", "r")
+        (task,) = await house.tasks("odd")
+        await house.answer(task)
+        assert (await house.run_ended("r")).status == "succeeded"
+    assert (
+        "node odd was announced in other words than are understood here: queue_timeout: Input should be" in caplog.text
+    )

@@ -86,6 +86,22 @@ def test_with_edited_inputs(rows):
     assert rows.inputs("0", "none") == {}
 
 
+def test_a_continuation_with_edited_inputs_goes_on_from_those_in_later_reruns_too(rows):
+    rows.report("0", [Gather(["b", "b"], then="c")])
+    for branch in range(2):
+        rows.report(f"0.0.{branch}", [], {"n": branch})
+    rows.report("0.0.then", ["d"], {"sum": 1})
+    rows.report("0.0.then.0", [])
+    rows.now += 10
+    rerun(rows, "0.0.then", input={"results": "as somebody has typed them"})
+    assert rows.inputs("0.0.then", "new") == {"results": "as somebody has typed them"}
+    rows.report("0.0.then", ["d"], {"sum": 7}, run="new")
+    rows.report("0.0.then.0", [], run="new")
+    rows.now += 10
+    rerun(rows, "0.0.then.0", run="new", new="newer")
+    assert rows.inputs("0.0.then.0", "newer") == {"sum": 7}
+
+
 def test_a_command_makes_one_run_and_tells_of_its_end_when_it_comes_again(rows):
     chain(rows)
     command = wire.Command(id=uuid4(), kind="rerun", run_id="r")
