@@ -86,16 +86,16 @@ def call(arguments: list[str]) -> int:
         named = arguments[0] if arguments else None
         code = app(named if named in VERBS else None)(arguments, prog_name="flowkit", standalone_mode=False)
         sys.stdout.flush()
-    except BaseExceptionGroup as group:
-        return _explain(_cause(group))
     except BaseException as error:  # noqa: BLE001 - nothing of it is swallowed: it becomes a code, or goes on
-        return _explain(error)
+        return explain(error)
     if code == INTERRUPTED:  # typer has made a code of it already
         say("flowkit: interrupted")
     return code if isinstance(code, int) else 0
 
 
-def _explain(error: BaseException) -> int:
+def explain(error: BaseException) -> int:
+    """Say what went wrong in one line on stderr, and return the exit code; an error of nobody's goes on."""
+    error = _cause(error) if isinstance(error, BaseExceptionGroup) else error
     match error:
         case errors.FlowKitError():
             say(f"flowkit: {error}")

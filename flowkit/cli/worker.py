@@ -51,6 +51,7 @@ def worker(
 ) -> None:
     """Parse, serve."""
     from flowkit import loading
+    from flowkit.cli.app import explain
     from flowkit.cli.service import serve
 
     settings = options.settings_of(
@@ -64,7 +65,10 @@ def worker(
     )
     # A node that cannot be loaded is said before anything is connected.
     definitions = [definition for one in dict.fromkeys(node) for definition in loading.load(one, settings.nodes_dir)]
-    code = serve(settings, lambda signals: _work(settings, definitions, name, signals))
+    try:
+        code = serve(settings, lambda signals: _work(settings, definitions, name, signals))
+    except BaseException as error:  # noqa: BLE001 - it becomes a code, or goes on; said before threads can hold it up
+        code = explain(error)
     if code:
         _leave(code)
     raise typer.Exit(code)

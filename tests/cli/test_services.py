@@ -166,3 +166,30 @@ def test_doctor_says_how_to_repair_a_broker_without_coordinator(system, flowkit)
     assert said.code == 1
     assert "✖ topology: missing: " in said.out
     assert "→ start a coordinator" in said.out
+
+
+LEFT_BEHIND = """
+import sys, threading, time
+from flowkit.cli import app, service
+from flowkit.errors import BrokerUnreachable
+
+def serve(settings, work):
+    threading.Thread(target=time.sleep, args=(600,)).start()  # as asyncio.to_thread leaves one behind
+    raise ExceptionGroup("of the task group around it", [BrokerUnreachable("amqp://there", "the login is refused")])
+
+service.serve = serve
+sys.argv = ["flowkit", "worker", "--node", sys.argv[1]]
+app.main()
+"""
+
+
+def test_a_worker_that_cannot_go_on_ends_although_a_thread_of_a_node_goes_on(tmp_path):
+    node = tmp_path / "idle.py"
+    node.write_text(
+        "from flowkit import Node\n\nnode = Node()\n\n@node.main\nasync def main():\n    return [], {}, ''\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", LEFT_BEHIND, str(node)], capture_output=True, text=True, timeout=40, check=False
+    )
+    assert ended.returncode == 3
+    assert "flowkit: broker amqp://there: the login is refused" in ended.stderr
