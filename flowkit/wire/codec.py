@@ -7,6 +7,7 @@ orjson writes NaN as ``null`` in silence, reads nesting to 1,024 but writes only
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
@@ -18,6 +19,7 @@ MAX_PAYLOAD_DEPTH = (
     MAX_DEPTH - 10
 )  # of inputs and outputs: around them go a message, its items, the results of a Gather
 PAGE = 4096  # bytes
+_PLACE = 200  # characters of the path in a message: a list that contains itself has a long one
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what orjson writes
 
 
@@ -74,7 +76,10 @@ def check(value: Any, where: str) -> None:
         InvalidPayload: a type that JSON does not have, NaN or infinity, an integer over 64 bits, a key that is no
             string, text with lone surrogates, or nesting over ``MAX_PAYLOAD_DEPTH``; the message names the path.
     """
-    _check(value, where, 0)
+    try:
+        _check(value, 0)
+    except _Misfit as misfit:
+        raise InvalidPayload((where + misfit.path)[:_PLACE], misfit.why) from None
 
 
 def encode_object(value: Any, where: str) -> bytes:
@@ -85,37 +90,74 @@ def encode_object(value: Any, where: str) -> bytes:
     return dumps(value)
 
 
-def _check(value: Any, where: str, depth: int) -> None:
-    kind = type(value)
-    if kind is dict or kind is list or kind is tuple:
-        if depth >= MAX_PAYLOAD_DEPTH:
-            raise InvalidPayload(where[:200], f"nested deeper than {MAX_PAYLOAD_DEPTH} levels")
-        if kind is not dict:
-            for index, inner in enumerate(value):
-                _check(inner, f"{where}[{index}]", depth + 1)
-            return
-        for key, inner in value.items():
-            if type(key) is not str:
-                raise InvalidPayload(where, f"key {key!r} is {type(key).__name__}, JSON keys are text")
-            _check_scalar(key, where)
-            _check(inner, f"{where}.{key}", depth + 1)
-    else:
-        _check_scalar(value, where)
+class _Misfit(Exception):
+    """What JSON cannot carry; its path is put together on the way out, as nobody asks for it when all is well."""
+
+    def __init__(self, why: str) -> None:
+        self.why, self._steps = why, [""]
+
+    def stands_in(self, step: str) -> None:
+        """It was found behind this step."""
+        self._steps.append(step)
+
+    @property
+    def path(self) -> str:
+        """From the outermost step on."""
+        return "".join(reversed(self._steps))
 
 
-def _check_scalar(value: Any, where: str) -> None:
+def _check(value: Any, depth: int) -> None:
     kind = type(value)
     if kind is str:
-        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise InvalidPayload(where, "text with a lone surrogate cannot be UTF-8")
+        if not value.isascii():
+            _check_letters(value)
     elif kind is int:
         if not _INT_MIN <= value <= _INT_MAX:
-            raise InvalidPayload(where, "an integer over 64 bits does not fit JSON here; send it as text")
+            raise _Misfit("an integer over 64 bits does not fit JSON here; send it as text")
     elif kind is float:
         if not math.isfinite(value):
-            raise InvalidPayload(where, f"{value} is no JSON number; leave it out or send null")
+            raise _Misfit(f"{value} is no JSON number; leave it out or send null")
+    elif kind is dict:
+        _check_dict(value, depth)
+    elif kind is list or kind is tuple:
+        _check_list(value, depth)
     elif value is not None and kind is not bool:
-        raise InvalidPayload(where, f"{kind.__name__} is no JSON type; convert it to text, a number, a list or a dict")
+        raise _Misfit(f"{kind.__name__} is no JSON type; convert it to text, a number, a list or a dict")
+
+
+def _check_dict(value: dict[Any, Any], depth: int) -> None:
+    _check_depth(depth)
+    for key in value:
+        if type(key) is not str:
+            raise _Misfit(f"key {key!r} is {type(key).__name__}, JSON keys are text")
+        if not key.isascii():
+            _check_letters(key)
+    try:
+        for key, inner in value.items():  # noqa: B007 - the one that does not fit
+            _check(inner, depth + 1)
+    except _Misfit as misfit:
+        misfit.stands_in(f".{key}")
+        raise
+
+
+def _check_list(value: Sequence[Any], depth: int) -> None:
+    _check_depth(depth)
+    try:
+        for index, inner in enumerate(value):  # noqa: B007 - the one that does not fit
+            _check(inner, depth + 1)
+    except _Misfit as misfit:
+        misfit.stands_in(f"[{index}]")
+        raise
+
+
+def _check_letters(text: str) -> None:
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise _Misfit("text with a lone surrogate cannot be UTF-8")
+
+
+def _check_depth(depth: int) -> None:
+    if depth >= MAX_PAYLOAD_DEPTH:
+        raise _Misfit(f"nested deeper than {MAX_PAYLOAD_DEPTH} levels")
 
 
 def deeper_than(value: Any, limit: int) -> bool:

@@ -6,8 +6,10 @@ are seconds. Unknown fields are ignored; a message of another major version than
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar
 from uuid import UUID
@@ -41,7 +43,16 @@ def _seconds(value: Any) -> Any:
 
 def rfc3339(seconds: float) -> str:
     """Unix seconds as RFC 3339 text in UTC, such as ``2026-01-31T12:00:00.250000Z``."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    whole = math.floor(seconds)
+    micros = round((seconds - whole) * 1e6)
+    if micros == 1_000_000:
+        whole, micros = whole + 1, 0
+    return f"{_to_the_second(whole)}.{micros:06d}Z"
+
+
+@lru_cache(maxsize=16)  # most of what is written in a while is of one second
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().removesuffix("+00:00")
 
 
 Instant = Annotated[

@@ -105,6 +105,8 @@ def _unfit(error: BaseException, node: str) -> Error:
 
 
 async def _main(definition: Definition, arguments: tuple[BaseModel, ...]) -> object:
+    if definition.timeout is None:
+        return await definition.main(*arguments)
     try:
         async with asyncio.timeout(definition.timeout) as limit:
             return await definition.main(*arguments)

@@ -174,7 +174,7 @@ class Runner:
 
     def _letter(self, execution: Execution, done: Report) -> Letter:
         def confirmed() -> Deliveries:
-            if done.result.status in _FINAL:
+            if done.status in _FINAL:
                 self._taken.answered(execution)
             else:
                 self._taken.drop(execution)
@@ -187,14 +187,14 @@ class Runner:
         return Letter(self._message(done, execution), confirmed, too_large)
 
     def _message(self, done: Report, execution: Execution) -> Outgoing:
-        result = done.result
+        task = done.task
         return Outgoing(
             self._exchange,
-            f"{result.node}.{result.status}",
+            f"{task.node}.{done.status}",
             done.body,
             Result.TYPE,
-            correlation_id=result.run_id,
-            app_id=result.node,
+            correlation_id=task.run_id,
+            app_id=task.node,
             headers={} if execution.traceparent is None else {"traceparent": execution.traceparent},
         )
 

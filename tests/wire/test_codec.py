@@ -36,6 +36,7 @@ def nested(depth: int) -> Any:
         ({1: "x"}, "key 1 is int"),
         ({"t": "\ud800"}, "lone surrogate"),
         ({"\ud800": 1}, "lone surrogate"),
+        ({"a": {"b": [0, {"c": {"t": "\ud800"}}]}}, r"outputs.a.b\[1\].c.t: text"),
         ({"deep": nested(190)}, "nested deeper than 190"),
     ],
 )

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flowkit.errors import Unreadable
 from flowkit.wire.items import Gather, Send, Wait, as_send, unwrap, wrap
@@ -40,6 +43,12 @@ def test_times_are_text_or_unix_seconds(ts: Any) -> None:
     line = read(Log, {"ts": ts, "level": "INFO", "message": ""})
     assert line.ts == 1769860800.25
     assert json.loads(line.encode())["ts"] == rfc3339(1769860800.25) == "2026-01-31T12:00:00.250000Z"
+
+
+@given(st.floats(min_value=0, max_value=253402214399) | st.integers(0, 2**31).map(lambda n: n + 0.9999996))
+def test_times_are_written_as_datetime_writes_them(seconds: float) -> None:
+    said = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+    assert rfc3339(seconds) == said.replace("+00:00", "Z")
 
 
 @pytest.mark.parametrize(
