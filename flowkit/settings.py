@@ -26,6 +26,7 @@ from flowkit.wire.durations import LONGEST
 
 FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes"}  # the others: --drain-timeout, …
 PASSWORD_FILES = {"broker_url": "FLOWKIT_BROKER_PASSWORD_FILE", "store_url": "FLOWKIT_STORE_PASSWORD_FILE"}
+MOST_PROCESSES = 256  # of one worker: each has a connection, and no machine yet so many cores that it needs more
 _LIMITS, _TERMS = Limits(), Terms()
 
 
@@ -45,6 +46,15 @@ def _users(value: dict[str, str]) -> dict[str, str]:
     except UsageError as error:
         raise ValueError(str(error)) from None
     return value
+
+
+def _processes(value: Any) -> Any:
+    text = str(value).strip()
+    if text == "auto":
+        return text
+    if not (text.isascii() and text.isdigit() and 1 <= int(text[:9]) <= MOST_PROCESSES):
+        raise ValueError(f"expected a number from 1 to {MOST_PROCESSES}, or auto: one for each core")
+    return int(text)
 
 
 def _namespace(value: str) -> str:
@@ -70,6 +80,9 @@ class Settings(BaseModel):
     nodes_dir: Path = Field(Path("workers"), description="the folder with the node files")
     concurrency: Positive = Field(
         100, description="tasks of one node that a worker process runs at a time, where the node does not say"
+    )
+    processes: Annotated[int | Literal["auto"], BeforeValidator(_processes)] = Field(
+        1, description="worker processes that one `flowkit worker` begins; auto: one for each core it may use"
     )
     drain_timeout: Seconds = Field(25, description="seconds that started work may take after SIGTERM")
     heartbeat: Annotated[float, Field(ge=1, le=60)] = Field(

@@ -49,26 +49,34 @@ class Pulse:
 
     def __init__(self, kind: str, name: str, ready: Callable[[], bool]) -> None:
         self._kind, self._name, self._ready = kind, name, ready
-        self._path = folder() / f"{os.getpid()}.json"
+        self._path, self._warned = folder() / f"{os.getpid()}.json", False
 
     async def run(self) -> None:
         """Beat until cancelled, then remove the file."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             while True:
-                self._beat()
+                self.beat()
                 await asyncio.sleep(EVERY)
-        except OSError as error:  # a read-only file system: the service works, only 'flowkit health' cannot
-            logger.warning("no sign of life in %s: %s", self._path, error.strerror, extra={"action": "no_pulse"})
         finally:
-            with contextlib.suppress(OSError):
-                self._path.unlink(missing_ok=True)
+            self.end()
 
-    def _beat(self) -> None:
+    def beat(self) -> None:
+        """Write the file; it wants to be written every two seconds."""
         words = {"kind": self._kind, "name": self._name, "ready": self._ready()}
         fresh = self._path.with_suffix(".new")
-        fresh.write_text(json.dumps(words), "utf-8")
-        fresh.replace(self._path)
+        try:
+            fresh.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps(words), "utf-8")
+            fresh.replace(self._path)
+        except OSError as error:  # a read-only file system: the service works, only 'flowkit health' cannot
+            if not self._warned:
+                logger.warning("no sign of life in %s: %s", self._path, error.strerror, extra={"action": "no_pulse"})
+            self._warned = True
+
+    def end(self) -> None:
+        """Remove the file."""
+        with contextlib.suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
 
 def signs() -> list[Sign]:
@@ -81,6 +89,12 @@ def signs() -> list[Sign]:
             if _exists(pid):
                 found.append(Sign(pid, words["kind"], words["name"], bool(words["ready"]), age))
     return found
+
+
+def forget(pid: int) -> None:
+    """Remove the file of a process that is dead and could not do it."""
+    with contextlib.suppress(OSError):
+        (folder() / f"{pid}.json").unlink(missing_ok=True)
 
 
 def folder() -> Path:

@@ -14,6 +14,7 @@ from flowkit.cli.service_log import configure
 
 if TYPE_CHECKING:
     from flowkit.broker import Broker
+    from flowkit.cli.lifeline import Lifeline
     from flowkit.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -21,11 +22,24 @@ logger = logging.getLogger(__name__)
 FIRST_CONNECT = 60  # seconds: a broker that starts together with this process is no error
 
 
-def serve(settings: Settings, work: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
-    """Run a service in an event loop until it ends by itself or by signals; returns the exit code."""
-    configure(settings.log_level, settings.log_format)
+def serve(
+    settings: Settings,
+    work: Callable[[Signals], Coroutine[Any, Any, int]],
+    *,
+    lifeline: Lifeline | None = None,
+    worker: str | None = None,
+) -> int:
+    """Run a service in an event loop until it ends by itself, by signals or by its parent; returns the exit code.
+
+    Args:
+        settings: of which the log's are used here.
+        work: the service.
+        lifeline: to the parent, of one process among several.
+        worker: name for each line of the log, of one process among several.
+    """
+    configure(settings.log_level, settings.log_format, worker)
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_with_signals(work))
+        return runner.run(_with_signals(work, lifeline))
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -37,28 +51,48 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]]) -> int:
+async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]], lifeline: Lifeline | None) -> int:
     signals = Signals()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.received, number)
+    if lifeline is not None:
+        lifeline.listen(signals)
     return await work(signals)
 
 
 class Signals:
-    """SIGTERM and SIGINT: the first one asks to finish, the second one to stop now."""
+    """SIGTERM and SIGINT: the first one asks to finish, the second one to stop now. A parent asks for either."""
 
     def __init__(self) -> None:
         self.first, self.second = asyncio.Event(), asyncio.Event()
+        self._heard = False
 
     def received(self, number: signal.Signals) -> None:
-        """Note one."""
-        if self.first.is_set():
-            logger.warning("%s again: stopping now", number.name, extra={"action": "force"})
-            self.second.set()
+        """Note one. What the parent said is no first one: both may come of the same Ctrl-C."""
+        if self._heard:
+            self.force(f"{number.name} again")
         else:
-            logger.info("%s: finishing what has started; once more stops now", number.name, extra={"action": "drain"})
+            self._heard = True
+            self.drain(number.name)
+
+    def drain(self, why: str) -> None:
+        """Ask to finish."""
+        if not self.first.is_set():
+            logger.info("%s: finishing what has started; once more stops now", why, extra={"action": "drain"})
             self.first.set()
+
+    def force(self, why: str) -> None:
+        """Ask to stop now."""
+        if not self.second.is_set():
+            logger.warning("%s: stopping now", why, extra={"action": "force"})
+            self.first.set()
+            self.second.set()
+
+    def orphaned(self) -> None:
+        """Ask to finish because the parent is gone; a signal can only be the second one then."""
+        self._heard = True
+        self.drain("the parent is gone")
 
 
 async def until_stopped(
@@ -137,12 +171,15 @@ async def connected(settings: Settings, signals: Signals) -> AsyncIterator[Broke
 
 
 @contextlib.asynccontextmanager
-async def alive(kind: str, name: str, ready: Callable[[], bool]) -> AsyncIterator[None]:
-    """Show signs of life to ``flowkit health`` while the block runs."""
+async def alive(
+    kind: str, name: str, ready: Callable[[], bool], *beside: Coroutine[Any, Any, object]
+) -> AsyncIterator[None]:
+    """Show signs of life to ``flowkit health`` while the block runs, and run what is given beside it."""
     pulse = Pulse(kind, name, ready)
     async with asyncio.TaskGroup() as group:
-        beating = group.create_task(pulse.run())
+        running = [group.create_task(one) for one in (pulse.run(), *beside)]
         try:
             yield
         finally:
-            beating.cancel()
+            for one in running:
+                one.cancel()

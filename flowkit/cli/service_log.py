@@ -28,16 +28,28 @@ class JsonLines(logging.Formatter):
         return json.dumps(words, ensure_ascii=False, default=str)
 
 
-def configure(level: str, style: str) -> None:
+def configure(level: str, style: str, worker: str | None = None) -> None:
     """Send FlowKit's own log to stderr.
 
     Args:
         level: from which level on.
         style: ``text`` or ``json``.
+        worker: name that stands in each line, where several processes write to one stderr.
     """
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
+    text = logging.Formatter(
+        "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+        if worker is None
+        else "%(asctime)s %(levelname)-7s [%(worker)s] %(name)s: %(message)s"
+    )
     handler.setFormatter(JsonLines() if style == "json" else text)
+
+    def named(record: logging.LogRecord) -> bool:
+        record.worker = worker
+        return True
+
+    if worker is not None:
+        handler.addFilter(named)
     logging.basicConfig(level="WARNING", handlers=[handler], force=True)
     logging.getLogger("flowkit").setLevel(level)
     for loud in ("aio_pika", "aiormq"):  # every reconnect with a traceback: FlowKit says it in one line

@@ -9,6 +9,7 @@ import typer
 from flowkit.cli import options
 
 if TYPE_CHECKING:
+    from flowkit.cli.lifeline import Lifeline
     from flowkit.cli.service import Signals
     from flowkit.settings import Settings
     from flowkit.worker.definition import Definition
@@ -18,9 +19,11 @@ HELP = options.page(
     "flowkit worker --node add",
     "flowkit worker --node resize --node store --concurrency 20",
     "flowkit worker --node ./jobs/resize.py --broker amqp://worker@rabbitmq/",
+    "flowkit worker --node resize --processes 4",
     after=(
         "The first signal lets started work finish, a second one stops now. The first connect is tried for 60 s. "
-        "Exit 0, or 1 when started work had to be abandoned."
+        "Exit 0, or 1 when started work had to be abandoned. With --processes a parent passes signals on, begins "
+        "another process for each that dies, and exits with the worst code of its processes."
     ),
 )
 
@@ -41,11 +44,21 @@ def worker(
     nodes: options.Nodes = None,
     broker: options.Broker = None,
     namespace: options.Namespace = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Tasks of one node at a time.")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Tasks of one node at a time, in each process.")
+    ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto", help="Worker processes, each with a connection of its own; auto: one for each core (1)."
+        ),
+    ] = None,
     drain_timeout: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="How long started work may take after SIGTERM (25).")
     ] = None,
-    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of this worker; made up when left out.")] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of this worker; made up when left out. Of several: NAME-1, …")
+    ] = None,
     log_level: options.LogLevel = None,
     log_format: options.LogFormat = None,
 ) -> None:
@@ -59,19 +72,56 @@ def worker(
         broker_url=broker,
         namespace=namespace,
         concurrency=concurrency,
+        processes=processes,
         drain_timeout=drain_timeout,
         log_level=log_level and log_level.upper(),
         log_format=log_format,
     )
+    lifeline: Lifeline | None = None
+    if (count := _count(settings)) > 1:
+        lifeline = _apart(count, node, settings)  # from here on in each child
+        name = f"{name}-{lifeline.number}" if name else _name()
     # A node that cannot be loaded is said before anything is connected.
     definitions = [definition for one in dict.fromkeys(node) for definition in loading.load(one, settings.nodes_dir)]
     try:
-        code = serve(settings, lambda signals: _work(settings, definitions, name, signals))
+        code = serve(
+            settings,
+            lambda signals: _work(settings, definitions, name, signals, lifeline),
+            lifeline=lifeline,
+            worker=name if lifeline else None,
+        )
     except BaseException as error:  # noqa: BLE001 - it becomes a code, or goes on; said before threads can hold it up
         code = explain(error)
     if code:
         _leave(code)
     raise typer.Exit(code)
+
+
+def _count(settings: Settings) -> int:
+    if settings.processes != "auto":
+        return settings.processes
+    from flowkit.cli.cores import cores
+    from flowkit.settings import MOST_PROCESSES
+
+    return min(cores(), MOST_PROCESSES)
+
+
+def _apart(count: int, nodes: list[str], settings: Settings) -> Lifeline:
+    """Begin several workers; returns in each of them. The parent goes no further: it exits when they have ended."""
+    from flowkit.cli.processes import apart
+    from flowkit.cli.service_log import configure
+
+    configure(settings.log_level, settings.log_format)
+    role = apart(count, ", ".join(dict.fromkeys(nodes)))
+    if isinstance(role, int):
+        raise typer.Exit(role)
+    return role
+
+
+def _name() -> str:
+    from flowkit.worker.worker import worker_name
+
+    return worker_name()
 
 
 def _leave(code: int) -> None:
@@ -88,7 +138,13 @@ def _leave(code: int) -> None:
         os._exit(code)
 
 
-async def _work(settings: Settings, definitions: list[Definition], name: str | None, signals: Signals) -> int:
+async def _work(
+    settings: Settings,
+    definitions: list[Definition],
+    name: str | None,
+    signals: Signals,
+    lifeline: Lifeline | None,
+) -> int:
     from flowkit.cli.service import alive, connected, loop_factory, until_stopped
     from flowkit.wire.topology import Topology
     from flowkit.worker.stage import OwnThread
@@ -107,5 +163,11 @@ async def _work(settings: Settings, definitions: list[Definition], name: str | N
             limits=settings.limits,
             stage=OwnThread(loop_factory()),
         )
-        async with alive("worker", working.name, lambda: working.connected):
+
+        async def tell() -> None:
+            await working.ready()
+            if lifeline is not None:
+                lifeline.ready()
+
+        async with alive("worker", working.name, lambda: working.connected, tell()):
             return await until_stopped(working.run(), signals, drain=working.stop, force=working.force)

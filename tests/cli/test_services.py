@@ -173,7 +173,7 @@ import sys, threading, time
 from flowkit.cli import app, service
 from flowkit.errors import BrokerUnreachable
 
-def serve(settings, work):
+def serve(settings, work, **of_one_among_several):
     threading.Thread(target=time.sleep, args=(600,)).start()  # as asyncio.to_thread leaves one behind
     raise ExceptionGroup("of the task group around it", [BrokerUnreachable("amqp://there", "the login is refused")])
 

@@ -22,14 +22,14 @@ class Command:
         self._more = asyncio.Condition()
         self._reading = asyncio.create_task(self._read())
 
-    async def says(self, text: str, timeout: float = 20) -> None:
-        """Wait until it has said this on stderr."""
+    async def says(self, text: str, timeout: float = 20, *, times: int = 1) -> None:
+        """Wait until it has said this on stderr, so many times."""
         try:
             async with asyncio.timeout(timeout), self._more:
-                await self._more.wait_for(lambda: text in self.said or self._reading.done())
+                await self._more.wait_for(lambda: self.said.count(text) >= times or self._reading.done())
         except TimeoutError:
             pass
-        assert text in self.said, f"flowkit {' '.join(self.args)} never said {text!r}:\n{self.said}"
+        assert self.said.count(text) >= times, f"flowkit {' '.join(self.args)} never said {text!r}:\n{self.said}"
 
     async def result(self, timeout: float = 30) -> tuple[int, str]:
         """Exit code and stdout."""
