@@ -6,47 +6,44 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from uuid import UUID
 
 from flowkit.broker.protocol import Consumer, Delivery
 from flowkit.wire.messages import Task
 from flowkit.worker.definition import Definition
+from flowkit.worker.stage import Job
 
-Key = tuple[str, UUID, int]
+Key = tuple[str, int, int]
 _REMEMBERED = 1_000
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Execution:
     """One task at one attempt, from its delivery to the confirm of its result.
 
     Args:
+        key: what tells it from others.
         task: what to do.
         definition: who does it.
         suspect: it was delivered several times before, and may be what killed those processes.
         traceparent: of its message, passed on with its result.
     """
 
+    key: Key
     task: Task
     definition: Definition
     suspect: bool = False
     traceparent: str | None = None
     deliveries: list[tuple[Consumer, Delivery]] = field(default_factory=list)  # several after a reconnect
     taken: float = 0.0  # when it was delivered, by the loop's clock
-    job: asyncio.Task[None] | None = None
-    since: float | None = None  # when it started, in Unix seconds
+    since: float | None = None  # when its turn came, in Unix seconds
+    job: Job | None = None  # its main, once it has begun
     reported: bool = False  # its one report is on its way, or it was put back: nothing more is to be said
     grace: asyncio.TimerHandle | None = None  # it was cancelled, and may go on until then
-
-    @property
-    def key(self) -> Key:
-        """What tells it from others."""
-        return key_of(self.task)
 
 
 def key_of(task: Task) -> Key:
     """What tells an execution from others: the same task at a later attempt is another one."""
-    return (task.run_id, task.task_id, task.attempt)
+    return (task.run_id, task.task_id.int, task.attempt)  # a UUID hashes and compares in Python, its number does not
 
 
 class Taken:
@@ -64,9 +61,9 @@ class Taken:
     def __len__(self) -> int:
         return len(self._by_key)
 
-    def get(self, task: Task) -> Execution | None:
+    def get(self, key: Key) -> Execution | None:
         """The execution of this very attempt, if it is here."""
-        return self._by_key.get(key_of(task))
+        return self._by_key.get(key)
 
     def add(self, execution: Execution) -> None:
         """It was delivered."""
@@ -86,9 +83,9 @@ class Taken:
         if len(self._answered) > _REMEMBERED:
             self._answered.popitem(last=False)
 
-    def was_answered(self, task: Task) -> bool:
+    def was_answered(self, key: Key) -> bool:
         """Whether a final result of this very attempt was confirmed lately."""
-        return key_of(task) in self._answered
+        return key in self._answered
 
     async def none_left(self) -> None:
         """Return when everything taken is answered."""

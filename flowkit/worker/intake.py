@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
@@ -10,7 +9,7 @@ from flowkit.broker.protocol import Consumer, Delivery
 from flowkit.errors import Unreadable
 from flowkit.wire.messages import Task, decode
 from flowkit.worker.definition import Definition
-from flowkit.worker.execution import Execution, Taken
+from flowkit.worker.execution import Execution, Taken, key_of
 
 SUSPECT_FROM = 2  # deliveries before this one; from then on a task runs alone
 
@@ -23,14 +22,14 @@ def prefetch_for(slots: int) -> int:
 
 
 class Intake:
-    """Takes the tasks of one node, as many as it may run at a time.
+    """Takes the tasks of one node, about as many as it may run at a time.
 
     Args:
         definition: the node.
         consumer: of its queue.
-        slots: how many of its tasks run at a time.
+        prefetch: how many deliveries it may have.
         taken: where executions are kept.
-        begin: takes an execution in, and runs it when a slot is free.
+        begin: takes an execution in, and runs it when its turn comes.
     """
 
     def __init__(
@@ -38,13 +37,12 @@ class Intake:
         definition: Definition,
         consumer: Consumer,
         *,
-        slots: int,
+        prefetch: int,
         taken: Taken,
-        begin: Callable[[Execution, asyncio.Semaphore], None],
+        begin: Callable[[Execution], None],
     ) -> None:
         self.consumer = consumer
-        self._definition = definition
-        self._slots, self._prefetch = asyncio.Semaphore(slots), prefetch_for(slots)
+        self._definition, self._prefetch = definition, prefetch
         self._taken, self._begin = taken, begin
         self._closing = False
 
@@ -80,17 +78,17 @@ class Intake:
     def _take(self, delivery: Delivery) -> bool:
         """Take one delivery; False when it was answered already and only its acknowledgement was lost."""
         task = self._read(delivery)
-        here = self._taken.get(task)
+        key = key_of(task)
+        here = self._taken.get(key)
         if here is not None:
             # The connection was lost meanwhile: the task goes on, and its result answers this delivery too.
             here.deliveries.append((self.consumer, delivery))
             return True
-        if delivery.redelivered and self._taken.was_answered(task):
+        if delivery.redelivered and self._taken.was_answered(key):
             return False
         suspect = delivery.delivery_count >= SUSPECT_FROM
         traceparent = delivery.headers.get("traceparent")
-        execution = Execution(task, self._definition, suspect, traceparent, [(self.consumer, delivery)])
-        self._begin(execution, self._slots)
+        self._begin(Execution(key, task, self._definition, suspect, traceparent, [(self.consumer, delivery)]))
         return True
 
     def _read(self, delivery: Delivery) -> Task:

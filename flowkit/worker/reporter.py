@@ -52,17 +52,6 @@ class Reporter:
         self._waiting.append(letter)
         self._some.set()
 
-    async def confirm(self, message: Outgoing) -> None:
-        """Publish a message and wait for its confirm."""
-        done = asyncio.Event()
-
-        def confirmed() -> Deliveries:
-            done.set()
-            return ()
-
-        self.post(Letter(message, confirmed))
-        await done.wait()
-
     async def run(self) -> None:
         """Publish until cancelled.
 

@@ -1,9 +1,9 @@
-"""Executions from beginning to end: waiting for a slot, running, reported, or given back."""
+"""Executions from beginning to end: waiting for their turn, running, reported, or given back."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing
@@ -15,10 +15,10 @@ from flowkit.worker import report
 from flowkit.worker.current import Sink
 from flowkit.worker.execute import Clock, execute
 from flowkit.worker.execution import Execution, Taken
-from flowkit.worker.gate import Gate
 from flowkit.worker.report import Report
 from flowkit.worker.reporter import Deliveries, Letter, Reporter
 from flowkit.worker.stage import Stage
+from flowkit.worker.turns import Turns
 
 LET_GO = 0.5  # seconds for author code to end when the worker does
 _FINAL = (Status.SUCCEEDED, Status.FAILED, Status.RETRY)
@@ -28,8 +28,9 @@ class Runner:
     """Runs what was taken, and hands the results to the reporter.
 
     Args:
-        group: where executions run as tasks.
+        group: what ends when an execution ends as none should.
         topology: the names on the broker.
+        slots: how many tasks of each node run at a time.
         stage: where the nodes' code runs.
         taken: where executions are kept until they are answered.
         reporter: publishes and acknowledges.
@@ -44,6 +45,7 @@ class Runner:
         group: asyncio.TaskGroup,
         topology: Topology,
         *,
+        slots: Mapping[str, int],
         stage: Stage,
         taken: Taken,
         reporter: Reporter,
@@ -52,28 +54,33 @@ class Runner:
         limits: Limits,
         clock: Clock,
     ) -> None:
-        self._stage = stage
-        self._jobs: set[asyncio.Task[None]] = set()
-        self._group, self._exchange, self._gate = group, topology.name("results"), Gate()
+        self._group, self._exchange, self._stage = group, topology.name("results"), stage
+        self._turns = Turns(slots, self._begin)
         self._taken, self._reporter, self._sink = taken, reporter, sink
         self._worker, self._limits, self._clock = worker, limits, clock
 
-    def begin(self, execution: Execution, slots: asyncio.Semaphore) -> None:
-        """Run it as soon as a slot is free."""
+    def begin(self, execution: Execution) -> None:
+        """Run it as soon as its turn comes."""
         execution.taken = asyncio.get_running_loop().time()
         self._taken.add(execution)
-        execution.job = job = self._group.create_task(self._run(execution, slots))
-        self._jobs.add(job)
-        job.add_done_callback(self._jobs.discard)
+        self._turns.ask(execution)
+
+    async def begin_no_more(self) -> None:
+        """Leave what has not begun to the next worker, and so all that comes."""
+        self._turns.close()
+        await self.put_back(execution for execution in self._taken if execution.since is None)
 
     async def abandon(self) -> None:
-        """Wait no longer for code that does not end when it is cancelled, or cannot hear of it."""
-        for times in (1, 2):  # the first cancel asks it to end, and may have been heard already; the second one lets go
-            for job in self._jobs:
-                if job.cancelling() < times:
-                    job.cancel()
-            if self._jobs:
-                await asyncio.wait(self._jobs, timeout=LET_GO)
+        """Stop everything, and wait no longer for code that does not end when it is cancelled, or cannot hear of it."""
+        self._turns.close()
+        for execution in self._taken:
+            if not execution.reported:
+                self._stop(execution)
+        if not await self._turns.all_left(LET_GO):
+            for execution in self._turns.inside:  # it may have heard the first time, and gone on
+                if execution.job is not None:
+                    execution.job.cancel()
+            await self._turns.all_left(LET_GO)
 
     async def relieve(self, patience: float) -> None:
         """For ever: give back what has waited for ``patience`` seconds behind long tasks.
@@ -113,7 +120,7 @@ class Runner:
     def give_back(self, execution: Execution) -> None:
         """Stop it, and say that it was returned; its message is acknowledged after that."""
         if not execution.reported:
-            _stop(execution)
+            self._stop(execution)
             self._post(execution, report.returned(execution.task, worker=self._worker))
 
     def _let_end(self, execution: Execution, grace: float) -> None:
@@ -129,32 +136,53 @@ class Runner:
             if not execution.deliveries or execution.grace:
                 self.give_back(execution)  # leased: only a result brings it back; cancelled: nobody else shall begin it
             elif not execution.reported:
-                _stop(execution)
+                self._stop(execution)
                 self._taken.drop(execution)
                 for consumer, delivery in execution.deliveries:
                     back.setdefault(consumer, []).append(delivery)
         for consumer, deliveries in back.items():
             await consumer.requeue(deliveries)
 
-    async def _run(self, execution: Execution, slots: asyncio.Semaphore) -> None:
-        async with slots, self._gate.alone() if execution.suspect else self._gate.shared():
-            task, execution.since = execution.task, self._clock()
-            try:
-                if execution.suspect:
-                    # Whoever counts these knows, should this process die now, which task killed it.
-                    started = report.started(task, worker=self._worker, now=execution.since)
-                    await self._reporter.confirm(self._message(started, execution))
-                done = await self._stage.run(
-                    partial(self._execute, execution), f"node {task.node}, task {task.task_id}"
-                )
-            except asyncio.CancelledError:
-                # Nobody here asked for it, so main cancelled the asyncio task it runs in. (Or the whole worker is
-                # going down: then nobody reads this report, and the task's message goes back to its queue.)
-                if not execution.reported:
-                    self._post(execution, report.cancelled(task, worker=self._worker, now=self._clock()))
-                raise
+    def _begin(self, execution: Execution) -> None:
+        execution.since = self._clock()
+        if not execution.suspect:
+            self._start(execution)
+            return
+
+        def confirmed() -> Deliveries:
+            if not execution.reported:
+                self._start(execution)
+            return ()
+
+        # Whoever counts these knows, should this process die then, which task killed it.
+        started = report.started(execution.task, worker=self._worker, now=execution.since)
+        self._reporter.post(Letter(self._message(started, execution), confirmed))
+
+    def _start(self, execution: Execution) -> None:
+        name = f"node {execution.task.node}, task {execution.task.task_id}"
+        execution.job = self._stage.start(partial(self._execute, execution), name, partial(self._ended, execution))
+
+    def _ended(self, execution: Execution, main: asyncio.Task[Report]) -> None:
         if not execution.reported:
+            self._conclude(execution, main)
+        self._turns.leave(execution)  # what it had to say comes before what the next one has
+
+    def _conclude(self, execution: Execution, main: asyncio.Task[Report]) -> None:
+        try:
+            # Nobody here asked for it when it was cancelled, so main cancelled the asyncio task it runs in.
+            gone = main.cancelled()
+            done = report.cancelled(execution.task, worker=self._worker, now=self._clock()) if gone else main.result()
+        except Exception as error:  # noqa: BLE001 - a mistake of ours; it is carried on whole, and ends the worker
+            self._group.create_task(_raise(error))
+        else:
             self._post(execution, done)
+
+    def _stop(self, execution: Execution) -> None:
+        execution.reported = True  # whatever its main still says is not wanted any more
+        if execution.job is None:
+            self._turns.leave(execution)
+        else:
+            execution.job.cancel()  # and it leaves when it has ended
 
     def _execute(self, execution: Execution) -> Coroutine[object, object, Report]:
         return execute(
@@ -199,10 +227,8 @@ class Runner:
         )
 
 
-def _stop(execution: Execution) -> None:
-    execution.reported = True  # whatever its main still says is not wanted any more
-    if execution.job is not None:
-        execution.job.cancel()
+async def _raise(error: Exception) -> None:
+    raise error
 
 
 def _concerns(control: Control, execution: Execution) -> bool:

@@ -14,16 +14,26 @@ import threading
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 Make = Callable[[], Coroutine[Any, Any, T]]
+Ended = Callable[["asyncio.Task[T]"], object]
 
 _log = logging.getLogger(__name__)
 _LAG = 1.0  # seconds for which a loop may be blocked and nobody is told
 _END = 1.0  # seconds for the loop of the nodes to end; a thread that is blocked is left behind
 _OURS = str(Path(__file__).parents[1])
+
+
+class Job(Protocol):
+    """Something that was started."""
+
+    def cancel(self) -> object:
+        """Ask it to end."""
 
 
 class Stage(Protocol):
@@ -32,12 +42,15 @@ class Stage(Protocol):
     def begin(self) -> None:
         """Be ready to run; called in the worker's loop."""
 
-    async def run(self, make: Make[T], name: str) -> T:
-        """Run ``make()`` as an asyncio task of this name, and return what it returns.
+    def start(self, make: Make[T], name: str, ended: Ended[T]) -> Job:
+        """Run ``make()`` as an asyncio task of its own.
 
-        Raises:
-            asyncio.CancelledError: it was cancelled, by whoever waits here or by itself. Whoever waits is let go when
-                it has ended, or when cancelled once more.
+        Nobody waits for it in a task of the worker's: that would double what a small task costs.
+
+        Args:
+            make: makes the coroutine, where it is to run.
+            name: of the task.
+            ended: called in the worker's loop, with the task that is done; it must not raise.
         """
 
     async def watch(self) -> None:
@@ -53,11 +66,11 @@ class SameLoop:
     def begin(self) -> None:
         """It turns already."""
 
-    async def run(self, make: Make[T], name: str) -> T:
-        """Run it in the task that waits for it, which gets the name."""
-        if (task := asyncio.current_task()) is not None:
-            task.set_name(name)
-        return await make()
+    def start(self, make: Make[T], name: str, ended: Ended[T]) -> Job:
+        """Run it here."""
+        task = asyncio.get_running_loop().create_task(make(), name=name)
+        task.add_done_callback(ended)
+        return task
 
     async def watch(self) -> None:
         """Look how late this very task is: of a blocked loop it is told afterwards."""
@@ -93,36 +106,12 @@ class OwnThread:
         self._back = _Mailbox(asyncio.get_running_loop())
         self._thread.start()
 
-    async def run(self, make: Make[T], name: str) -> T:
+    def start(self, make: Make[T], name: str, ended: Ended[T]) -> Job:
         """Run it in the thread."""
-        back = self._back
-        assert back is not None, "begin comes first"
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        jobs: list[asyncio.Task[T]] = []
-
-        def begin() -> None:
-            job = self._loop.create_task(make(), name=name)
-            jobs.append(job)
-            job.add_done_callback(lambda _: back.post(finish))
-
-        def finish() -> None:
-            if not ended.done():
-                ended.set_result(None)
-
-        def cancel() -> None:
-            jobs[0].cancel()
-
-        self._there.post(begin)
-        cancelled = False
-        while not ended.done():
-            try:
-                await asyncio.shield(ended)
-            except asyncio.CancelledError:
-                if cancelled:
-                    raise
-                cancelled = True
-                self._there.post(cancel)
-        return jobs[0].result()
+        assert self._back is not None, "begin comes first"
+        job = _Job(self._loop, make, name, ended, self._there, self._back)
+        self._there.post(job.begin)
+        return job
 
     async def watch(self) -> None:
         """Ask the loop for an answer again and again: of a blocked one it is told while it is blocked, and by whom."""
@@ -178,6 +167,35 @@ class OwnThread:
         who = "something" if task is None else task.get_name()
         frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - the one way to see another thread
         return who if frame is None else f"{who}, at {_place(traceback.extract_stack(frame))},"
+
+
+@dataclass(slots=True, eq=False)
+class _Job(Generic[T]):
+    """An asyncio task of another thread's loop."""
+
+    loop: asyncio.AbstractEventLoop
+    make: Make[T]
+    name: str
+    ended: Ended[T]
+    there: _Mailbox
+    back: _Mailbox
+    task: asyncio.Task[T] | None = None
+
+    def begin(self) -> None:
+        """Make the task; called there."""
+        self.task = self.loop.create_task(self.make(), name=self.name)
+        self.task.add_done_callback(self._tell)
+
+    def cancel(self) -> None:
+        """Ask the task to end; it was begun before it can be asked, as the mailbox keeps the order."""
+        self.there.post(self._cancel)
+
+    def _cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+    def _tell(self, task: asyncio.Task[T]) -> None:
+        self.back.post(partial(self.ended, task))
 
 
 class _Mailbox:

@@ -82,7 +82,8 @@ class Worker:
             raise UsageError("a worker without nodes has nothing to do: name at least one")
         self.name = name or worker_name()
         self._broker, self._topology, self._definitions = broker, topology, tuple(definitions)
-        self._concurrency, self._drain_timeout = concurrency, drain_timeout
+        self._slots = {definition.name: definition.concurrency or concurrency for definition in definitions}
+        self._drain_timeout = drain_timeout
         self._taken = Taken()
         self._logs = Shipper(broker, topology, worker=self.name, linger=log_linger, clock=clock)
         self._reporter = Reporter(broker, on_batch=self._logs.hurry)
@@ -95,6 +96,7 @@ class Worker:
         self._runner = Runner(
             self._group,
             topology,
+            slots=self._slots,
             stage=self._stage,
             taken=self._taken,
             reporter=self._reporter,
@@ -205,15 +207,9 @@ class Worker:
         self._stopped.set()  # before the group ends: code that swallows its cancellation must not hold up the answer
 
     def _intake(self, definition: Definition) -> Intake:
-        slots = definition.concurrency or self._concurrency
-        consumer = self._broker.consume(self._topology.tasks(definition.name), prefetch=prefetch_for(slots))
-        return Intake(
-            definition,
-            consumer,
-            slots=slots,
-            taken=self._taken,
-            begin=self._runner.begin,
-        )
+        prefetch = prefetch_for(self._slots[definition.name])
+        consumer = self._broker.consume(self._topology.tasks(definition.name), prefetch=prefetch)
+        return Intake(definition, consumer, prefetch=prefetch, taken=self._taken, begin=self._runner.begin)
 
     async def _keep_declared(self) -> None:
         """Declare again after each new connection: the broker behind it may have lost everything.
@@ -242,7 +238,7 @@ class Worker:
     async def _drain(self) -> None:
         for intake in self._intakes:
             await intake.stop()
-        await self._runner.put_back(one for one in self._taken if one.since is None)
+        await self._runner.begin_no_more()
         if not await self._all_answered(self._drain_timeout):
             left = list(self._taken)
             self._abandoned = bool(left)

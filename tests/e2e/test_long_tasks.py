@@ -30,6 +30,7 @@ from flowkit import Node
 from flowkit.broker import open_broker
 from flowkit.wire.topology import Topology
 from flowkit.worker.current import current
+from flowkit.worker.execution import key_of
 from flowkit.worker.worker import Worker
 
 node = Node("long")
@@ -37,7 +38,7 @@ node = Node("long")
 @node.main
 async def main():
     task = current.get().task
-    attempt, here = task.attempt, worker._taken.get(task)
+    attempt, here = task.attempt, worker._taken.get(key_of(task))
     print("begins attempt", attempt, file=sys.stderr)
     try:
         while here.deliveries:

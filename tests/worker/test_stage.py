@@ -5,6 +5,7 @@ import logging
 import threading
 import time
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
 import tenacity
@@ -13,7 +14,7 @@ from flowkit.errors import PublishError
 from flowkit.log import Logger
 from flowkit.node import Node
 from flowkit.worker import Worker
-from flowkit.worker.stage import OwnThread
+from flowkit.worker.stage import Job, OwnThread
 
 from .tasks import define, task
 
@@ -26,6 +27,22 @@ async def stage():
         yield made
     finally:
         made.end()
+
+
+@dataclass
+class Running:
+    job: Job
+    ended: asyncio.Future
+
+
+def start(there, make, name) -> Running:
+    ended = asyncio.get_running_loop().create_future()
+    return Running(there.start(make, name, ended.set_result), ended)
+
+
+async def run(there, make, name):
+    """What it returns or raises."""
+    return (await start(there, make, name).ended).result()
 
 
 @pytest.fixture
@@ -59,15 +76,15 @@ async def test_results_errors_and_names_come_through():
         raise KeyError("x")
 
     async with stage() as there:
-        assert await there.run(name, "mine") == ("mine", "flowkit-nodes")
+        assert await run(there, name, "mine") == ("mine", "flowkit-nodes")
         with pytest.raises(KeyError):
-            await there.run(fails, "")
-        assert await asyncio.gather(*(there.run(name, str(n)) for n in range(500))) == [
+            await run(there, fails, "")
+        assert await asyncio.gather(*(run(there, name, str(n)) for n in range(500))) == [
             (str(n), "flowkit-nodes") for n in range(500)
         ]
 
 
-async def test_whoever_cancels_waits_until_it_has_ended():
+async def test_what_is_cancelled_tells_when_it_has_ended():
     begun, ended = threading.Event(), []
 
     async def main():
@@ -79,25 +96,18 @@ async def test_whoever_cancels_waits_until_it_has_ended():
             ended.append(True)
 
     async with stage() as there:
-        running = asyncio.create_task(there.run(main, ""))
+        running = start(there, main, "")
         await until(begun)
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
+        running.job.cancel()
+        assert (await running.ended).cancelled()
         assert ended == [True]
 
 
-async def test_a_second_cancel_lets_go_of_code_that_cannot_hear(block):
+async def test_one_may_be_cancelled_as_soon_as_it_is_started():
     async with stage() as there:
-        running = asyncio.create_task(there.run(block, ""))
-        await until(block.blocked)
-        running.cancel()
-        await asyncio.sleep(0)
-        assert not running.done()
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        block.let_go.set()
+        running = start(there, asyncio.Event().wait, "")
+        running.job.cancel()
+        assert (await running.ended).cancelled()
 
 
 async def test_one_that_cancels_itself_is_cancelled():
@@ -107,7 +117,7 @@ async def test_one_that_cancels_itself_is_cancelled():
 
     async with stage() as there:
         with pytest.raises(asyncio.CancelledError):
-            await there.run(main, "")
+            await run(there, main, "")
 
 
 async def test_what_still_runs_at_the_end_is_cancelled():
@@ -121,11 +131,10 @@ async def test_what_still_runs_at_the_end_is_cancelled():
             ended.set()
 
     async with stage() as there:
-        running = asyncio.create_task(there.run(main, ""))
+        running = start(there, main, "")
         await until(begun)
     assert ended.is_set()
-    running.cancel()
-    await asyncio.wait([running])
+    assert (await running.ended).cancelled()
 
 
 @pytest.mark.parametrize("ends", [SystemExit("enough"), KeyboardInterrupt()])
@@ -144,15 +153,15 @@ async def test_a_task_beside_main_that_exits_ends_itself_and_nothing_else(ends, 
         return "went on"
 
     async with stage() as there:
-        running = asyncio.create_task(there.run(other, ""))
+        running = asyncio.create_task(run(there, other, ""))
         await until(begun)
         with pytest.raises(type(ends)):
-            await there.run(waits_for_it, "")
+            await run(there, waits_for_it, "")
 
         async def go_on():
             gone_on.set()
 
-        await there.run(go_on, "")
+        await run(there, go_on, "")
         assert await running == "went on"
     assert "ends that task alone" in caplog.text
 
@@ -164,14 +173,14 @@ async def test_a_main_that_stops_its_loop_stops_nothing():
         return "still here"
 
     async with stage() as there:
-        assert await there.run(stops, "") == "still here"
+        assert await run(there, stops, "") == "still here"
 
 
 async def test_of_a_blocked_loop_it_is_told_while_it_is_blocked_and_by_whom(block, caplog):
     caplog.set_level(logging.INFO)
     async with stage() as there:
         watching = asyncio.create_task(there.watch())
-        running = asyncio.create_task(there.run(block, "node slow, task 7"))
+        running = asyncio.create_task(run(there, block, "node slow, task 7"))
         async with asyncio.timeout(10):
             while "blocks the loop" not in caplog.text:
                 await asyncio.sleep(0.05)

@@ -8,8 +8,9 @@ from pydantic import BaseModel
 
 from flowkit.errors import FlowKitError, UsageError
 from flowkit.wire.messages import Status
-from flowkit.worker import Worker, worker_name
+from flowkit.worker import Worker, runner, worker_name
 from flowkit.worker.announce import flowkit_version
+from flowkit.worker.stage import OwnThread, SameLoop
 
 from .tasks import define, task
 
@@ -339,6 +340,22 @@ async def test_a_queue_that_cannot_be_consumed_ends_the_worker_loudly(house):
     with pytest.raises(Final):
         await worker.run()
     assert await worker.stop() is False, "and nobody waits for it for ever"
+
+
+@pytest.mark.parametrize("stage", [SameLoop, OwnThread])
+async def test_a_mistake_of_ours_ends_the_worker_loudly_and_loses_nothing(house, monkeypatch, stage):
+    async def broken(*args, **options):
+        raise LookupError("a mistake")
+
+    worker = Worker(house.broker, house.topology, [define(fine)], heartbeat=3600, stage=stage())
+    running = asyncio.create_task(worker.run())
+    await worker.ready()
+    monkeypatch.setattr(runner, "execute", broken)
+    await house.send(task())
+    with pytest.raises(LookupError, match="a mistake"):
+        await running
+    await house.broker.close()
+    assert await house.left() == 1
 
 
 async def test_stopping_what_never_ran(house):
