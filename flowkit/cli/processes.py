@@ -8,25 +8,23 @@ and no author's code, so it may fork at any time: docs/decisions/0017-forked-wor
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import os
 import select
 import signal
 import socket
-import sys
 import time
 from dataclasses import dataclass
 
-from flowkit.cli.lifeline import DRAIN, FORCE, READY, Lifeline
+from flowkit.cli.child import Child, hear_by
+from flowkit.cli.lifeline import DRAIN, FORCE, Lifeline
 from flowkit.cli.pulse import EVERY, Pulse, forget
 
 logger = logging.getLogger(__name__)
 
 # What a worker says of its configuration, its broker or its rights (cli/app.py): another one would say the same.
 FINAL = frozenset({2, 3, 4, 6})
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
 @dataclass(frozen=True)
@@ -52,19 +50,6 @@ class Patience:
         return min(self.rest * 2 ** (deaths - 1), self.longest) if deaths else 0
 
 
-@dataclass
-class Child:
-    """The processes of one number, one after the other; ``pid`` is 0 while there is none."""
-
-    number: int
-    pid: int = 0
-    link: socket.socket | None = None
-    began: float = 0
-    ready: bool = False
-    deaths: int = 0  # early ones in a row
-    due: float | None = None  # when the next one begins, in the parent's time
-
-
 class Parent:
     """Of some children.
 
@@ -87,7 +72,9 @@ class Parent:
 
     def run(self) -> Lifeline | int:
         """Returns in each child, with its lifeline; in the parent when all have ended, with the exit code."""
-        self._hear()
+        for end in (self._wake, self._woken):
+            end.setblocking(False)
+        hear_by(self._woken)
         logger.info(
             "%d worker processes for %s, parent %d: the first goes ahead", len(self._children), self._work, os.getpid(),
             extra={"action": "processes", "processes": len(self._children)},
@@ -104,58 +91,18 @@ class Parent:
         self._pulse.end()
         return max(self._codes, default=0) if self._reason is None else self._reason
 
-    def _hear(self) -> None:
-        for end in (self._wake, self._woken):
-            end.setblocking(False)
-        signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
-        for number in HEARD:
-            signal.signal(number, _nothing)  # a handler has to be there for the wake-up to come
-
     def _begin_those_due(self) -> Lifeline | None:
         for child in self._children:
-            if child.due is not None and child.due <= time.monotonic() and not self._ending:
-                lifeline = self._begin(child)
-                if lifeline is not None:
-                    return lifeline
+            if child.due is not None and child.due <= time.monotonic():
+                try:
+                    lifeline = child.fork((self._wake, self._woken, *(other.link for other in self._children)))
+                except OSError as error:
+                    logger.warning("cannot fork: %s", error.strerror, extra={"action": "fork_failed"})
+                    self._ended(child, 1)
+                else:
+                    if lifeline is not None:
+                        return lifeline
         return None
-
-    def _begin(self, child: Child) -> Lifeline | None:
-        """Fork; the lifeline is for the child, the parent gets None."""
-        child.due, child.ready, child.began = None, False, time.monotonic()
-        ours, theirs = socket.socketpair()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        # A signal that comes to the child before it has left the parent's handlers behind waits until it has.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
-        try:
-            pid = os.fork()
-        except OSError as error:  # no memory, no process left
-            logger.warning("cannot fork: %s", error.strerror, extra={"action": "fork_failed"})
-            pid = -1
-        if pid == 0:
-            self._leave_behind(ours)
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            return Lifeline(child.number, theirs)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        theirs.close()
-        child.link = ours
-        if pid < 0:
-            self._ended(child, 1)
-        else:
-            ours.setblocking(False)
-            child.pid = pid
-        return None
-
-    def _leave_behind(self, ours: socket.socket) -> None:
-        """In a child: close what is the parent's. Held by a sibling, an end would stay open when the parent dies."""
-        signal.set_wakeup_fd(-1)
-        for number in HEARD:
-            signal.signal(number, signal.SIG_DFL)
-        # Ctrl-C reaches the parent too, which says what follows. Until the worker hears for itself, it is not for it.
-        signal.signal(signal.SIGINT, _nothing)
-        for end in (ours, self._wake, self._woken, *(child.link for child in self._children)):
-            if end is not None:
-                end.close()
 
     def _wait(self) -> None:
         """Until a signal, a word of a child, or the time for something; then act on signals and words."""
@@ -175,21 +122,15 @@ class Parent:
                 self._signal(signal.Signals(number))
 
     def _listen(self, child: Child) -> None:
-        assert child.link is not None, "it is listened to"
-        said = b""
-        with contextlib.suppress(OSError):
-            said = child.link.recv(16)
-        if not said:  # it is dead or dying: SIGCHLD says so
-            child.link.close()
-            child.link = None
-        elif READY in said and not child.ready:
-            child.ready, self._next_beat = True, 0
-            if not self._proven:
-                self._proven = True
-                for other in self._children[1:]:
-                    other.due = time.monotonic()
-            if self._all_ready() and not self._ending:
-                logger.info("all %d worker processes take tasks", len(self._children), extra={"action": "all_ready"})
+        if not child.listen():
+            return
+        self._next_beat = 0
+        if not self._proven and not self._ending:
+            self._proven = True
+            for other in self._children[1:]:
+                other.due = time.monotonic()
+        if self._all_ready() and not self._ending:
+            logger.info("all %d worker processes take tasks", len(self._children), extra={"action": "all_ready"})
 
     def _signal(self, number: signal.Signals) -> None:
         if number == signal.SIGCHLD:
@@ -207,21 +148,17 @@ class Parent:
 
     def _drain(self) -> None:
         self._ending = True
+        for child in self._children:
+            child.due = None
         for child in self._running():
-            self._tell(child, DRAIN)
+            child.tell(DRAIN)
             if not child.ready:  # it may not listen yet: it loads nodes, say, and has nothing to finish
                 os.kill(child.pid, signal.SIGTERM)
 
     def _force(self) -> None:
-        self._ending = True
         self._kill_at = self._kill_at or time.monotonic() + self._patience.forced
         for child in self._running():
-            self._tell(child, FORCE)
-
-    def _tell(self, child: Child, order: bytes) -> None:
-        if child.link is not None:
-            with contextlib.suppress(OSError):  # it dies
-                child.link.send(order)
+            child.tell(FORCE)
 
     def _kill_the_late(self) -> None:
         if self._kill_at is None or time.monotonic() < self._kill_at:
@@ -241,16 +178,12 @@ class Parent:
                 return
             for child in self._running():  # none of them: an orphan that came to us as process 1 of a container
                 if child.pid == pid:
-                    if child.link is not None:
-                        self._listen(child)  # its last word counts
+                    self._listen(child)  # its last word counts
                     self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _ended(self, child: Child, code: int) -> None:
         """Bury a child, and decide what follows."""
-        pid, child.pid, self._next_beat = child.pid, 0, 0
-        if child.link is not None:
-            child.link.close()
-            child.link = None
+        pid, self._next_beat = child.bury(), 0
         if pid:
             forget(pid)
             how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
@@ -319,7 +252,3 @@ def _import_what_workers_need() -> None:
 def _as_exit_code(code: int) -> int:
     """As a shell tells it: 137 for what was killed by signal 9."""
     return code if code >= 0 else 128 - code
-
-
-def _nothing(number: int, frame: object) -> None:
-    """Let a signal be heard through the wake-up alone."""

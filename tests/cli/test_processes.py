@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,7 @@ from flowkit.cli.service_log import configure
 
 configure("INFO", "text")
 {before}
-role = Parent(2, "nothing", Patience(rest=0.01, attempts=3, forced=0.1)).run()
+role = Parent(2, "nothing", Patience(rest={rest}, attempts=3, forced=0.1)).run()
 if isinstance(role, int):
     sys.exit(role)
 {children}
@@ -32,9 +33,9 @@ if isinstance(role, int):
 class Family:
     """A parent with its children, in a process group of their own."""
 
-    def __init__(self, children: str, before: str = "") -> None:
+    def __init__(self, children: str, *, before: str = "", rest: float = 0.01) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PARENT.format(children=children, before=before)],
+            [sys.executable, "-c", PARENT.format(children=children, before=before, rest=rest)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
         self.said = ""
@@ -62,8 +63,8 @@ class Family:
 def family():
     begun: list[Family] = []
 
-    def begin(children: str, before: str = "") -> Family:
-        begun.append(Family(children, before))
+    def begin(children: str, **words: Any) -> Family:
+        begun.append(Family(children, **words))
         return begun[-1]
 
     yield begin
@@ -72,17 +73,22 @@ def family():
 
 
 TAKE = "all 2 worker processes take tasks"
-
-
-def test_it_gives_up_when_those_that_follow_die_at_once_again_and_again(family, folder):
-    parent = family("""
-if Path("broken").exists():
-    os.kill(os.getpid(), signal.SIGSEGV)
+OBEDIENT = """
 role.ready()
 print(os.getpid(), flush=True)
 role._end.setblocking(True)
 role._end.recv(1)
-""")
+"""
+
+
+def test_it_gives_up_when_those_that_follow_die_at_once_again_and_again(family, folder):
+    parent = family(
+        """
+if Path("broken").exists():
+    os.kill(os.getpid(), signal.SIGSEGV)
+"""
+        + OBEDIENT
+    )
     parent.says(TAKE)
     (folder / "broken").touch()
     os.kill(int(parent.process.stdout.readline()), signal.SIGKILL)
@@ -91,6 +97,16 @@ role._end.recv(1)
     assert "was killed by SIGSEGV; another one begins in 0.02 s" in parent.said
     assert "was killed by SIGSEGV, and so did those before it: 3 in a row died early. The others finish" in parent.said
     assert "ended with exit code 0" in parent.said
+
+
+def test_a_signal_while_the_next_one_waits_ends_without_it(family):
+    parent = family(OBEDIENT, rest=600)
+    parent.says(TAKE)
+    os.kill(int(parent.process.stdout.readline()), signal.SIGKILL)
+    parent.says("another one begins in 30 s")
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.ends() == 0
+    assert parent.said.count("worker process ") == 2
 
 
 def test_the_first_one_is_not_tried_again(family):
