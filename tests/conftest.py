@@ -6,6 +6,7 @@ from tests.hanging import pytest_runtest_teardown, pytest_timeout_cancel_timer, 
 from tests.services import postgres, rabbitmq
 from tests.services.postgres import empty_postgres_database, postgres_database, postgres_template, postgres_url
 from tests.services.rabbitmq import namespace, private_rabbitmq, private_rabbitmq_server, rabbitmq_url
+from tests.services.tls import tls
 
 __all__ = [
     "empty_postgres_database",
@@ -19,6 +20,7 @@ __all__ = [
     "pytest_timeout_cancel_timer",
     "pytest_timeout_set_timer",
     "rabbitmq_url",
+    "tls",
 ]
 
 
@@ -27,7 +29,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
-    if wanted & {"rabbitmq_url", "private_rabbitmq_server"}:
+    if wanted & {"rabbitmq_url", "private_rabbitmq_server", "tls"}:
         rabbitmq.prepare()
     if "postgres_url" in wanted:
         postgres.prepare()

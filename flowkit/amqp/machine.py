@@ -127,7 +127,7 @@ class Machine:
     def __init__(self) -> None:
         self.frame_max = FRAME_MAX
         self.channels = {0}  # the numbers on which something may arrive
-        self._rest, self._need = bytearray(), 8  # an unfinished frame, and how many bytes make it worth a look
+        self._rest, self._need = bytearray(), 7  # an unfinished frame, and how many bytes make it worth a look
         self._contents: dict[int, _Content] = {}
         self._names: dict[bytes, str] = {}  # of consumers and exchanges, which are few and come with every message
         self._events: list[Event] = []
@@ -173,7 +173,7 @@ class Machine:
     def _frames(self, data: bytes) -> int:
         """Take all frames that are complete; return where the first that is not begins."""
         total, at, largest, frame_at, channels = len(data), 0, self.frame_max - 8, _FRAME.unpack_from, self.channels
-        while total - at >= 8:
+        while total - at >= 7:
             kind, number, size = frame_at(data, at)
             end = at + 7 + size
             if size > largest:
@@ -192,7 +192,7 @@ class Machine:
                     continue
             self._frame(kind, number, data, at + 7, end)
             at = end + 1
-        self._need = 8
+        self._need = 7
         return at
 
     def _message(self, number: int, data: bytes, at: int, end: int) -> int:
@@ -319,10 +319,10 @@ class Machine:
 def _rare(frame: bytes) -> Frame:
     try:
         _, _, method = unmarshal(frame)
-    except Exception as error:  # noqa: BLE001 - the library's border: a table without sense raises nearly anything in it
-        known = int.from_bytes(frame[7:11], "big") in commands.INDEX_MAPPING
-        raise ProtocolViolation(
-            f"a method that cannot be read: {error}", SYNTAX_ERROR if known else COMMAND_INVALID
-        ) from None
+    except Exception as error:  # the library's border: a table without sense raises nearly anything in it
+        known = commands.INDEX_MAPPING.get(int.from_bytes(frame[7:11], "big"))
+        if known is None:
+            raise ProtocolViolation(f"an unknown method {frame[7:11].hex()}", COMMAND_INVALID) from error
+        raise ProtocolViolation(f"{known.__qualname__} that cannot be read", SYNTAX_ERROR) from error
     assert isinstance(method, Frame)
     return method

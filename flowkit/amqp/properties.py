@@ -32,25 +32,23 @@ _U16, _U32, _U64, _DOUBLE = Struct(">H"), Struct(">I"), Struct(">Q"), Struct(">d
 class Properties:
     """The properties of one message; what it does not have is None. ``headers`` are decoded when they are asked for."""
 
-    __slots__ = (*(name for name in NAMES if name != "headers"), "_headers", "_table")
-
-    content_type: str | None
-    content_encoding: str | None
-    delivery_mode: int | None
-    priority: int | None
-    correlation_id: str | None
-    reply_to: str | None
-    expiration: str | None
-    message_id: str | None
-    timestamp: dt.datetime | int | None
-    message_type: str | None
-    user_id: str | None
-    app_id: str | None
-    cluster_id: str | None
+    content_type: str | None = None
+    content_encoding: str | None = None
+    delivery_mode: int | None = None
+    priority: int | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    expiration: str | None = None
+    message_id: str | None = None
+    timestamp: dt.datetime | int | None = None
+    message_type: str | None = None
+    user_id: str | None = None
+    app_id: str | None = None
+    cluster_id: str | None = None
+    _table = b""
+    _headers: dict[str, Any] | None = None
 
     def __init__(self, raw: bytes) -> None:
-        self._headers: dict[str, Any] | None = None
-        self._table = b""
         try:
             end = self._read(raw)
         except (IndexError, struct.error):
@@ -70,38 +68,36 @@ class Properties:
         return self._headers
 
     def _read(self, raw: bytes) -> int:
-        """Fill in everything; return where it ends."""
-        (flags,) = _U16.unpack_from(raw)
-        absent, present = _split(flags)
-        for name in absent:
-            setattr(self, name, None)
-        at = 2
-        for name in present:
-            match name:
-                case "headers":
-                    start = at + 4
-                    at = start + _U32.unpack_from(raw, at)[0]
-                    self._table = raw[start:at]
-                case "delivery_mode" | "priority":
-                    setattr(self, name, raw[at])
-                    at += 1
-                case "timestamp":
-                    self.timestamp = _moment(_U64.unpack_from(raw, at)[0])
-                    at += 8
-                case _:
-                    start = at + 1
-                    at = start + raw[at]
-                    setattr(self, name, str(raw[start:at], "utf-8", "backslashreplace"))
+        """Fill in what is there; return where it ends."""
+        found, at = self.__dict__, 2
+        for name, kind in _present(raw[0] << 8 | raw[1]):
+            if kind == _SHORT:
+                start = at + 1
+                at = start + raw[at]
+                found[name] = str(raw[start:at], "utf-8", "backslashreplace")
+            elif kind == _OCTET:
+                found[name] = raw[at]
+                at += 1
+            elif kind == _HEADERS:
+                start = at + 4
+                at = start + _U32.unpack_from(raw, at)[0]
+                found["_table"] = raw[start:at]
+            else:
+                found[name] = _moment(_U64.unpack_from(raw, at)[0])
+                at += 8
         return at
 
 
+_SHORT, _OCTET, _HEADERS, _TIMESTAMP = range(4)
+_KINDS = {"delivery_mode": _OCTET, "priority": _OCTET, "headers": _HEADERS, "timestamp": _TIMESTAMP}
+
+
 @lru_cache(maxsize=256)
-def _split(flags: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The names of what a message does not have, and of what it has."""
+def _present(flags: int) -> tuple[tuple[str, int], ...]:
+    """What a message has, in order, and how it is written."""
     if flags & 3:
         raise MalformedProperties(f"unknown properties in the flags {flags:#06x}")
-    absent = tuple(name for name in NAMES if name != "headers" and not flags & BITS[name])
-    return absent, tuple(name for name in NAMES if flags & BITS[name])
+    return tuple((name, _KINDS.get(name, _SHORT)) for name in NAMES if flags & BITS[name])
 
 
 def encode_properties(

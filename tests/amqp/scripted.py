@@ -8,10 +8,11 @@ from typing import Self, TypeVar
 
 from pamqp import commands
 from pamqp.base import Frame
+from pamqp.body import ContentBody
 from pamqp.frame import FrameTypes, marshal, unmarshal
 from pamqp.header import ContentHeader
 
-from flowkit.amqp import Address, Connection, connect
+from flowkit.amqp import Address, Channel, Connection, connect
 
 Kind = TypeVar("Kind", bound=Frame)
 START = commands.Connection.Start(server_properties={"product": "Scripted"}, mechanisms="PLAIN AMQPLAIN")
@@ -59,10 +60,10 @@ class Scripted:
         self.say(0, commands.Connection.OpenOk())
         return agreed
 
-    async def connected(self, heartbeat: int = 0) -> Connection:
+    async def connected(self, heartbeat: int = 0, tune: commands.Connection.Tune = TUNE) -> Connection:
         """A client that has connected."""
         connection, _ = await asyncio.gather(
-            connect(self.address, heartbeat=heartbeat, properties={"connection_name": "test"}), self.shake_hands()
+            connect(self.address, heartbeat=heartbeat, properties={"connection_name": "test"}), self.shake_hands(tune)
         )
         return connection
 
@@ -106,6 +107,24 @@ class Scripted:
         assert isinstance(frame, kind), f"{frame} where {kind.name} was expected"
         return frame
 
+    async def hear_bytes(self) -> bytes:
+        """Whatever the client says next; nothing at its end."""
+        return await self._reader.read(65536)
+
+    async def hear_messages(self, count: int) -> None:
+        """So many published messages, each with a body in one frame."""
+        for _ in range(count):
+            await self.hear(commands.Basic.Publish)
+            assert isinstance(await self.hear_any(), ContentHeader)
+            assert isinstance(await self.hear_any(), ContentBody)
+
+    async def round_trip(self, channel: Channel) -> None:
+        """The client asks something and is answered: what was said before, on either side, has been heard by then."""
+        asked = asyncio.ensure_future(channel.qos(1))
+        await self.hear(commands.Basic.Qos)
+        self.say(channel.number, commands.Basic.QosOk())
+        await asked
+
     async def hear_end(self) -> None:
         """Nothing more, and the end."""
         try:
@@ -114,7 +133,15 @@ class Scripted:
             return
         raise AssertionError(f"{frame} where the end was expected")
 
+    async def hear_end_of_socket(self) -> None:
+        """Whatever is still said, and the end."""
+        try:
+            while await self.hear_bytes():
+                pass
+        except ConnectionResetError:
+            pass
 
-def header(size: int) -> ContentHeader:
+
+def header(size: int, properties: commands.Basic.Properties | None = None) -> ContentHeader:
     """The header of a message with a body of this size."""
-    return ContentHeader(0, size, commands.Basic.Properties())
+    return ContentHeader(0, size, properties or commands.Basic.Properties())
