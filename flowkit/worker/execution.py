@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from flowkit.broker.protocol import Consumer, Delivery
@@ -26,6 +26,10 @@ class Execution:
         definition: who does it.
         suspect: it was delivered several times before, and may be what killed those processes.
         traceparent: of its message, passed on with its result.
+
+    Which messages have brought it is remembered beside their deliveries. The same message again, after a lost
+    connection, comes from a broker that still has all it ever confirmed. But another message of the same task may come
+    from one that was wiped, and whatever was confirmed before that is gone.
     """
 
     key: Key
@@ -34,11 +38,23 @@ class Execution:
     suspect: bool = False
     traceparent: str | None = None
     deliveries: list[tuple[Consumer, Delivery]] = field(default_factory=list)  # several after a reconnect
+    messages: set[str | None] = field(default_factory=set)  # their ids, which each publishing makes anew
     taken: float = 0.0  # when it was delivered, by the loop's clock
     since: float | None = None  # when its turn came, in Unix seconds
     job: Job | None = None  # its main, once it has begun
     reported: bool = False  # its one report is on its way, or it was put back: nothing more is to be said
     grace: asyncio.TimerHandle | None = None  # it was cancelled, and may go on until then
+
+    def came(self, consumer: Consumer, delivery: Delivery) -> None:
+        """A message has brought it: the first one, or one more."""
+        self.deliveries.append((consumer, delivery))
+        self.messages.add(delivery.message_id)
+
+    def answered(self, messages: Collection[str | None]) -> list[tuple[Consumer, Delivery]]:
+        """These messages are answered: gives their deliveries, and keeps those of others."""
+        came = self.deliveries
+        self.deliveries = [one for one in came if one[1].message_id not in messages]
+        return [one for one in came if one[1].message_id in messages]
 
 
 def key_of(task: Task) -> Key:
@@ -51,7 +67,7 @@ class Taken:
 
     def __init__(self) -> None:
         self._by_key: dict[Key, Execution] = {}
-        self._answered: OrderedDict[Key, None] = OrderedDict()
+        self._answered: OrderedDict[Key, set[str | None]] = OrderedDict()  # and the messages that were
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -79,13 +95,13 @@ class Taken:
     def answered(self, execution: Execution) -> None:
         """The result is confirmed: a redelivery of the same message would be one whose acknowledgement was lost."""
         self.drop(execution)
-        self._answered[execution.key] = None
+        self._answered[execution.key] = execution.messages
         if len(self._answered) > _REMEMBERED:
             self._answered.popitem(last=False)
 
-    def was_answered(self, key: Key) -> bool:
-        """Whether a final result of this very attempt was confirmed lately."""
-        return key in self._answered
+    def was_answered(self, key: Key, message: str | None) -> bool:
+        """Whether a final result of this very attempt was confirmed lately, to this very message."""
+        return message in self._answered.get(key, ())
 
     async def none_left(self) -> None:
         """Return when everything taken is answered."""

@@ -81,14 +81,15 @@ class Intake:
         key = key_of(task)
         here = self._taken.get(key)
         if here is not None:
-            # The connection was lost meanwhile: the task goes on, and its result answers this delivery too.
-            here.deliveries.append((self.consumer, delivery))
+            # The connection was lost meanwhile: the task goes on, and a result answers this delivery too.
+            here.came(self.consumer, delivery)
             return True
-        if delivery.redelivered and self._taken.was_answered(key):
+        if delivery.redelivered and self._taken.was_answered(key, delivery.message_id):
             return False
         suspect = delivery.delivery_count >= SUSPECT_FROM
-        traceparent = delivery.headers.get("traceparent")
-        self._begin(Execution(key, task, self._definition, suspect, traceparent, [(self.consumer, delivery)]))
+        execution = Execution(key, task, self._definition, suspect, delivery.headers.get("traceparent"))
+        execution.came(self.consumer, delivery)
+        self._begin(execution)
         return True
 
     def _read(self, delivery: Delivery) -> Task:

@@ -201,12 +201,19 @@ class Runner:
         self._reporter.post(self._letter(execution, done))
 
     def _letter(self, execution: Execution, done: Report) -> Letter:
+        messages = frozenset(execution.messages)
+
         def confirmed() -> Deliveries:
-            if done.status in _FINAL:
+            answered = execution.answered(messages)
+            if execution.deliveries:
+                # Another message came while this one waited for its confirm. The broker that confirmed may have been
+                # wiped since, and been sent the task again because the result is gone: so the result is said again.
+                self._reporter.post(self._letter(execution, done))
+            elif done.status in _FINAL:
                 self._taken.answered(execution)
             else:
                 self._taken.drop(execution)
-            return execution.deliveries
+            return answered
 
         def too_large(error: TooLarge) -> Letter:
             smaller = report.refused(execution.task, error, worker=self._worker, now=self._clock())

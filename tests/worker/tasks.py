@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from uuid import UUID, uuid4
 
 from flowkit.node import Node
@@ -31,3 +33,10 @@ def define(main, name="work", **options):
     node = Node(name, **options)
     node.register_main(main)
     return node.definition
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until this holds, which no signal tells."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)

@@ -9,13 +9,7 @@ import pytest
 from flowkit.wire.durations import LONGEST
 from flowkit.wire.messages import Control, Status
 
-from .tasks import define, task
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0)
+from .tasks import define, task, until
 
 
 def leased_to(mine, **more):

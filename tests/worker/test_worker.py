@@ -7,12 +7,12 @@ import pytest
 from pydantic import BaseModel
 
 from flowkit.errors import FlowKitError, UsageError
-from flowkit.wire.messages import Status
+from flowkit.wire.messages import Result, Status
 from flowkit.worker import Worker, runner, worker_name
 from flowkit.worker.announce import flowkit_version
 from flowkit.worker.stage import OwnThread, SameLoop
 
-from .tasks import define, task
+from .tasks import define, task, until
 
 
 async def fine():
@@ -92,6 +92,53 @@ async def test_an_acknowledgement_that_was_lost_does_not_run_the_task_again(hous
         gate.open.set()
         results = await house.results(2)
         assert results[0] == results[1], "published again, as the confirm was lost"
+        assert await worker.stop() is False
+    assert len(gate.ids) == 1
+    assert await house.left() == 0
+
+
+async def test_what_a_wiped_broker_had_confirmed_does_not_answer_a_task_that_comes_again(house, gate):
+    gate.open.set()
+    async with house.worker(define(gate.main)) as worker:
+        mine = task()
+        await house.send(mine)
+        await until(lambda: gate.ids and not worker.running)  # the result is confirmed, and nobody has read it
+        house.mine.wipe()
+        await house.mine.declare([*house.topology.standing, house.topology.tasks("work")])
+        await house.send(mine)
+        house.broker.disconnect()  # before it is looked at: RabbitMQ cuts connections while its new queues begin
+        async with asyncio.timeout(5):
+            assert (await house.result()).task_id == mine.task_id
+        assert await worker.stop() is False
+    assert len(gate.ids) == 2
+    assert await house.left() == 0
+
+
+async def test_a_result_is_said_again_to_a_broker_that_was_wiped_while_its_batch_waited(house, gate, monkeypatch):
+    stored, others = asyncio.Event(), asyncio.Event()
+    publish = house.broker.publish
+
+    async def held_up(messages):
+        """Confirmed, and others of the batch are not before there is a connection again."""
+        verdicts = await publish(messages)
+        if messages[0].type == Result.TYPE:
+            stored.set()
+            await others.wait()
+        return verdicts
+
+    monkeypatch.setattr(house.broker, "publish", held_up)
+    gate.open.set()
+    async with house.worker(define(gate.main)) as worker:
+        mine = task()
+        await house.send(mine)
+        await stored.wait()
+        house.mine.wipe()
+        await house.mine.declare([*house.topology.standing, house.topology.tasks("work")])
+        await house.send(mine)
+        await until(lambda: [len(one.deliveries) for one in worker._taken] == [2])
+        others.set()
+        async with asyncio.timeout(5):
+            assert (await house.result()).task_id == mine.task_id
         assert await worker.stop() is False
     assert len(gate.ids) == 1
     assert await house.left() == 0
