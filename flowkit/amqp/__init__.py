@@ -20,8 +20,8 @@ from flowkit.amqp.errors import (
     ProtocolViolation,
     Returned,
 )
+from flowkit.amqp.events import Arrived
 from flowkit.amqp.frames import Publication
-from flowkit.amqp.machine import Arrived
 from flowkit.amqp.properties import Properties, encode_properties
 
 __all__ = [

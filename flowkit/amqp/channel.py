@@ -14,8 +14,8 @@ from pamqp.base import Frame
 from flowkit.amqp import frames
 from flowkit.amqp.confirms import Batch, Confirmations, Outcome
 from flowkit.amqp.errors import COMMAND_INVALID, SYNTAX_ERROR, ChannelClosed, ConnectionLost, ProtocolViolation
+from flowkit.amqp.events import Arrived, Confirms, Deliveries, Event, Method, SentBack
 from flowkit.amqp.frames import Publication
-from flowkit.amqp.machine import Arrived, Confirms, Deliveries, Event, Method, SentBack
 
 if TYPE_CHECKING:
     from flowkit.amqp.connection import Connection
@@ -259,7 +259,7 @@ class Channel:
 
     def _answer(self, frame: Frame) -> None:
         if not self._calls or frame.name not in self._calls[0][1]:
-            raise ProtocolViolation(f"{frame.name} is no answer to any question", COMMAND_INVALID)
+            raise ProtocolViolation(f"{frame.name}, which answers no question", COMMAND_INVALID)
         *_, answer = self._calls.popleft()
         if not answer.done():  # it is done when whoever asked was cancelled
             answer.set_result(frame)

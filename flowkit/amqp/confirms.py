@@ -14,9 +14,9 @@ from flowkit.amqp.errors import (
     Nacked,
     ProtocolViolation,
     Returned,
-)  # fmt: skip
+)
+from flowkit.amqp.events import SentBack
 from flowkit.amqp.frames import Publication
-from flowkit.amqp.machine import SentBack
 from flowkit.amqp.properties import Properties
 
 # None: confirmed.
@@ -102,7 +102,7 @@ class Confirmations:
         try:
             message_id = Properties(event.raw).message_id
         except MalformedProperties as error:
-            raise ProtocolViolation(f"a message came back, but {error}", COMMAND_INVALID) from None
+            raise ProtocolViolation("a message back whose properties cannot be read", COMMAND_INVALID) from error
         wanted = event.exchange, event.key, message_id or None
         oldest = next(iter(self._open), self._sent + 1)
         start = max(oldest, self._looked + 1)
@@ -116,7 +116,7 @@ class Confirmations:
                 batch.outcomes[at] = Returned(event.text, event.code)
                 self._looked = tag
                 return
-        raise ProtocolViolation(f"message {message_id!r} came back, but was not sent", COMMAND_INVALID)
+        raise ProtocolViolation(f"message {message_id!r} back, which was not under way", COMMAND_INVALID)
 
     def lose(self, error: ChannelClosed | ConnectionLost) -> None:
         """No confirm will come any more."""

@@ -21,11 +21,13 @@ from flowkit.amqp.errors import (
     ConnectionLost,
     NotAmqp,
     ProtocolViolation,
-)  # fmt: skip
+)
+from flowkit.amqp.events import Event, Method
 from flowkit.amqp.handshake import shake_hands
-from flowkit.amqp.machine import Event, Machine, Method
+from flowkit.amqp.machine import Machine
 
 MISSED = 8  # beats without a byte, four to a heartbeat: two heartbeats were missed
+MAX_UNSENT = 16 * 1024 * 1024  # bytes of acknowledgements and answers
 LINGER = 3.0  # seconds for the last words to leave, when the connection is closed for a fault
 
 
@@ -68,6 +70,7 @@ class Connection(asyncio.Protocol):
         self._why: ConnectionLost | NotAmqp | None = None
         self.server_properties: Mapping[str, object] = {}
         self.paused: asyncio.Future[None] | None = None  # while what was written has not left; done when it has
+        self._unsent = 0  # bytes written while paused
         self._gone: asyncio.Future[None] = self._loop.create_future()  # the socket is closed
         self._transport: asyncio.Transport | None = None
         self._machine = Machine()
@@ -75,6 +78,7 @@ class Connection(asyncio.Protocol):
         self._frame_max, self._channel_max = self._machine.frame_max, 0
         self._answer: tuple[tuple[str, ...], asyncio.Future[Frame]] | None = None  # what is waited for on channel 0
         self._alarm: asyncio.Future[None] | None = None  # while the broker takes no messages
+        self._closing = False
         self._heard = self._said = False  # since the last beat
         self._missed = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -116,7 +120,10 @@ class Connection(asyncio.Protocol):
     async def close(self) -> None:
         """Close it in good order; the caller bounds it in time, and cancelled it ends at once all the same."""
         try:
-            if not self.closed.done():
+            if self._closing:
+                await asyncio.wait((self.closed,))
+            elif not self.closed.done():
+                self._closing = True
                 await self.ask(commands.Connection.Close(200, "", 0, 0), commands.Connection.CloseOk)
         except ConnectionLost:
             pass
@@ -169,10 +176,20 @@ class Connection(asyncio.Protocol):
         return raw
 
     def write(self, data: bytes) -> None:
-        """Send bytes; after the end of the connection they are dropped."""
-        if self._transport is not None and not self.closed.done():
-            self._said = True
-            self._transport.write(data)
+        """Send bytes; after the end of the connection they are dropped.
+
+        Messages wait while the other side does not take them (``paused``). Answers do not, so they are counted then.
+        """
+        if self._transport is None or self.closed.done():
+            return
+        if self.paused is not None:
+            self._unsent += len(data)
+            if self._unsent > MAX_UNSENT:
+                self._end(ConnectionLost(f"the broker has not taken {self._unsent} bytes of answers"))
+                self._transport.abort()
+                return
+        self._said = True
+        self._transport.write(data)
 
     def forget(self, number: int) -> None:
         """A channel has ended: its number is free."""
@@ -207,7 +224,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The other side takes less than is written."""
-        self.paused = self._loop.create_future()
+        self.paused, self._unsent = self._loop.create_future(), 0
 
     def resume_writing(self) -> None:
         """The other side has caught up."""
@@ -252,13 +269,12 @@ class Connection(asyncio.Protocol):
                 if alarm is not None:
                     alarm.set_result(None)
             case _:
-                raise ProtocolViolation(f"{frame.name} is no answer to any question", COMMAND_INVALID)
+                raise ProtocolViolation(f"{frame.name}, which answers no question", COMMAND_INVALID)
 
     def _refuse(self, violation: ProtocolViolation) -> None:
         """The other side does what it may not: say so, and go."""
-        self.write(
-            self.written(0, commands.Connection.Close(violation.code or FRAME_ERROR, violation.text[:200], 0, 0))
-        )
+        text = violation.text.encode("ascii", "backslashreplace")[:200].decode()  # AMQP carries 255 bytes
+        self.write(self.written(0, commands.Connection.Close(violation.code or FRAME_ERROR, text, 0, 0)))
         self._end(ConnectionLost(f"the broker sent {violation.text}", violation.code))
         self._close_socket()
 

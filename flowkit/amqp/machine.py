@@ -7,7 +7,6 @@ that are no AMQP is a ``ProtocolViolation``. How the bytes were cut makes no dif
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from struct import Struct
 
 from pamqp import commands
@@ -22,8 +21,8 @@ from flowkit.amqp.errors import (
     UNEXPECTED_FRAME,
     NotAmqp,
     ProtocolViolation,
-)  # fmt: skip
-from flowkit.amqp.properties import Properties
+)
+from flowkit.amqp.events import Arrived, Confirms, Deliveries, Event, Method, SentBack
 
 FRAME_MAX = 131_072  # bytes, proposed to the broker and accepted until it has said what it takes
 MAX_BODY = 512 * 1024 * 1024  # bytes; what RabbitMQ allows at most
@@ -38,86 +37,15 @@ _CHANNEL_CLOSE = 0x00140028
 _DELIVER_BYTES = _DELIVER.to_bytes(4, "big")
 
 
-class Arrived:
-    """A message that was delivered. ``raw`` are its properties as bytes, read when ``properties`` is asked for."""
-
-    __slots__ = ("_properties", "body", "consumer_tag", "exchange", "key", "raw", "redelivered", "tag")
-
-    def __init__(  # noqa: PLR0917 - by position is half as dear, and it is done for every message
-        self,
-        consumer_tag: str,
-        tag: int,
-        redelivered: bool,  # noqa: FBT001
-        exchange: str,
-        key: str,
-        raw: bytes,
-        body: bytes,
-    ) -> None:
-        self.consumer_tag, self.tag, self.redelivered = consumer_tag, tag, redelivered
-        self.exchange, self.key, self.raw, self.body = exchange, key, raw, body
-        self._properties: Properties | None = None
-
-    @property
-    def properties(self) -> Properties:
-        """The properties; the same object each time.
-
-        Raises:
-            MalformedProperties
-        """
-        if self._properties is None:
-            self._properties = Properties(self.raw)
-        return self._properties
-
-
-@dataclass(frozen=True, slots=True)
-class Deliveries:
-    """Messages for one consumer, in order."""
-
-    channel: int
-    consumer_tag: str
-    arrived: list[Arrived]
-
-
-@dataclass(frozen=True, slots=True)
-class Confirms:
-    """What became of published messages, in order: delivery tag, whether it means all up to it, whether it is good."""
-
-    channel: int
-    confirms: list[tuple[int, bool, bool]]
-
-
-@dataclass(frozen=True, slots=True)
-class SentBack:
-    """A message that was published and went nowhere; ``raw`` are its properties."""
-
-    channel: int
-    code: int
-    text: str
-    exchange: str
-    key: str
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """Any other frame."""
-
-    channel: int
-    frame: Frame
-
-
-Event = Deliveries | Confirms | SentBack | Method | NotAmqp | ProtocolViolation
-
-
 class _Content:
     """A message of which not everything has arrived."""
 
-    __slots__ = ("body", "method", "raw", "size")
+    __slots__ = ("awaits", "body", "method", "raw", "size")
 
     def __init__(self, method: bytes) -> None:
         self.method = method  # the payload of basic.deliver or basic.return
-        self.raw = b""  # properties are at least two bytes: none means that the header is missing
-        self.size = 0
+        self.awaits = _HEAD  # the kind of frame that comes next
+        self.raw, self.size = b"", 0  # its properties, and the bytes of its body, as announced
         self.body = bytearray()  # not a list of pieces: a body in pieces of one byte would take forty times its size
 
 
@@ -159,7 +87,7 @@ class Machine:
         except ProtocolViolation as violation:
             return self._break(violation)
         except (IndexError, struct.error):
-            return self._break(ProtocolViolation("a frame ends in the middle of a field", SYNTAX_ERROR))
+            return self._break(ProtocolViolation("a frame that ends in the middle of a field", SYNTAX_ERROR))
         self._rest = bytearray(data[used:])
         return events
 
@@ -182,7 +110,7 @@ class Machine:
                 self._need = end + 1 - at
                 return at
             if data[end] != _END:
-                raise ProtocolViolation(f"a frame ends with {data[end]:#04x}", FRAME_ERROR)
+                raise ProtocolViolation(f"a frame that ends with {data[end]:#04x}", FRAME_ERROR)
             if number not in channels:
                 raise ProtocolViolation(f"a frame for channel {number}, which is not open", CHANNEL_ERROR)
             if kind == _METHOD and data[at + 7 : at + 11] == _DELIVER_BYTES:
@@ -216,7 +144,7 @@ class Machine:
         self._deliver(number, data, at, end, data[start + 19 : behind - 1], data[behind + 7 : last])
         return last + 1
 
-    def _deliver(  # noqa: PLR0917 - as above
+    def _deliver(  # noqa: PLR0917 - by position is half as dear
         self, number: int, data: bytes, at: int, end: int, raw: bytes, body: bytes
     ) -> None:
         """Take a message that is complete; the payload of its basic.deliver stands from ``at`` to ``end``."""
@@ -224,7 +152,7 @@ class Machine:
         tag, redelivered, length = _TAG.unpack_from(data, name_end)
         key_at = name_end + 11 + length
         if key_at + data[key_at - 1] != end:
-            raise ProtocolViolation("basic.deliver does not fill its frame", SYNTAX_ERROR)
+            raise ProtocolViolation("a basic.deliver that does not fill its frame", SYNTAX_ERROR)
         consumer, exchange = data[at + 5 : name_end], data[name_end + 10 : key_at - 1]
         batch = self._batches.get((number, consumer))
         if batch is None:
@@ -238,10 +166,8 @@ class Machine:
         """Take one frame, whose payload stands from ``at`` to ``end``."""
         if kind in (_BODY, _HEAD):
             content = self._contents.get(number)
-            if content is None or (kind == _BODY) == (not content.raw):
-                raise ProtocolViolation(
-                    f"a part of a message that was not begun, on channel {number}", UNEXPECTED_FRAME
-                )
+            if content is None or content.awaits != kind:
+                raise ProtocolViolation(f"a part of no message, on channel {number}", UNEXPECTED_FRAME)
             if kind == _HEAD:
                 self._header(content, data, at, end)
             elif len(content.body) + end - at > content.size:
@@ -264,7 +190,7 @@ class Machine:
             del self._contents[number]
         if method in (_ACK, _NACK):
             if end - at != 13:
-                raise ProtocolViolation("a confirm does not fill its frame", SYNTAX_ERROR)
+                raise ProtocolViolation("a confirm that does not fill its frame", SYNTAX_ERROR)
             tag, bits = _TAG_BITS.unpack_from(data, at + 4)
             last = self._events[-1] if self._events else None
             if not isinstance(last, Confirms) or last.channel != number:
@@ -285,8 +211,8 @@ class Machine:
         if family != 60:
             raise ProtocolViolation(f"a header of class {family}", FRAME_ERROR)
         if content.size > MAX_BODY:
-            raise ProtocolViolation(f"a body of {content.size} bytes is announced, {MAX_BODY} are taken", FRAME_ERROR)
-        content.raw = data[at + 12 : end]
+            raise ProtocolViolation(f"a body of {content.size} bytes, {MAX_BODY} are taken at most", FRAME_ERROR)
+        content.raw, content.awaits = data[at + 12 : end], _BODY
 
     def _complete(self, number: int, content: _Content) -> None:
         """The last part of a message that came in several pieces, or that was sent back."""
@@ -297,7 +223,7 @@ class Machine:
         text_end = 7 + method[6]
         exchange_end = text_end + 1 + method[text_end]
         if exchange_end + 1 + method[exchange_end] != len(method):
-            raise ProtocolViolation("basic.return does not fill its frame", SYNTAX_ERROR)
+            raise ProtocolViolation("a basic.return that does not fill its frame", SYNTAX_ERROR)
         texts = (method[7:text_end], method[text_end + 1 : exchange_end], method[exchange_end + 1 :])
         text, exchange, key = (str(raw, "utf-8", "backslashreplace") for raw in texts)
         self._add(SentBack(number, int.from_bytes(method[4:6], "big"), text, exchange, key, content.raw))

@@ -13,7 +13,7 @@ from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from flowkit.amqp.machine import Confirms, Deliveries, Event, Method, SentBack
+from flowkit.amqp.events import Confirms, Deliveries, Event, Method, SentBack
 
 CHANNELS = (1, 2, 3)
 

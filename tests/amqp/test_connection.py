@@ -16,6 +16,7 @@ from tests.amqp.asking import Collected, bodies, message
 from tests.amqp.scripted import header
 
 DELIVER = commands.Basic.Deliver("1.1", 1, False, "", "k")
+RETURN = commands.Basic.Return(312, "NO_ROUTE", "", "k")
 MESSAGE = (DELIVER, header(2), ContentBody(b"{}"))
 
 
@@ -60,6 +61,12 @@ HOSTILE = {
     "a header of another class": (marshal(DELIVER, 1) + raw(2, 1, struct.pack(">HHQH", 50, 0, 2, 0)), 501),
     "a header that is cut": (marshal(DELIVER, 1) + raw(2, 1, struct.pack(">HHI", 60, 0, 2)), 502),
     "a delivery for an unknown consumer": (b"".join(marshal(frame, 1) for frame in MESSAGE), 503),
+    "a delivery for an unknown consumer with a long name": (
+        b"".join(marshal(it, 1) for it in (commands.Basic.Deliver("ü" * 127, 1, False, "", "k"), *MESSAGE[1:])), 503,
+    ),
+    "a return of nothing that can be read": (
+        marshal(RETURN, 1) + raw(2, 1, struct.pack(">HHQHB", 60, 0, 0, 0x80, 9)), 503,
+    ),
     "a delivery that is cut": (
         raw(1, 1, b"\x00\x3c\x00\x3c\xff1.1") + marshal(header(2), 1) + marshal(ContentBody(b"{}"), 1), 502,
     ),
@@ -80,7 +87,7 @@ HOSTILE = {
 @pytest.mark.parametrize("case", HOSTILE)
 async def test_what_no_broker_may_send_ends_the_connection_with_a_reason(scripted, connection, case):
     said, code = HOSTILE[case]
-    channel = await opened(scripted, connection)
+    channel = await opened(scripted, connection, confirms="of nothing" in case)
     asked = asyncio.ensure_future(channel.qos(1))
     await scripted.hear(commands.Basic.Qos)
     scripted.say_bytes(said)
@@ -89,7 +96,7 @@ async def test_what_no_broker_may_send_ends_the_connection_with_a_reason(scripte
     assert lost.value.code == code
     told = await scripted.hear(commands.Connection.Close)
     assert told.reply_code == code
-    assert told.reply_text in str(lost.value)
+    assert told.reply_text[:20] in str(lost.value)
     await scripted.hear_end()
     assert connection.closed.result().code == code
     assert channel.closed.result() is connection.closed.result()
@@ -113,7 +120,7 @@ async def test_a_return_of_nothing(scripted, connection):
     scripted.say(1, commands.Basic.Return(312, "NO_ROUTE", "", "elsewhere"), header(0))
     (outcome,) = await publishing
     assert isinstance(outcome, ConnectionLost)
-    assert "came back" in str(outcome)
+    assert "message None back" in str(outcome)
 
 
 async def test_confirms_come_in_any_order_and_by_prefix(scripted, connection):
@@ -277,10 +284,10 @@ async def test_a_connection_closed_in_words(scripted, connection):
 
 
 async def test_we_close_in_words(scripted, connection):
-    closing = asyncio.ensure_future(connection.close())
+    closing = [asyncio.ensure_future(connection.close()) for _ in range(3)]
     assert (await scripted.hear(commands.Connection.Close)).reply_code == 200
     scripted.say(0, commands.Connection.CloseOk())
-    await closing
+    await asyncio.gather(*closing)
     await scripted.hear_end()
     await connection.close()
     assert str(connection.closed.result()) == "closed by its owner"
@@ -347,6 +354,27 @@ async def test_a_batch_goes_in_one_write(scripted, connection):
     connection.write = written.append
     await channel.publish([message("k")] * 100)
     assert len(written) == 1
+
+
+async def test_answers_that_are_not_taken_do_not_pile_up(scripted, connection, monkeypatch):
+    monkeypatch.setattr("flowkit.amqp.connection.MAX_UNSENT", 1000)
+    channel = await opened(scripted, connection)
+    connection.pause_writing()  # as the socket says when it is full
+    scripted.say(1, *[commands.Channel.Flow(False)] * 100)
+    await asyncio.wait((channel.closed,))
+    assert "not taken" in str(channel.closed.result())
+
+
+async def test_answers_that_are_taken_again_are_not_counted(scripted, connection, monkeypatch):
+    monkeypatch.setattr("flowkit.amqp.connection.MAX_UNSENT", 1000)
+    channel = await opened(scripted, connection)
+    for _ in range(4):
+        connection.pause_writing()
+        scripted.say(1, *[commands.Channel.Flow(False)] * 50)
+        for _ in range(50):
+            await scripted.hear(commands.Channel.FlowOk)
+        connection.resume_writing()
+    await scripted.round_trip(channel)
 
 
 async def test_a_callback_that_raises_ends_the_connection(scripted, connection):

@@ -13,7 +13,8 @@ from pamqp.frame import marshal
 from pamqp.header import ContentHeader
 
 from flowkit.amqp import NotAmqp, ProtocolViolation
-from flowkit.amqp.machine import FRAME_MAX, Event, Machine
+from flowkit.amqp.events import Event
+from flowkit.amqp.machine import FRAME_MAX, Machine
 from tests.amqp.streams import CHANNELS, expected, facts, seen_by, streams
 
 START = marshal(commands.Connection.Start(), 0)
