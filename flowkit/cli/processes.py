@@ -193,7 +193,7 @@ class Parent:
         fields = {"action": "process_ended", "pid": pid, "exit": code}
         if self._ending:
             logger.info("%s", what, extra=fields)
-            if child.ready or code != -signal.SIGTERM:  # else it ended as it was told, and had nothing to abandon
+            if child.ready:  # else it had nothing that it could abandon, however it ended
                 self._codes.append(_as_exit_code(code))
             return
         calm = child.ready and (code == 0 or time.monotonic() - child.began > self._patience.calm)
