@@ -5,7 +5,7 @@ A broker only delivers; the store is the truth. Whatever it accepted is delivere
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -37,23 +37,91 @@ class Outgoing:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message that arrived. ``tag`` means something to the consumer it came from, and to nobody else."""
+class Properties:
+    """What stands beside the body of a message that arrived."""
 
-    queue: str
-    body: bytes
-    tag: int
-    redelivered: bool = False
-    delivery_count: int = 0  # how often it was delivered before, as far as the queue counts (quorum: yes)
-    exchange: str = ""
-    key: str = ""
     type: str | None = None
     message_id: str | None = None
     correlation_id: str | None = None
     app_id: str | None = None
     user_id: str | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
-    offset: int | None = None  # of a stream
+    delivery_count: int = 0
+
+
+class Delivery:
+    """A message that arrived.
+
+    Args:
+        queue: where it comes from.
+        body: what was published.
+        tag: means something to the consumer it came from, and to nobody else.
+        redelivered: it was delivered before.
+        exchange: where it was published to.
+        key: its routing key.
+        offset: of a stream.
+        properties: what stands beside the body, or what reads it when somebody asks: most are never asked for.
+    """
+
+    __slots__ = ("_properties", "body", "exchange", "key", "offset", "queue", "redelivered", "tag")
+
+    def __init__(
+        self,
+        queue: str,
+        body: bytes,
+        tag: int,
+        *,
+        redelivered: bool = False,
+        exchange: str = "",
+        key: str = "",
+        offset: int | None = None,
+        properties: Properties | Callable[[], Properties] = Properties(),
+    ) -> None:
+        self.queue, self.body, self.tag, self.redelivered = queue, body, tag, redelivered
+        self.exchange, self.key, self.offset = exchange, key, offset
+        self._properties = properties
+
+    @property
+    def properties(self) -> Properties:
+        """What stands beside the body."""
+        if not isinstance(self._properties, Properties):
+            self._properties = self._properties()
+        return self._properties
+
+    @property
+    def delivery_count(self) -> int:
+        """How often it was delivered before, as far as the queue counts (quorum: yes)."""
+        return self.properties.delivery_count if self.redelivered else 0
+
+    @property
+    def type(self) -> str | None:
+        """The kind of message."""
+        return self.properties.type
+
+    @property
+    def message_id(self) -> str | None:
+        """Of one attempt to publish it."""
+        return self.properties.message_id
+
+    @property
+    def correlation_id(self) -> str | None:
+        """Of the run, mostly."""
+        return self.properties.correlation_id
+
+    @property
+    def app_id(self) -> str | None:
+        """The node, mostly."""
+        return self.properties.app_id
+
+    @property
+    def user_id(self) -> str | None:
+        """The login that published it, for which the broker vouches."""
+        return self.properties.user_id
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """Its headers."""
+        return self.properties.headers
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,19 +121,20 @@ class DeadLetters:
             await self._keep(delivery, "rejected", f"{type(error).__name__}: {error}")
         else:
             for why, part in message.scraps:
-                await self._keep(replace(delivery, body=part), why.reason, why.detail)
+                await self._keep(delivery, why.reason, why.detail, part)
             if committed.orphans and not message.scraps:
                 await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
             for start in committed.conflicts:
                 await self._keep(delivery, "conflict", why_conflict(start.run_id))
             for forbid in committed.forbidden:
                 body = forbid.event.result.encode()
-                await self._keep(replace(delivery, body=body), "forbidden", why_forbidden(delivery, forbid))
+                await self._keep(delivery, "forbidden", why_forbidden(delivery, forbid), body)
             logger.warning("message given up by queue %s was taken again", delivery.key,
                            extra={"action": "dead_letter_again", "queue": delivery.key})  # fmt: skip
             await self._outbox.deliver(committed)
 
-    async def _keep(self, delivery: Delivery, reason: str, detail: str) -> None:
+    async def _keep(self, delivery: Delivery, reason: str, detail: str, part: bytes | None = None) -> None:
+        body = delivery.body if part is None else part
         run_id = delivery.correlation_id
         properties: dict[str, Any] = {
             "type": delivery.type,
@@ -148,7 +149,7 @@ class DeadLetters:
                 reason=reason,
                 detail=detail,
                 queue=delivery.key,
-                body=delivery.body,
+                body=body,
                 properties=codec.dumps({name: value for name, value in properties.items() if value is not None}),
                 at=transaction.now(),
                 run_id=run_id if run_id is not None and names.is_run(run_id) else None,

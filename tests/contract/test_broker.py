@@ -60,10 +60,11 @@ async def cut(broker: Broker) -> None:
         broker.disconnect()
         return
     assert isinstance(broker, RabbitBroker)
-    links = [broker._durable, broker._transient, broker._shared, *(one._link for one in broker._consumers)]
-    for link in links:
+    for link in [broker._durable, broker._transient, broker._shared, *(one._link for one in broker._consumers)]:
         if link._connection is not None:
-            link._connection.underlay._writer_task.cancel()
+            link._connection._connection.abort()
+    if broker._desk._connection is not None:
+        broker._desk._connection.connection.underlay._writer_task.cancel()
 
 
 async def gather(consumer: Consumer, count: int) -> list[Delivery]:

@@ -9,7 +9,7 @@ from itertools import count
 
 from flowkit.broker.memory.queue import Held, MemoryQueue
 from flowkit.broker.memory.server import MissingExchange, Server
-from flowkit.broker.protocol import Delivery
+from flowkit.broker.protocol import Delivery, Properties
 from flowkit.wire.topology import Queue
 
 
@@ -163,15 +163,17 @@ class MemoryConsumer:
             body=message.body,
             tag=tag,
             redelivered=held.redelivered,
-            delivery_count=held.returns,
             exchange=message.exchange,
             key=message.key,
-            type=message.type,
-            message_id=message.message_id,
-            correlation_id=message.correlation_id,
-            app_id=message.app_id,
-            headers=dict(message.headers),
             offset=held.offset,
+            properties=Properties(
+                type=message.type,
+                message_id=message.message_id,
+                correlation_id=message.correlation_id,
+                app_id=message.app_id,
+                headers=dict(message.headers),
+                delivery_count=held.returns,
+            ),
         )
         if held.offset is not None:
             self._offset = held.offset + 1

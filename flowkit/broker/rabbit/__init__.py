@@ -1,6 +1,6 @@
-"""RabbitMQ: the only room that imports aio-pika, and aiormq below it.
+"""RabbitMQ. Messages go by ``flowkit.amqp``; what is asked and declared by aio-pika, and aiormq below it.
 
-Which of the two is used where, and why: docs/decisions/0006-aio-pika-and-its-underlay.md
+This is the only room that imports those two. Which is used where, and why: docs/decisions/0006 and 0018.
 """
 
 import logging

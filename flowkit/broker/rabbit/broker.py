@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
-
-from aiormq.abc import AbstractChannel as UnderlayChannel
 
 from flowkit.broker.address import check, mask
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
-from flowkit.broker.rabbit import declare
-from flowkit.broker.rabbit.connection import close_channel, open_underlay_channel
 from flowkit.broker.rabbit.consumer import RabbitConsumer
-from flowkit.broker.rabbit.faults import LinkLost, answered
-from flowkit.broker.rabbit.link import Link, pauses
+from flowkit.broker.rabbit.faults import LinkLost
+from flowkit.broker.rabbit.link import L, Link, Open, pauses
 from flowkit.broker.rabbit.publisher import Publisher
-from flowkit.errors import PublishError, UsageError
+from flowkit.broker.rabbit.session import Session
+from flowkit.errors import FlowKitError, PublishError, UsageError
 from flowkit.wire.topology import Exchange, Part, Queue
+
+if TYPE_CHECKING:  # whoever only publishes and consumes need not wait for aio-pika
+    from aiormq.abc import AbstractChannel as UnderlayChannel
+
+    from flowkit.broker.rabbit.desk import Desk
 
 Answer = TypeVar("Answer")
 
@@ -27,7 +30,8 @@ class RabbitBroker:
     """A RabbitMQ.
 
     Publishing and consuming have connections of their own: under a memory or disk alarm the broker stops reading from
-    those that publish, and acknowledgements sent on one of them would never arrive.
+    those that publish, and acknowledgements sent on one of them would never arrive. Messages go by FlowKit's own data
+    path; what is asked and declared, now and then, by aio-pika on a connection that is opened when it is needed.
 
     Args:
         url: ``amqp://user:password@host:port/virtual-host``, or ``amqps://``.
@@ -47,7 +51,10 @@ class RabbitBroker:
     ) -> None:
         check(url)
         self._address, self._heartbeat, self._refusal_patience = url, heartbeat, refusal_patience
-        self._durable, self._transient, self._shared = (self._link(what) for what in ("publish", "signal", "consume"))
+        self._durable, self._transient, self._shared = (
+            self._link(what, Session.open) for what in ("publish", "signal", "consume")
+        )
+        self._desk = self._link("ask", _open_desk)
         user = unquote(urlsplit(url).username or "") or None
         self._publisher = Publisher(self._durable, user=user, limit=max_message_bytes)
         self._signals = Publisher(self._transient, user=user, limit=max_message_bytes)
@@ -74,8 +81,7 @@ class RabbitBroker:
 
     async def server_version(self) -> str:
         """What the broker says it is, such as ``3.13.7``; empty when it does not say."""
-        said = (await self._durable.connection()).underlay.server_properties.get("version", b"")
-        return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        return str((await self._durable.connection()).server_properties.get("version", ""))
 
     async def wait_connected(self) -> None:
         """Return when ``connected``."""
@@ -87,10 +93,12 @@ class RabbitBroker:
         for part in wanted:
             if isinstance(part, Queue) and part.exclusive:
                 raise UsageError(f"queue {part.name!r} is exclusive: consume() declares it, on its own connection")
+        from flowkit.broker.rabbit.declare import declare_all
+
         waits = pauses(most=1.0)
         while True:
             try:
-                return await declare.declare_all(self._durable, wanted)
+                return await declare_all(self._desk, wanted)
             except LinkLost:
                 await asyncio.sleep(next(waits))
 
@@ -115,43 +123,61 @@ class RabbitBroker:
     ) -> Consumer:
         """Consume a queue from now on, through reconnects."""
         owns = own_connection or queue.stream
-        link = self._link(f"consume {queue.name}") if owns else self._shared
-        consumer = RabbitConsumer(link, queue, prefetch=prefetch, offset=offset, owns_link=owns)
+        link = self._link(f"consume {queue.name}", Session.open) if owns else self._shared
+        consumer = RabbitConsumer(link, queue, prefetch=prefetch, offset=offset, owns_link=owns, appears=self._appears)
         self._consumers = [one for one in self._consumers if not one.closed]
         self._consumers.append(consumer)
         return consumer
 
     async def inspect(self, queue: str) -> QueueState | None:
         """Look at a queue without changing it; None when it does not exist."""
+        from flowkit.broker.rabbit import declare
+
         return await self._ask(lambda channel: declare.inspect(channel, queue))
 
     async def exists(self, exchange: Exchange) -> bool:
         """Whether the exchange exists."""
+        from flowkit.broker.rabbit import declare
+
         return await self._ask(lambda channel: declare.exists(channel, exchange))
 
     async def delete(self, queue: str) -> None:
         """Delete a queue with all that is in it; a missing one is no error."""
+        from flowkit.broker.rabbit import declare
+
         await self._ask(lambda channel: declare.delete(channel, queue))
 
     async def close(self) -> None:
         """Close all links within 3 s or abandon them."""
         await asyncio.gather(*(consumer.close() for consumer in self._consumers))
-        await asyncio.gather(*(link.close() for link in (self._durable, self._transient, self._shared)))
+        links = (self._durable, self._transient, self._shared, self._desk)
+        await asyncio.gather(*(link.close() for link in links))
 
-    def _link(self, what: str) -> Link:
+    def _link(self, what: str, open: Open[L]) -> Link[L]:  # noqa: A002 - what it does
         return Link(
             self._address,
+            open,
             name=f"flowkit {what}",
             heartbeat=self._heartbeat,
             refusal_patience=self._refusal_patience,
         )
 
+    async def _appears(self, queue: str) -> None:
+        """Return when there is such a queue, or when nobody can tell."""
+        with suppress(FlowKitError):  # met again by consuming it
+            for pause in pauses(most=1.0):
+                if await self.inspect(queue) is not None:
+                    return
+                await asyncio.sleep(pause)
+
     async def _ask(self, question: Callable[[UnderlayChannel], Awaitable[Answer]]) -> Answer:
         """Ask on a channel of its own, again after a lost connection."""
+        from flowkit.broker.rabbit.connection import answered, close_channel, open_underlay_channel
+
         waits = pauses(most=1.0)
         while True:
             try:
-                channel = await open_underlay_channel(await self._durable.connection())
+                channel = await open_underlay_channel((await self._desk.connection()).connection)
                 try:
                     async with answered("a question"):
                         return await question(channel)
@@ -159,3 +185,9 @@ class RabbitBroker:
                     await close_channel(channel)
             except LinkLost:
                 await asyncio.sleep(next(waits))
+
+
+async def _open_desk(url: str, *, heartbeat: int, properties: Mapping[str, object]) -> Desk:
+    from flowkit.broker.rabbit.desk import Desk
+
+    return await Desk.open(url, heartbeat=heartbeat, properties=properties)

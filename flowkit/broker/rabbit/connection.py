@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, cast
 
 import aio_pika
@@ -10,14 +13,16 @@ import aiormq
 from aio_pika.abc import AbstractChannel, UnderlayConnection
 from aio_pika.tools import OneShotCallback
 from aiormq.abc import AbstractChannel as UnderlayChannel
+from aiormq.exceptions import ChannelClosed
 from yarl import URL
 
-from flowkit.broker.address import mask
+from flowkit import amqp
+from flowkit.broker.rabbit import faults
 from flowkit.broker.rabbit.door import Door
-from flowkit.broker.rabbit.faults import LinkLost, guard, unreachable
+from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost
+from flowkit.errors import BrokerUnreachable, FlowKitError
 
-OPEN = 10.0  # seconds for a connection or a channel to be opened
-CLOSE = 3.0  # seconds for a polite end: closing can deadlock (aiormq#83)
+ANSWER = 15.0  # seconds for the broker to answer one question
 
 
 class Underlay(aiormq.Connection):
@@ -57,7 +62,7 @@ class Connection(aio_pika.Connection):
             self.transport = UnderlayConnection(underlay, ended)
             await self._on_connected()
         except (TimeoutError, LinkLost) as error:
-            raise unreachable(mask(str(self.url)), error.__cause__ or error, door.heard) from error
+            raise _unreachable(str(self.url), error.__cause__ or error, door.heard) from error
         finally:
             if self.transport is None:
                 await self.close()  # waits for nothing, only marks it; unmarked, its __del__ would start a task
@@ -73,32 +78,16 @@ class Connection(aio_pika.Connection):
             raise LinkLost("the connection was closed")
         return cast("Underlay", self.transport.connection)
 
-    @property
-    def blocked(self) -> bool:
-        """Whether the broker has blocked this connection because of an alarm.
 
-        aiormq tells only who waits for the end of it, so this takes the first step of that wait and no second one.
-        """
-        if self.transport is None:
-            return False
-        wait = self.underlay.ready().__await__()
-        try:
-            next(wait)
-        except StopIteration:
-            return False
-        wait.close()
-        return True
-
-
-async def open_channel(connection: Connection, *, confirms: bool) -> AbstractChannel:
-    """Open a channel; with confirms, messages without a queue raise on it.
+async def open_channel(connection: Connection) -> AbstractChannel:
+    """Open a channel to declare on.
 
     Raises:
         LinkLost
     """
     with guard():
-        async with asyncio.timeout(OPEN):  # opening waits for the end of an alarm, also when the connection has died
-            return await connection.channel(publisher_confirms=confirms, on_return_raises=confirms)
+        async with asyncio.timeout(OPEN):
+            return await connection.channel(publisher_confirms=False)
 
 
 async def open_underlay_channel(connection: Connection) -> UnderlayChannel:
@@ -121,18 +110,53 @@ async def close_channel(channel: AbstractChannel | UnderlayChannel) -> None:
         with guard():
             async with asyncio.timeout(CLOSE):
                 await channel.close()
-    except (LinkLost, aiormq.ChannelClosed):
+    except (LinkLost, ChannelClosed):
         pass
 
 
-async def abandon(connection: Connection) -> None:
-    """Close a connection within 3 s, or leave it to its fate."""
-    closing = asyncio.create_task(connection.close())
-    for patience in (CLOSE, 0.1, 0.1):  # cancelled once, aio-pika waits for its close callback all the same
-        await asyncio.wait((closing,), timeout=patience)
-        if closing.done():
-            break
-        closing.cancel()
-    if closing.done() and not closing.cancelled():
-        closing.exception()  # looked at; it is abandoned whatever it says
-    await connection.close()  # marks it as closed where the first try was cancelled
+@contextmanager
+def guard() -> Iterator[None]:
+    """Turn what the library raises when a connection dies into ``LinkLost``; answers of the broker pass as they are.
+
+    A dying connection fails its callers with whatever killed it: an error of decoding, a bare ``Exception``, even a
+    ``CancelledError`` that nobody sent, which is told from a real one by the count of cancel requests.
+    """
+    try:
+        yield
+    except (ChannelClosed, aiormq.DeliveryError, LinkLost, FlowKitError):
+        raise
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise LinkLost("the connection died") from error
+    except Exception as error:
+        raise LinkLost(str(error) or type(error).__name__) from error
+
+
+@asynccontextmanager
+async def answered(what: str) -> AsyncIterator[None]:
+    """Bound one question to the broker: an answer that never comes is a lost connection to whoever asked.
+
+    Seen once on 3.10.8, when a queue was deleted under its consumer: the broker lived, and never answered.
+    """
+    try:
+        async with asyncio.timeout(ANSWER):
+            yield
+    except TimeoutError:
+        raise LinkLost(f"no answer to {what} in {ANSWER:g} s") from None
+
+
+def _unreachable(url: str, error: BaseException, heard: bytes) -> BrokerUnreachable:
+    """Why it could not connect; ``heard`` are the last bytes that came from there."""
+    # The library throws away what the broker answers when a virtual host is not to be had.
+    not_allowed = re.search(rb"NOT_ALLOWED - ([ -~]+)", heard)
+    match error:
+        case _ if not_allowed:
+            return faults.unreachable(url, amqp.NotAllowed(not_allowed[1].decode("ascii")))
+        case aiormq.ProbableAuthenticationError() | aiormq.AuthenticationError():
+            return faults.unreachable(url, amqp.LoginRefused("login refused"))
+        case OSError() | EOFError():
+            return faults.unreachable(url, error)
+        case _:
+            return faults.unreachable(url, amqp.NotAmqp(str(error)))

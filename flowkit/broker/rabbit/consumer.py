@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
 
-from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
-from aiormq import ChannelAccessRefused
-from aiormq.abc import AbstractChannel as UnderlayChannel
-from aiormq.abc import DeliveredMessage
-
+from flowkit import amqp
 from flowkit.broker.change import Change
 from flowkit.broker.protocol import Delivery
-from flowkit.broker.rabbit.connection import CLOSE, close_channel, open_channel, open_underlay_channel
-from flowkit.broker.rabbit.declare import declare, inspect
-from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard
+from flowkit.broker.rabbit.arriving import offset_of, read
+from flowkit.broker.rabbit.exclusive import declare, delete
+from flowkit.broker.rabbit.faults import CLOSE, LinkClosed, LinkLost, refused
 from flowkit.broker.rabbit.link import Link, pauses
+from flowkit.broker.rabbit.session import Session, let_go
 from flowkit.errors import AccessRefused, BrokerUnreachable, FlowKitError, Refused
 from flowkit.wire.topology import Queue
 
@@ -31,8 +27,9 @@ QUIET = 12.0
 # RabbitMQ 3.10 shows a quorum queue before it is ready, and who consumes it then takes the whole connection down with
 # INTERNAL_ERROR. So a queue that was missing is only looked at, which does no harm, and left alone for this long (s).
 SETTLE = 0.3
-CANCEL_AGAIN = 0.5  # seconds
 SESSION = 1 << 40  # a tag is session * SESSION + AMQP's delivery tag: those of dead channels are recognised by it
+GONE = (LinkLost, amqp.ConnectionLost, amqp.ChannelClosed)
+FORBIDDEN, MISSING, DIFFERENT = 403, 404, 406  # https://www.rabbitmq.com/amqp-0-9-1-reference#constants
 logger = logging.getLogger(__name__)
 
 
@@ -45,18 +42,26 @@ class RabbitConsumer:
         prefetch: how many unacknowledged deliveries may be out at a time.
         offset: where to begin in a stream.
         owns_link: whether nobody else uses the link.
+        appears: returns when there is a queue of this name.
     """
 
     quiet = QUIET
 
-    def __init__(self, link: Link, queue: Queue, *, prefetch: int, offset: int | str | None, owns_link: bool) -> None:
-        self._link, self._queue, self._owns_link = link, queue, owns_link
+    def __init__(
+        self,
+        link: Link[Session],
+        queue: Queue,
+        *,
+        prefetch: int,
+        offset: int | str | None,
+        owns_link: bool,
+        appears: Callable[[str], Awaitable[None]],
+    ) -> None:
+        self._link, self._queue, self._owns_link, self._appears = link, queue, owns_link, appears
         self._prefetch, self._allowed = prefetch, prefetch
         self._slow_start = "x-delivery-limit" in dict(queue.arguments)
-        self._offset, self._stuck_at = offset, offset
-        # While deliveries can arrive or be acknowledged. aio-pika's underlay does both: aio-pika itself has no word for
-        # acknowledging a prefix or for a consumer that the broker has cancelled, and makes a second task per message.
-        self._channel: UnderlayChannel | None = None
+        self._offset = offset
+        self._channel: amqp.Channel | None = None  # while deliveries can arrive or be acknowledged
         self._consumer_tag: str | None = None
         self._session = self._newest = 0
         self._arrived: deque[Delivery] = deque()
@@ -64,7 +69,8 @@ class RabbitConsumer:
         self._wake = asyncio.Event()
         self._change = Change()
         self._look = asyncio.Event()  # the loop shall look again: the queue was cancelled, or more is allowed
-        self._cancelled = self._stopped = self._was_lost = False
+        self._cancelled = self._was_lost = False
+        self._stop = asyncio.Event()
         self._error: FlowKitError | None = None
         self.reconnects = 0
         self._task = asyncio.create_task(self._run(), name=f"flowkit consume {queue.name}")
@@ -74,6 +80,10 @@ class RabbitConsumer:
     def connected(self) -> bool:
         """Whether deliveries can arrive now."""
         return self._consumer_tag is not None and not self._stopped
+
+    @property
+    def _stopped(self) -> bool:
+        return self._stop.is_set()
 
     @property
     def closed(self) -> bool:
@@ -102,17 +112,9 @@ class RabbitConsumer:
         channel = self._channel
         if channel is None or not tags:
             return
-        done = set(tags)
         oldest = next(iter(self._open), None)
-        together = [tag for tag in tags if oldest is None or tag < oldest]
-        try:
-            with guard():
-                if together:
-                    await channel.basic_ack(together[-1], multiple=True, wait=False)
-                for tag in sorted(done.difference(together)):
-                    await channel.basic_ack(tag, wait=False)
-        except (LinkLost, ChannelClosed):
-            return  # they will be delivered again
+        together = len(tags) if oldest is None else bisect_left(tags, oldest)
+        channel.acknowledge(up_to=tags[together - 1] if together else None, singles=tags[together:])
         if self._allowed < self._prefetch:
             self._allowed = min(self._prefetch, self._allowed << min(len(tags), 20))
             self._look.set()
@@ -130,26 +132,19 @@ class RabbitConsumer:
             await self.ack(deliveries)
             return
         tags, channel = self._take(deliveries), self._channel
-        if channel is None:
-            return
-        try:
-            with guard():
-                for tag in tags:
-                    await channel.basic_nack(tag, requeue=requeue, wait=False)
-        except (LinkLost, ChannelClosed):
-            return
+        if channel is not None and tags:
+            channel.refuse(tags, requeue=requeue)
 
     async def stop(self) -> None:
         """Take no more deliveries; those taken can still be acknowledged."""
         if not self._stopped:
             channel, tag = self._channel, self._consumer_tag
-            self._stopped = True
+            self._stop.set()
             if channel is not None and tag is not None:
                 try:
-                    with guard():
-                        async with asyncio.timeout(CLOSE):
-                            await channel.basic_cancel(tag)
-                except (LinkLost, ChannelClosed, TimeoutError):
+                    async with asyncio.timeout(CLOSE):
+                        await channel.cancel(tag)
+                except (*GONE, TimeoutError):
                     pass
             self._consumer_tag = None
             self._look.set()
@@ -159,9 +154,8 @@ class RabbitConsumer:
         """Stop and let go: what was not acknowledged goes back to the queue."""
         await self.stop()
         self._arrived.clear()
-        while not self._task.done():  # aiormq swallows a cancellation now and then: whoever asks once may wait for ever
-            self._task.cancel()
-            await asyncio.wait((self._task,), timeout=CANCEL_AGAIN)
+        self._task.cancel()
+        await asyncio.wait((self._task,))
         if self._owns_link:
             await self._link.close()
 
@@ -190,8 +184,7 @@ class RabbitConsumer:
         waits = pauses(most=1.0)
         while not self._stopped:
             try:
-                connection = await self._link.connection()
-                channel = await open_channel(connection, confirms=False)
+                channel = await (await self._link.connection()).channel()
             except LinkClosed:
                 await self.stop()
                 return
@@ -208,13 +201,13 @@ class RabbitConsumer:
             except (AccessRefused, Refused) as error:
                 self._fail(error)
                 return
-            except (LinkLost, ChannelClosed) as error:
+            except GONE as error:
                 if self.connected:
                     self._lost(error)
                     waits = pauses(most=1.0)
                 else:
                     logger.debug("queue %s: %s", self._queue.name, error)
-                missing = self._cancelled or isinstance(error, ChannelNotFoundEntity)
+                missing = self._cancelled or (isinstance(error, amqp.ChannelClosed) and error.code == MISSING)
             finally:
                 self._end_session()
                 await self._let_go(channel)
@@ -223,158 +216,124 @@ class RabbitConsumer:
                 await self._appearance()
 
     async def _appearance(self) -> None:
-        """Wait until the queue is there and ready to be consumed; whatever goes wrong is met again by consuming."""
-        waits = pauses(most=1.0)
+        """Wait until the queue is there and ready to be consumed."""
+        appeared, stopped = (asyncio.ensure_future(one) for one in (self._appears(self._queue.name), self._stop.wait()))
         try:
-            while not self._stopped:
-                channel = await open_underlay_channel(await self._link.connection())
-                try:
-                    state = await inspect(channel, self._queue.name)
-                finally:
-                    await close_channel(channel)
-                if state is not None:
-                    await asyncio.sleep(SETTLE)
-                    return
-                await asyncio.sleep(next(waits))
-        except (LinkLost, ChannelClosed, FlowKitError):
-            pass
+            await asyncio.wait((appeared, stopped), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            appeared.cancel()
+            stopped.cancel()
+        await asyncio.sleep(SETTLE)
 
     def _fail(self, error: FlowKitError) -> None:
         """It cannot be consumed, and trying again cannot help: whoever receives gets the reason."""
         self._error = error
         self._tell()
 
-    async def _serve(self, channel: AbstractChannel) -> None:
+    async def _serve(self, channel: amqp.Channel) -> None:
         """Consume, and when stopped stay for acknowledgements; raise when the channel or the queue is gone.
 
         Returns when it has been so quiet that a new channel is in order.
         """
         self._session += 1
-        underlay = await channel.get_underlay_channel()
-        self._channel, self._cancelled = underlay, False
-        underlay.on_consumer_cancel_callbacks.add(self._on_cancel)
-        closing = underlay.closing
-        try:
-            granted = await self._begin(channel)
-            while True:
-                newest = self._newest
-                changed = await self._first(closing)
-                if closing.done():
-                    with guard():
-                        closing.result()
-                    raise LinkLost("the channel was closed")
-                if self._cancelled:
-                    raise LinkLost("the queue was deleted")
-                if self._stopped or self._consumer_tag is None:
-                    continue  # only acknowledgements are left to wait for
-                if not changed and newest == self._newest and not self._open and not self._queue.exclusive:
-                    return
-                if granted < self._allowed:
-                    with guard():
-                        await underlay.basic_cancel(self._consumer_tag)
-                    granted = await self._consume(channel)
-        finally:
-            closing.cancel()
+        self._channel, self._cancelled = channel, False
+        channel.on_cancel = self._on_cancel
+        granted = await self._begin(channel)
+        while True:
+            newest = self._newest
+            changed = await self._first(channel.closed)
+            if channel.closed.done():
+                raise channel.closed.result()
+            if self._cancelled:
+                raise LinkLost("the queue was deleted")
+            if self._stopped or self._consumer_tag is None:
+                continue  # only acknowledgements are left to wait for
+            if not changed and newest == self._newest and not self._open and not self._queue.exclusive:
+                return
+            if granted < self._allowed:
+                await channel.cancel(self._consumer_tag)
+                granted = await self._consume(channel)
 
-    async def _begin(self, channel: AbstractChannel) -> int:
+    async def _begin(self, channel: amqp.Channel) -> int:
         """Consume for the first time on a channel; return the prefetch."""
         try:
             if self._queue.exclusive:
                 await declare(channel, self._queue)
             granted = await self._consume(channel)
-        except ChannelAccessRefused as error:
-            raise AccessRefused(f"queue {self._queue.name!r} may not be consumed: {error}") from None
-        except ChannelPreconditionFailed as error:
-            raise Refused(f"queue {self._queue.name!r} cannot be consumed: {error}") from None
+        except amqp.ChannelClosed as error:
+            if error.code == FORBIDDEN:
+                raise AccessRefused(f"queue {self._queue.name!r} may not be consumed: {error}") from None
+            if error.code == DIFFERENT:
+                raise refused(self._queue, error, "cannot be consumed") from None
+            raise
         if self._was_lost:
             self.reconnects += 1
         self._was_lost = False
         self._change.notify()
         return granted
 
-    async def _first(self, closing: asyncio.Future[Any]) -> bool:
+    async def _first(self, closed: asyncio.Future[amqp.ChannelClosed | amqp.ConnectionLost]) -> bool:
         """Wait for the end of the channel, or for a reason to look; return whether there was any in good time."""
         looking = asyncio.ensure_future(self._look.wait())
         try:
-            done, _ = await asyncio.wait((looking, closing), timeout=self.quiet, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((looking, closed), timeout=self.quiet, return_when=asyncio.FIRST_COMPLETED)
         finally:
             looking.cancel()
         self._look.clear()
         return bool(done)
 
-    async def _consume(self, channel: AbstractChannel) -> int:
+    async def _consume(self, channel: amqp.Channel) -> int:
         """Consume with the prefetch allowed now, which is returned: a consumer keeps the one it was made with.
 
         What an earlier consumer of this channel holds does not count, so while a prefetch grows up to twice as much may
         be out.
         """
         granted = self._allowed
-        arguments: dict[str, Any] = {"x-stream-offset": self._offset if self._offset is not None else "next"}
-        with guard():
-            await channel.set_qos(granted)
-            underlay = await channel.get_underlay_channel()
-            begun = await underlay.basic_consume(
-                self._queue.name,
-                partial(self._on_message, self._session),
-                arguments=arguments if self._queue.stream else None,
-            )
-        self._consumer_tag = begun.consumer_tag
+        stream = {"x-stream-offset": self._offset if self._offset is not None else "next"}
+        await channel.qos(granted)
+        self._consumer_tag = await channel.consume(
+            self._queue.name,
+            partial(self._on_deliveries, self._session),
+            arguments=stream if self._queue.stream else None,
+        )
         return granted
 
-    def _on_cancel(self, _: object) -> None:
+    def _on_cancel(self, _: str) -> None:
         """The broker ended the consumer: the queue was deleted, or its leader is gone."""
         self._cancelled = True
         self._look.set()
 
-    async def _on_message(self, session: int, message: DeliveredMessage) -> None:
-        """Only enqueue: when the channel dies, whatever runs in here is cancelled."""
+    def _on_deliveries(self, session: int, deliveries: list[amqp.Arrived]) -> None:
         if session != self._session or self._channel is None:
-            return  # late, from a channel that is gone: it will come again
-        tag = message.delivery_tag or 0
-        headers: dict[str, Any] = dict(message.header.properties.headers or {})
-        offset = headers.pop("x-stream-offset", None)
-        if isinstance(offset, int):
-            self._offset = offset + 1
-        self._open[tag] = None
-        self._newest = tag
-        properties = message.header.properties
-        self._arrived.append(
-            Delivery(
-                queue=self._queue.name,
-                body=message.body,
-                tag=self._session * SESSION + tag,
-                redelivered=bool(message.redelivered),
-                delivery_count=headers.pop("x-delivery-count", 0),
-                exchange=message.exchange or "",
-                key=message.routing_key or "",
-                type=properties.message_type,
-                message_id=properties.message_id,
-                correlation_id=properties.correlation_id,
-                app_id=properties.app_id,
-                user_id=properties.user_id,
-                headers=headers,
-                offset=offset,
+            return  # late, from a channel that is gone: they will come again
+        name, stream, base = self._queue.name, self._queue.stream, session * SESSION
+        for arrived in deliveries:
+            tag, offset = arrived.tag, None
+            if stream and (offset := offset_of(arrived)) is not None:
+                self._offset = offset + 1
+            self._open[tag] = None
+            self._arrived.append(
+                Delivery(
+                    name,
+                    arrived.body,
+                    base + tag,
+                    redelivered=arrived.redelivered,
+                    exchange=arrived.exchange,
+                    key=arrived.key,
+                    offset=offset,
+                    properties=partial(read, arrived),
+                )
             )
-        )
+        self._newest = deliveries[-1].tag
         self._wake.set()
 
     def _lost(self, error: Exception) -> None:
-        """A consumer that worked has died: begin again carefully, and in a stream behind a message that kills."""
+        """A consumer that worked has died: begin again carefully."""
         self._was_lost = True
         name = self._queue.name
         logger.warning("queue %s: %s", name, error, extra={"action": "consumer_lost", "queue": name})
         if self._slow_start:
             self._allowed = 1
-        if self._queue.stream and self._link.poisoned:
-            if not isinstance(self._offset, int):
-                self._offset = 0  # killed by the very first: the first offset of a stream that was never trimmed
-            if self._stuck_at == self._offset:
-                logger.error(
-                    "stream %s: the message at offset %d cannot be read, and is skipped", name, self._offset,
-                    extra={"action": "offset_skipped", "queue": name, "offset": self._offset},
-                )  # fmt: skip
-                self._offset += 1
-            self._stuck_at = self._offset
 
     def _end_session(self) -> None:
         self._channel = self._consumer_tag = None
@@ -383,13 +342,12 @@ class RabbitConsumer:
             self._arrived.clear()
         self._change.notify()
 
-    async def _let_go(self, channel: AbstractChannel) -> None:
+    async def _let_go(self, channel: amqp.Channel) -> None:
         """Give back what is unacknowledged by closing the channel, and end an exclusive queue."""
         if self._queue.exclusive and not channel.is_closed:
             try:
-                with guard():
-                    async with asyncio.timeout(CLOSE):
-                        await channel.queue_delete(self._queue.name)
-            except (LinkLost, TimeoutError, ChannelClosed):
+                async with asyncio.timeout(CLOSE):
+                    await delete(channel, self._queue)
+            except (*GONE, TimeoutError):
                 pass
-        await close_channel(channel)
+        await let_go(channel)

@@ -10,8 +10,9 @@ from aiormq import ChannelAccessRefused
 from aiormq.abc import AbstractChannel as UnderlayChannel
 
 from flowkit.broker.protocol import QueueState
-from flowkit.broker.rabbit.connection import close_channel, open_channel
-from flowkit.broker.rabbit.faults import LinkLost, answered, guard, refused
+from flowkit.broker.rabbit.connection import answered, close_channel, guard, open_channel
+from flowkit.broker.rabbit.desk import Desk
+from flowkit.broker.rabbit.faults import LinkLost, refused
 from flowkit.broker.rabbit.link import Link
 from flowkit.errors import AccessRefused, NotFound
 from flowkit.wire.topology import Exchange, Part
@@ -30,16 +31,14 @@ async def declare(channel: AbstractChannel, part: Part) -> None:
             if isinstance(part, Exchange):
                 await channel.declare_exchange(part.name, part.kind, durable=True)
                 return
-            queue = await channel.declare_queue(
-                part.name, durable=not part.exclusive, exclusive=part.exclusive, arguments=dict(part.arguments)
-            )
+            queue = await channel.declare_queue(part.name, durable=True, arguments=dict(part.arguments))
             for binding in part.bindings:
                 await queue.bind(binding.exchange, binding.key)
     except ChannelPreconditionFailed as error:
         raise refused(part, error) from None
 
 
-async def declare_all(link: Link, parts: Sequence[Part]) -> list[Part]:
+async def declare_all(link: Link[Desk], parts: Sequence[Part]) -> list[Part]:
     """Declare all that permissions allow, over one connection.
 
     Returns:
@@ -52,12 +51,12 @@ async def declare_all(link: Link, parts: Sequence[Part]) -> list[Part]:
         NotFound: a binding names an exchange that is not there.
     """
     forbidden: list[Part] = []
-    connection = await link.connection()
-    channel = await open_channel(connection, confirms=False)
+    connection = (await link.connection()).connection
+    channel = await open_channel(connection)
     try:
         for part in parts:
             if channel.is_closed:
-                channel = await open_channel(connection, confirms=False)
+                channel = await open_channel(connection)
             try:
                 async with answered(f"declaring {part.name}"):
                     await declare(channel, part)

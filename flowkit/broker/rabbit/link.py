@@ -8,24 +8,71 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
-from typing import Any
-
-import aio_pika
-from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import ChannelClosed
-from yarl import URL
+from typing import Any, Generic, Protocol, TypeVar
+from urllib.parse import parse_qsl, urlsplit
 
 from flowkit.broker.address import mask
 from flowkit.broker.change import Change
-from flowkit.broker.rabbit.connection import OPEN, Connection, abandon, open_channel
-from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard, poisonous
+from flowkit.broker.rabbit.faults import LinkClosed, LinkLost
 from flowkit.errors import BrokerUnreachable
 
 WATCH = 5.0  # seconds between looks at a quiet connection, and for each look to be answered
 
 logger = logging.getLogger(__name__)
+
+
+class Life(Protocol):
+    """One connection, from being made to its end."""
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker takes no messages on it because of an alarm."""
+
+    @property
+    def ended(self) -> asyncio.Future[Any]:
+        """Done when it has ended; not to be cancelled by those who wait."""
+
+    def why(self) -> str:
+        """Why it has ended."""
+
+    async def unblocked(self) -> None:
+        """Return when the broker takes messages.
+
+        Raises:
+            LinkLost
+        """
+
+    async def probe(self) -> None:
+        """Ask something without consequences.
+
+        Raises:
+            LinkLost
+        """
+
+    async def abandon(self) -> None:
+        """Close it within 3 s, or leave it to its fate."""
+
+
+L = TypeVar("L", bound=Life)
+L_co = TypeVar("L_co", bound=Life, covariant=True)
+
+
+class Open(Protocol[L_co]):
+    """Makes a connection."""
+
+    async def __call__(self, url: str, *, heartbeat: int, properties: Mapping[str, object]) -> L_co:
+        """Connect.
+
+        Args:
+            url: the address, with the password.
+            heartbeat: seconds.
+            properties: what the broker shows of this client.
+
+        Raises:
+            BrokerUnreachable
+        """
 
 
 def pauses(first: float = 0.1, most: float = 5.0) -> Iterator[float]:
@@ -36,32 +83,36 @@ def pauses(first: float = 0.1, most: float = 5.0) -> Iterator[float]:
         pause = min(most, pause * 2)
 
 
-class Link:
+class Link(Generic[L]):
     """One connection to RabbitMQ, over all its lives.
 
     Args:
         url: the address, with the password.
+        open: makes a connection.
         name: what the broker's connection list shows, such as ``flowkit publish``.
-        heartbeat: seconds.
+        heartbeat: seconds, where the address does not say.
         refusal_patience: seconds of nothing but refusals (login, virtual host) after which it gives up for good.
     """
 
-    def __init__(self, url: str, *, name: str, heartbeat: float, refusal_patience: float) -> None:
-        address = URL(url)
-        asked = {"heartbeat": str(max(1, round(heartbeat)))} if "heartbeat" not in address.query else {}
-        self._url = address.update_query(asked)
-        self._properties: dict[str, Any] = {
-            "connection_name": name,
-            "product": "FlowKit",
-            "version": version("flowkit-mq"),
-        }
-        self._shown, self._name, self._refusal_patience = mask(url), name, refusal_patience
+    def __init__(
+        self,
+        url: str,
+        open: Open[L],  # noqa: A002 - what it does
+        *,
+        name: str,
+        heartbeat: float,
+        refusal_patience: float,
+    ) -> None:
+        asked = dict(parse_qsl(urlsplit(url).query)).get("heartbeat", "")
+        self._heartbeat = int(asked) if asked.isdecimal() else max(1, round(heartbeat))
+        self._properties = {"connection_name": name, "product": "FlowKit", "version": version("flowkit-mq")}
+        self._url, self._open = url, open
+        self._name, self._refusal_patience = name, refusal_patience
         self._task: asyncio.Task[None] | None = None
-        self._connection: Connection | None = None
+        self._connection: L | None = None
         self.change = Change()
         self.generation = 0
         self.trouble: BrokerUnreachable | None = None  # why the last attempt to connect failed
-        self.poisoned = False  # the last life ended by a frame that cannot be decoded
 
     @property
     def up(self) -> bool:
@@ -79,7 +130,7 @@ class Link:
             task.exception()  # seen: all who wait for the link get it, and there may be nobody
         self.change.notify()
 
-    async def connection(self) -> Connection:
+    async def connection(self) -> L:
         """The connection, as soon as it stands.
 
         Raises:
@@ -92,18 +143,18 @@ class Link:
             await self.change.wait()
         return self._connection
 
-    async def unblocked(self) -> Connection:
-        """The connection, as soon as it stands and the broker takes messages on it."""
-        while True:
-            connection = await self.connection()
-            if not connection.blocked:
-                return connection
-            # aio-pika has no word for an alarm, so it is the underlay that is asked and waited for.
-            ready, gone = asyncio.ensure_future(connection.underlay.ready()), connection.underlay.closing
-            try:
-                await asyncio.wait((ready, gone), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                ready.cancel()
+    async def unblocked(self) -> L:
+        """The connection, as soon as it stands and the broker takes messages on it.
+
+        Raises:
+            LinkClosed
+            LinkLost: it was lost while it was blocked.
+            BrokerUnreachable
+        """
+        connection = await self.connection()
+        if connection.blocked:
+            await connection.unblocked()
+        return connection
 
     async def attempt(self, timeout: float) -> None:
         """Connect within ``timeout`` seconds, or say why not.
@@ -120,7 +171,7 @@ class Link:
                         raise self.trouble
                     await self.change.wait()
         except TimeoutError:
-            raise self.trouble or BrokerUnreachable(self._shown, f"no answer in {timeout:g} s") from None
+            raise self.trouble or BrokerUnreachable(mask(self._url), f"no answer in {timeout:g} s") from None
 
     async def close(self) -> None:
         """End the connection and its supervision."""
@@ -142,9 +193,7 @@ class Link:
         while True:
             began = asyncio.get_running_loop().time()
             try:
-                connection = await aio_pika.connect(
-                    self._url, client_properties=self._properties, connection_class=Connection, timeout=OPEN
-                )
+                connection = await self._open(self._url, heartbeat=self._heartbeat, properties=self._properties)
             except BrokerUnreachable as trouble:
                 refused_since = (refused_since or began) if trouble.final else None
                 self._note(trouble)
@@ -158,14 +207,13 @@ class Link:
             refused_since = None
             since = self._take(connection)
             try:
-                why = await self._watch(connection)
+                why = await _watch(connection)
             finally:
                 self._connection = None
                 self.change.notify()
-                await abandon(connection)
+                await connection.abandon()
             logger.warning("%s lost: %s", self._name, why, extra={"action": "link_lost", "link": self._name})
-            # A frame that kills connections is got over by taking it again and again, so that is done fast.
-            if self.poisoned or asyncio.get_running_loop().time() - since > WATCH:
+            if asyncio.get_running_loop().time() - since > WATCH:
                 waits = pauses()
             await asyncio.sleep(next(waits))
 
@@ -176,7 +224,7 @@ class Link:
         self.trouble = trouble
         self.change.notify()
 
-    def _take(self, connection: Connection) -> float:
+    def _take(self, connection: L) -> float:
         """An attempt has succeeded; return when."""
         if self.generation:
             logger.info("%s is back", self._name, extra={"action": "link_back", "link": self._name})
@@ -185,33 +233,25 @@ class Link:
         self.change.notify()
         return asyncio.get_running_loop().time()
 
-    async def _watch(self, connection: Connection) -> str:
-        """Return why the connection is lost; a half-open one is found by asking it something now and then."""
-        # aio-pika's close_callbacks stay silent on a connection that is closed already; this future does not.
-        closing, loop = connection.underlay.closing, asyncio.get_running_loop()
-        channel: AbstractChannel | None = None
-        while True:
-            await asyncio.wait((closing,), timeout=WATCH)
-            if closing.done():
-                error = None if closing.cancelled() else closing.exception()
-                self.poisoned = poisonous(error)
-                return repr(error)
-            if connection.blocked:
-                continue  # the broker does not read from it now, so it cannot answer; heartbeats still watch
-            asked = loop.time()
-            try:
-                async with asyncio.timeout(WATCH):
-                    channel = channel or await open_channel(connection, confirms=False)
-                    with guard():
-                        await channel.set_qos(1)  # nobody consumes on it: a question without consequences
-            except TimeoutError:
-                channel = None  # closed by the question that was broken off
-                if loop.time() - asked < 1.2 * WATCH:  # longer: it was this loop that stood still
-                    self.poisoned = False
-                    return f"no answer in {WATCH:g} s"
-            except (LinkLost, ChannelClosed) as error:
-                self.poisoned = False
-                return str(error)
+
+async def _watch(connection: Life) -> str:
+    """Return why the connection is lost; a half-open one is found by asking it something now and then."""
+    loop = asyncio.get_running_loop()
+    while True:
+        await asyncio.wait((connection.ended,), timeout=WATCH)
+        if connection.ended.done():
+            return connection.why()
+        if connection.blocked:
+            continue  # the broker does not read from it now, so it cannot answer; heartbeats still watch
+        asked = loop.time()
+        try:
+            async with asyncio.timeout(WATCH):
+                await connection.probe()
+        except TimeoutError:
+            if loop.time() - asked < 1.2 * WATCH:  # longer: it was this loop that stood still
+                return f"no answer in {WATCH:g} s"
+        except LinkLost as error:
+            return str(error)
 
 
 async def _nothing() -> None:

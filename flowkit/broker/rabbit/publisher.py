@@ -5,23 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from uuid import uuid4
+import secrets
+from collections.abc import Mapping, Sequence
+from itertools import count
 
-from aio_pika import DeliveryMode, Message
-from aio_pika.abc import AbstractChannel, AbstractExchange
-from aio_pika.exceptions import ChannelClosed, DeliveryError
-from aio_pika.exceptions import PublishError as Returned
-
+from flowkit import amqp
 from flowkit.broker.protocol import Outgoing
-from flowkit.broker.rabbit.connection import Connection, close_channel, open_channel
-from flowkit.broker.rabbit.faults import LinkClosed, LinkLost, guard
+from flowkit.broker.rabbit.faults import LinkClosed, LinkLost
 from flowkit.broker.rabbit.link import Link, pauses
+from flowkit.broker.rabbit.session import Session, let_go
 from flowkit.errors import NotSent, PublishError, TooLarge, Unroutable
 
 PATIENCE = 5.0  # seconds that transient messages wait for their confirms
-WINDOW = 500  # messages that wait for their confirms at a time
 IN_FLIGHT = 10_000  # transient messages on their way at a time; more are dropped
 
 Batch = Mapping[int, Outgoing]  # by position in what the caller gave
@@ -38,12 +33,13 @@ class Publisher:
         limit: the size limit of a body, in bytes.
     """
 
-    def __init__(self, link: Link, *, user: str | None, limit: int) -> None:
+    def __init__(self, link: Link[Session], *, user: str | None, limit: int) -> None:
         self._link, self._user, self._limit = link, user, limit
-        self._connection: Connection | None = None
-        self._channel: AbstractChannel | None = None
+        self._session: Session | None = None
+        self._channel: amqp.Channel | None = None
         self._opening = asyncio.Lock()
         self._transient = 0
+        self._prefix, self._numbers = secrets.token_hex(8), count()
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
         """Publish durable messages; return when each is confirmed or cannot ever be."""
@@ -108,78 +104,65 @@ class Publisher:
             return {}
         return settled
 
-    async def _open(self) -> AbstractChannel:
-        connection = await self._link.unblocked()
+    async def _open(self) -> amqp.Channel:
+        session = await self._link.unblocked()
         async with self._opening:
-            if self._channel is None or self._channel.is_closed or self._connection is not connection:
-                self._channel = await open_channel(connection, confirms=True)
-                self._connection = connection
+            if self._channel is None or self._channel.is_closed or self._session is not session:
+                self._channel = await session.channel(confirms=True)
+                self._session = session
             return self._channel
 
-    async def _send(self, channel: AbstractChannel, batch: Batch) -> tuple[Verdicts, Batch, str]:
-        """Publish all, pipelined; return verdicts, who was in flight when the broker closed the channel, and why.
-
-        A window at a time: each message on its way holds some 10 kB until it is confirmed.
-        """
-        names = {message.exchange for message in batch.values()}
-        exchanges = {name: await channel.get_exchange(name, ensure=False) for name in names}
-        outcomes: list[PublishError | BaseException | None] = []
-        for window in windows(list(batch.values())):
-            attempts = [self._publish(channel, exchanges[message.exchange], message) for message in window]
-            outcomes += await asyncio.gather(*attempts, return_exceptions=True)
+    async def _send(self, channel: amqp.Channel, batch: Batch) -> tuple[Verdicts, Batch, str]:
+        """Publish all, pipelined; return verdicts, who was in flight when the broker closed the channel, and why."""
         settled: Verdicts = {}
         blamed: dict[int, Outgoing] = {}
         why = ""
-        for (at, message), outcome in zip(batch.items(), outcomes, strict=True):
+        written: list[tuple[int, Outgoing]] = []
+        publications: list[amqp.Publication] = []
+        for at, message in batch.items():
+            try:
+                publications.append(self._publication(message))
+            except (TypeError, ValueError) as error:
+                settled[at] = _unwritable(error)
+            else:
+                written.append((at, message))
+        for (at, message), outcome in zip(written, await channel.publish(publications), strict=True):
             match outcome:
                 case None:
                     settled[at] = None
-                case PublishError():
-                    settled[at] = outcome
-                case ChannelClosed():
+                case amqp.Returned():
+                    unroutable = message.durable and message.mandatory
+                    settled[at] = Unroutable(message.exchange, message.key) if unroutable else None
+                case amqp.ChannelClosed():
                     blamed[at] = message
                     why = str(outcome)
-                case LinkLost() | DeliveryError():
+                case amqp.ConnectionLost() | amqp.Nacked():
                     pass  # again in the next round; a negative confirm is a full queue, which may have room then
-                case _:
-                    raise outcome
+                case ValueError():
+                    settled[at] = _unwritable(outcome)
         return settled, blamed, why
 
-    async def _publish(
-        self, channel: AbstractChannel, exchange: AbstractExchange, message: Outgoing
-    ) -> PublishError | None:
-        mandatory = message.durable and message.mandatory
-        try:
-            with guard():
-                await exchange.publish(self._envelope(message), message.key, mandatory=mandatory)
-        except Returned:
-            return Unroutable(message.exchange, message.key) if mandatory else None
-        except LinkLost as error:
-            written = not isinstance(error.__cause__, TypeError | ValueError | struct.error)
-            if written or channel.is_closed:
-                raise
-            return PublishError(f"it cannot be written as AMQP: {error}")  # a header, or a key over 255 bytes
-        return None
-
-    def _envelope(self, message: Outgoing) -> Message:
-        return Message(
-            message.body,
+    def _publication(self, message: Outgoing) -> amqp.Publication:
+        # Fresh for every attempt: returned messages are matched by it, so two in flight must never share one.
+        message_id = message.message_id or f"{self._prefix}{next(self._numbers):x}"
+        properties = amqp.encode_properties(
             content_type="application/json",
-            delivery_mode=DeliveryMode.PERSISTENT if message.durable else DeliveryMode.NOT_PERSISTENT,
-            # Fresh for every attempt: returned messages are matched by it, so two in flight must never share one.
-            message_id=message.message_id or uuid4().hex,
+            delivery_mode=2 if message.durable else 1,
+            message_id=message_id,
             correlation_id=message.correlation_id,
-            type=message.type,
+            message_type=message.type,
             app_id=message.app_id,
             user_id=self._user,
-            headers=dict(message.headers),
+            headers=message.headers,
         )
+        mandatory = message.durable and message.mandatory
+        return message.exchange, message.key, mandatory, message_id, properties, message.body
 
     async def _isolate(self, batch: Batch) -> Verdicts:
         """Find who makes the broker close the channel: on a channel apart, by exchange, then by halves."""
-        channel = await open_channel(await self._link.unblocked(), confirms=True)
+        channel = await (await self._link.unblocked()).channel(confirms=True)
         settled, blamed, why = await self._send(channel, batch)
-        await close_channel(channel)
+        await let_go(channel)
         if not blamed:
             return settled
         by_exchange: dict[str, dict[int, Outgoing]] = {}
@@ -208,6 +191,6 @@ class Publisher:
         return TooLarge(len(message.body), int(size[1])) if size else PublishError(why)
 
 
-def windows(messages: Sequence[Outgoing]) -> Iterator[Sequence[Outgoing]]:
-    """All messages, ``WINDOW`` at a time."""
-    return (messages[first : first + WINDOW] for first in range(0, len(messages), WINDOW))
+def _unwritable(error: Exception) -> PublishError:
+    """A header of a type that AMQP does not have, a key over 255 bytes."""
+    return PublishError(f"it cannot be written as AMQP: {error}")

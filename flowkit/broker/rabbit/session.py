@@ -1,0 +1,114 @@
+"""A connection for messages, by FlowKit's own data path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+from flowkit import amqp
+from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost, unreachable
+
+
+class Session:
+    """One connection, from being made to its end. ``Link`` makes the next one.
+
+    Args:
+        connection: open.
+    """
+
+    def __init__(self, connection: amqp.Connection) -> None:
+        self._connection = connection
+        self._asking: amqp.Channel | None = None
+
+    @classmethod
+    async def open(cls, url: str, *, heartbeat: int, properties: Mapping[str, object]) -> Session:
+        """Connect.
+
+        Args:
+            url: the address, with the password.
+            heartbeat: seconds.
+            properties: what the broker shows of this client.
+
+        Raises:
+            BrokerUnreachable
+        """
+        try:
+            async with asyncio.timeout(OPEN):
+                address = amqp.Address.parse(url)
+                return cls(await amqp.connect(address, heartbeat=heartbeat, properties=properties))
+        except (amqp.AmqpError, OSError, EOFError) as error:  # TimeoutError and the errors of TLS are OSErrors
+            raise unreachable(url, error) from error
+
+    @property
+    def server_properties(self) -> Mapping[str, object]:
+        """What the broker says of itself."""
+        return self._connection.server_properties
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker takes no messages on it because of an alarm."""
+        return self._connection.blocked
+
+    @property
+    def ended(self) -> asyncio.Future[amqp.ConnectionLost]:
+        """Done when it has ended."""
+        return self._connection.closed
+
+    def why(self) -> str:
+        """Why it has ended."""
+        return str(self._connection.closed.result())
+
+    async def unblocked(self) -> None:
+        """Return when the broker takes messages.
+
+        Raises:
+            LinkLost
+        """
+        try:
+            await self._connection.unblocked()
+        except amqp.ConnectionLost as error:
+            raise LinkLost(str(error)) from None
+
+    async def channel(self, *, confirms: bool = False) -> amqp.Channel:
+        """Open a channel.
+
+        Raises:
+            LinkLost
+        """
+        try:
+            async with asyncio.timeout(OPEN):
+                return await self._connection.channel(confirms=confirms)
+        except (amqp.ConnectionLost, amqp.ChannelClosed, TimeoutError) as error:
+            raise LinkLost(str(error) or f"no channel in {OPEN:g} s") from error
+
+    async def probe(self) -> None:
+        """Ask something without consequences.
+
+        Raises:
+            LinkLost
+        """
+        try:
+            if self._asking is None or self._asking.is_closed:
+                self._asking = await self.channel()
+            await self._asking.qos(1)  # nobody consumes on it
+        except (amqp.ConnectionLost, amqp.ChannelClosed) as error:
+            raise LinkLost(str(error)) from None
+
+    async def abandon(self) -> None:
+        """Close it within 3 s, or leave it to its fate."""
+        try:
+            async with asyncio.timeout(CLOSE):
+                await self._connection.close()
+        except (amqp.AmqpError, TimeoutError):
+            pass
+        finally:
+            self._connection.abort()
+
+
+async def let_go(channel: amqp.Channel) -> None:
+    """Close a channel within 3 s, or leave it to the end of its connection."""
+    try:
+        async with asyncio.timeout(CLOSE):
+            await channel.close()
+    except (amqp.AmqpError, TimeoutError):
+        pass
