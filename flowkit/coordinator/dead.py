@@ -88,8 +88,7 @@ def _letter(topology: Topology, one: Rejected) -> Outgoing:
 class DeadLetters:
     """Reads ``flowkit.dead`` into the store, one message at a time on a connection of its own.
 
-    A message that kills the connection of whoever reads it is then alone in dying: the queue gives it up after five
-    deliveries, to one that nobody decodes.
+    What is given up may be large, and is in no hurry: starts and results shall not stand in line behind it.
     """
 
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, reader: Reader) -> None:

@@ -26,9 +26,7 @@ class Presence:
         self._ledger, self._outbox, self._leases, self._silence = ledger, outbox, leases, silence
         self._heard: dict[str, tuple[float, wire.Worker]] = {}  # when, by the loop's clock, and what
         self._took: float | None = None  # when it took the batch that it has in hand, by the loop's clock
-        # A connection of its own: this queue is a classic one without a limit of deliveries, so a message that kills
-        # connections comes again until it is a minute old. Starts and results must not suffer from that.
-        self.consumer = broker.consume(topology.workers, prefetch=200, own_connection=True)
+        self.consumer = broker.consume(topology.workers, prefetch=200)
 
     async def run(self) -> None:
         """For ever, until the consumer is stopped."""

@@ -77,7 +77,7 @@ STRINGS: dict[str, bytes] = {
     "control characters": b"\x1b[2J\0\r\n",
     "long": b"x" * 255,
 }
-POISON: dict[str, dict[str, bytes]] = {  # kills the connection of whoever reads it with aiormq
+POISON: dict[str, dict[str, bytes]] = {  # would kill the connection of whoever reads it with aiormq
     "a name that is no UTF-8": {"headers": table(text(b"\xff\xfe", b"x"))},
     "a timestamp of the year 500 billion": {"timestamp": struct.pack(">Q", 2**64 - 1)},
     "a correlation id that is no UTF-8": {"correlation_id": short(b"\xff\xfe")},
@@ -128,7 +128,7 @@ def mutants(exchange: str) -> Iterator[Hostile]:
 
 
 def all_for(exchange: str) -> Iterator[Hostile]:
-    """Everything but what kills connections and what is large."""
+    """Everything but what kills the connections of others and what is large."""
     yield from bodies()
     yield from properties()
     yield from mutants(exchange)

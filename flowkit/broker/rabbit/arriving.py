@@ -12,15 +12,18 @@ _OFFSET = bytes([len(OFFSET)]) + OFFSET.encode() + b"l"  # its name in the table
 
 
 def read(arrived: amqp.Arrived) -> Properties:
-    """The properties; none of them where they cannot be read, so that nobody is stopped by what a stranger wrote.
+    """The properties; without what cannot be read, so that nobody is stopped by what a stranger wrote.
 
-    RabbitMQ lets through what is no UTF-8, and times that no calendar has.
+    RabbitMQ lets through headers that stand in each other a thousand deep.
     """
     try:
         found = arrived.properties
     except amqp.MalformedProperties:
         return Properties()
-    headers = dict(found.headers)
+    try:
+        headers = dict(found.headers)
+    except amqp.MalformedProperties:
+        headers = {}
     count = headers.pop(COUNT, 0)
     headers.pop(OFFSET, None)
     return Properties(
