@@ -98,6 +98,7 @@ class RabbitBroker:
         waits = pauses(most=1.0)
         while True:
             try:
+                await self._durable.connection()  # so that what is declared belongs to a generation
                 return await declare_all(self._desk, wanted)
             except LinkLost:
                 await asyncio.sleep(next(waits))
