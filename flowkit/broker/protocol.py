@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from flowkit.errors import PublishError
 from flowkit.wire.topology import Exchange, Part, Queue
 
+COUNT = "x-delivery-count"  # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # RabbitMQ 4's own default; 3.x takes 128 MiB
 
 
@@ -36,17 +37,18 @@ class Outgoing:
     message_id: str | None = None  # only a caller whose id must survive (a start without run_id) sets it
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(Protocol):
     """What stands beside the body of a message that arrived."""
 
-    type: str | None = None
-    message_id: str | None = None
-    correlation_id: str | None = None
-    app_id: str | None = None
-    user_id: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
-    delivery_count: int = 0
+    message_type: str | None
+    message_id: str | None
+    correlation_id: str | None
+    app_id: str | None
+    user_id: str | None
+
+    @property
+    def headers(self) -> Mapping[str, Any]:
+        """Its headers."""
 
 
 class Delivery:
@@ -60,10 +62,10 @@ class Delivery:
         exchange: where it was published to.
         key: its routing key.
         offset: of a stream.
-        properties: what stands beside the body, or what reads it when somebody asks: most are never asked for.
+        properties: reads what stands beside the body, when somebody asks: most are never asked.
     """
 
-    __slots__ = ("_properties", "body", "exchange", "key", "offset", "queue", "redelivered", "tag")
+    __slots__ = ("_properties", "_read", "body", "exchange", "key", "offset", "queue", "redelivered", "tag")
 
     def __init__(
         self,
@@ -75,28 +77,30 @@ class Delivery:
         exchange: str = "",
         key: str = "",
         offset: int | None = None,
-        properties: Properties | Callable[[], Properties] = Properties(),
+        properties: Callable[[], Properties],
     ) -> None:
         self.queue, self.body, self.tag, self.redelivered = queue, body, tag, redelivered
         self.exchange, self.key, self.offset = exchange, key, offset
-        self._properties = properties
+        self._read = properties
+        self._properties: Properties | None = None
 
     @property
     def properties(self) -> Properties:
         """What stands beside the body."""
-        if not isinstance(self._properties, Properties):
-            self._properties = self._properties()
+        if self._properties is None:
+            self._properties = self._read()
         return self._properties
 
     @property
     def delivery_count(self) -> int:
         """How often it was delivered before, as far as the queue counts (quorum: yes)."""
-        return self.properties.delivery_count if self.redelivered else 0
+        count = self.headers.get(COUNT, 0) if self.redelivered else 0
+        return count if isinstance(count, int) else 0
 
     @property
     def type(self) -> str | None:
         """The kind of message."""
-        return self.properties.type
+        return self.properties.message_type
 
     @property
     def message_id(self) -> str | None:

@@ -88,7 +88,7 @@ class Reader:
             run_id = start.run_id or _run_id(delivery.message_id)
             return Message([Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))])
         if queue == self._results:
-            return _results(delivery.body, self._logins.answers_for(delivery.user_id))
+            return _results(delivery.body, self._logins.answers_for(delivery.user_id) if self._logins else None)
         if queue == self._commands:
             command = wire.decode(wire.Command, delivery.body)
             _check_depth(delivery.body, command.input, "input")

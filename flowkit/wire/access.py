@@ -162,6 +162,10 @@ class Logins:
             else:
                 self._nodes[login.name] = frozenset(login.nodes)
 
+    def __bool__(self) -> bool:
+        """Whether it matters who answers: without that nobody need look who did."""
+        return bool(self._asked)
+
     def answers_for(self, login: str | None) -> frozenset[str] | None:
         """The nodes whose tasks this login may answer; None: those of any.
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from typing import Any
 
 from flowkit.broker.memory.queue import Held, MemoryQueue
 from flowkit.broker.memory.server import MissingExchange, Server
-from flowkit.broker.protocol import Delivery, Properties
+from flowkit.broker.protocol import COUNT, Delivery, Outgoing
 from flowkit.wire.topology import Queue
 
 
@@ -166,14 +169,7 @@ class MemoryConsumer:
             exchange=message.exchange,
             key=message.key,
             offset=held.offset,
-            properties=Properties(
-                type=message.type,
-                message_id=message.message_id,
-                correlation_id=message.correlation_id,
-                app_id=message.app_id,
-                headers=dict(message.headers),
-                delivery_count=held.returns,
-            ),
+            properties=partial(_properties, message, held.returns),
         )
         if held.offset is not None:
             self._offset = held.offset + 1
@@ -185,3 +181,18 @@ class MemoryConsumer:
         if self._queue is not None:
             self._queue.give_back(held)
         self._server.change.notify()
+
+
+@dataclass(slots=True)
+class _Properties:
+    message_type: str | None
+    message_id: str | None
+    correlation_id: str | None
+    app_id: str | None
+    user_id: str | None
+    headers: Mapping[str, Any]
+
+
+def _properties(message: Outgoing, returns: int) -> _Properties:
+    headers = {**message.headers, COUNT: returns} if returns else dict(message.headers)
+    return _Properties(message.type, message.message_id, message.correlation_id, message.app_id, None, headers)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from flowkit import amqp
 from flowkit.broker.protocol import Properties
 
-COUNT, OFFSET = "x-delivery-count", "x-stream-offset"
+OFFSET = "x-stream-offset"
 _OFFSET = bytes([len(OFFSET)]) + OFFSET.encode() + b"l"  # its name in the table of headers, and that it has 64 bits
 
 
@@ -19,22 +22,24 @@ def read(arrived: amqp.Arrived) -> Properties:
     try:
         found = arrived.properties
     except amqp.MalformedProperties:
-        return Properties()
+        return Readable()
     try:
-        headers = dict(found.headers)
+        _ = found.headers
     except amqp.MalformedProperties:
-        headers = {}
-    count = headers.pop(COUNT, 0)
-    headers.pop(OFFSET, None)
-    return Properties(
-        type=found.message_type,
-        message_id=found.message_id,
-        correlation_id=found.correlation_id,
-        app_id=found.app_id,
-        user_id=found.user_id,
-        headers=headers,
-        delivery_count=count if isinstance(count, int) else 0,
-    )
+        return Readable(found.message_type, found.message_id, found.correlation_id, found.app_id, found.user_id)
+    return found
+
+
+@dataclass(slots=True)
+class Readable:
+    """What could be read of properties with headers that cannot."""
+
+    message_type: str | None = None
+    message_id: str | None = None
+    correlation_id: str | None = None
+    app_id: str | None = None
+    user_id: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 def offset_of(arrived: amqp.Arrived) -> int | None:
