@@ -8,16 +8,19 @@ from uuid import UUID
 
 from flowkit.flow import limiting
 from flowkit.flow.changes import (
+    AddScope,
     AddTask,
     AnnounceRun,
     CancelBelow,
     Change,
+    CountTasks,
     DeclareConflict,
     DeclareRefused,
     EndRun,
     FailOutstanding,
     Forbid,
     HoldUnsent,
+    MoveScope,
     MoveTask,
     Orphan,
     RefuseCommand,
@@ -35,6 +38,12 @@ from flowkit.store.protocol import EndedRun, Sendable, TaskKey, Transaction
 from flowkit.wire import messages as wire
 
 SentMark = tuple[str, UUID, int]  # run, task, attempt: confirmed by the broker
+
+# Kinds of changes
+QUIET = frozenset({AddTask, SettleTask, CountTasks, MoveScope, AddScope})  # nearly all; nothing is said of them here
+RELEASING = frozenset({Unhold, Reopen})
+FREEING = RELEASING | {CancelBelow, FailOutstanding}
+UNDOING = frozenset({CancelBelow, FailOutstanding, HoldUnsent})
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +89,10 @@ def commit(
         touched |= limiting.touched(state, round_changes)
     committed = _committed(transaction, changes, runs)
     # Behind the runs' locks: rows of other runs are taken last, and by everybody; and locks of slots behind all others.
-    if sent:
-        transaction.mark_sent(sent, context.now)
+    # Under load a task's result comes with its mark, and nobody asks any more whether it was sent.
+    settled = {(change.run_id, change.task_id) for change in changes if type(change) is SettleTask}
+    if unanswered := [mark for mark in sent if mark[:2] not in settled]:
+        transaction.mark_sent(unanswered, context.now)
     if touched:
         admitted = transaction.admit(touched, context.node_limits)
         committed.tasks.extend(transaction.sendables(admitted.tasks))
@@ -91,8 +102,11 @@ def commit(
 
 def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> Committed:
     ended: list[str] = []
-    committed = Committed(tasks=_tasks(transaction, changes, runs))
+    kinds = set(map(type, changes))
+    committed = Committed(tasks=_tasks(transaction, changes, kinds, runs))
     for change in changes:
+        if type(change) in QUIET:
+            continue
         match change:
             case EndRun(run_id=run_id) | AnnounceRun(run_id):
                 ended.append(run_id)
@@ -110,31 +124,39 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
                 committed.refused[command_id] = reason
                 if early:
                     committed.early.add(command_id)
-    released = any(isinstance(change, Unhold | Reopen) for change in changes)
-    freed = any(isinstance(change, Unhold | Reopen | CancelBelow | FailOutstanding) for change in changes)
-    return replace(committed, ended=transaction.ended(ended) if ended else [], released=released, freed=freed)
+    return replace(
+        committed,
+        ended=transaction.ended(ended) if ended else [],
+        released=not RELEASING.isdisjoint(kinds),
+        freed=not FREEING.isdisjoint(kinds),
+    )
 
 
-def _tasks(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> list[Sendable]:
+def _tasks(
+    transaction: Transaction, changes: Sequence[Change], kinds: set[type[Change]], runs: Mapping[str, Run]
+) -> list[Sendable]:
     """Tasks to send; the inputs of most are in hand."""
-    ready: dict[TaskKey, Sendable] = {}
-    outputs: dict[TaskKey, bytes] = {}
+    ready: list[Sendable] = []
+    settled: SettleTask | None = None  # the last one: tasks stand right behind the one that their inputs come from
     unresolved: list[TaskKey] = []
     for change in changes:
         match change:
-            case SettleTask(outputs=bytes(raw)):
-                outputs[change.run_id, change.task_id] = raw
+            case SettleTask():
+                settled = change
             case AddTask(task) if task.status is TaskStatus.QUEUED:
-                key = (task.run_id, task.id)
-                inputs = task.inputs or outputs.get((task.run_id, task.inputs_from or task.id))
+                inputs = task.inputs
+                if settled is not None and (settled.run_id, settled.task_id) == (task.run_id, task.inputs_from):
+                    inputs = settled.outputs
                 if inputs is None:
-                    unresolved.append(key)
+                    unresolved.append((task.run_id, task.id))
                 else:
                     trace = runs[task.run_id].traceparent
-                    ready[key] = Sendable(*key, task.node, task.attempt, task.tries, inputs, traceparent=trace)
+                    ready.append(
+                        Sendable(task.run_id, task.id, task.node, task.attempt, task.tries, inputs, traceparent=trace)
+                    )
             case MoveTask(status=TaskStatus.QUEUED, sent_at=None):
                 unresolved.append((change.run_id, change.task_id))
-    if any(isinstance(change, CancelBelow | FailOutstanding | HoldUnsent) for change in changes):
+    if not UNDOING.isdisjoint(kinds):
         # Something that was added a moment ago may be among what was cancelled or held: only the rows know.
-        unresolved, ready = [*unresolved, *ready], {}
-    return [*ready.values(), *(transaction.sendables(unresolved) if unresolved else ())]
+        unresolved, ready = [*unresolved, *((task.run_id, task.task_id) for task in ready)], []
+    return [*ready, *(transaction.sendables(unresolved) if unresolved else ())]

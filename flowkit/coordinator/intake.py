@@ -120,6 +120,8 @@ class Intake:
     def _keep_early(self, readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequence[Committed]) -> set[int]:
         """Keep commands in hand whose runs may be on their way; returns their tags."""
         early = set[UUID]().union(*(one.early for one in committed))
+        if not early:
+            return set()
         return {
             delivery.tag
             for delivery, events in readable
@@ -147,6 +149,8 @@ def _refused(readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequen
     conflicts = [start for one in committed for start in one.conflicts]
     forbidden = [forbid for one in committed for forbid in one.forbidden]
     commands = {command: reason for one in committed for command, reason in one.refused.items()}
+    if not (orphans or conflicts or forbidden or commands):
+        return  # nearly always
     for delivery, events in readable:
         for event in events:
             if isinstance(event, Started) and any(start is event.start for start in conflicts):

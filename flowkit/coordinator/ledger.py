@@ -28,7 +28,7 @@ class Ledger:
     def __init__(self, store: Store, limits: Limits, secret: bytes) -> None:
         self._store, self._limits, self._secret = store, limits, secret
         self._sent: list[SentMark] = []
-        self._writing: set[SentMark] = set()  # in transactions just now
+        self._writing: list[list[SentMark]] = []  # in transactions just now
         self.epoch = 0  # of the broker: what an earlier one confirmed is gone
         self._some_sent = asyncio.Event()
         self.away = False  # the last transaction did not get through
@@ -63,7 +63,7 @@ class Ledger:
     async def commit(self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]]) -> Committed:
         """Fold events, or those that the same transaction finds, and write what follows."""
         sent, self._sent, epoch = self._sent, [], self.epoch
-        self._writing.update(sent)
+        self._writing.append(sent)
 
         def work(transaction: Transaction) -> Committed:
             marks = sent if epoch == self.epoch else ()
@@ -76,7 +76,7 @@ class Ledger:
             self.mark_sent(sent, epoch)
             raise
         finally:
-            self._writing.difference_update(sent)
+            self._writing.remove(sent)
         self.take(committed.tasks)
         if committed.released:
             self.released.set()
@@ -114,4 +114,4 @@ class Ledger:
 
     def unwritten(self) -> set[SentMark]:
         """Tasks that are sent although their rows do not say so yet."""
-        return {*self._sent, *self._writing}
+        return {*self._sent, *(mark for marks in self._writing for mark in marks)}

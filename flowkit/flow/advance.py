@@ -48,10 +48,10 @@ def advance(state: State, event: Event, context: Context) -> list[Change | Event
 
 def _advance(state: State, event: Event, context: Context) -> Iterable[Change | Event]:  # noqa: C901, PLR0911, PLR0912 - one a rule
     match event:
-        case Started():
-            return starting.started(state, event, context)
         case Reported():
             return results.reported(state, event, context)
+        case Started():
+            return starting.started(state, event, context)
         case TaskFailed():
             return results.failed(state, event, context)
         case Collected():

@@ -7,6 +7,7 @@ outcome comes back as an event and is folded in the same transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 from uuid import UUID
 
 from flowkit.flow.events import Reported
@@ -45,8 +46,7 @@ class CountTasks:
     tasks: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SettleTask:
+class SettleTask(NamedTuple):
     """A task ended: succeeded, failed or cancelled."""
 
     run_id: str
@@ -77,8 +77,7 @@ class MarkLeaf:
     error: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoveTask:
+class MoveTask(NamedTuple):
     """An outstanding task goes on: to be held, sent again, or running. ``sent_at`` None means it is to be sent."""
 
     run_id: str

@@ -17,12 +17,13 @@ from flowkit.wire import messages as wire
 
 def touched(state: State, changes: Iterable[Change]) -> set[str]:
     """Slots in which a task is held by these changes, or makes room; ``state`` is what they led to."""
+    limited = any(task.slot is not None for task in state.tasks.values())  # mostly none is
     names: set[str | None] = set()
     for change in changes:
         match change:
             case AddTask(task) if task.held_for == LIMIT:
                 names.add(task.slot)
-            case SettleTask() | MoveTask(status=TaskStatus.HELD):
+            case SettleTask() | MoveTask(status=TaskStatus.HELD) if limited:
                 names.add(state.tasks[change.run_id, change.task_id].slot)
     return {name for name in names if name is not None}
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from flowkit.flow import limiting, paths, slots
@@ -17,8 +16,7 @@ from flowkit.wire import messages as wire
 from flowkit.wire.items import Send, Wait, as_send
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a new task stands."""
 
     run: Run
@@ -53,7 +51,7 @@ def added(
     """
     made = task(send, place, context, inputs=inputs, handler=handler)
     if branch_held:
-        made = replace(made, status=TaskStatus.HELD, held_for=WINDOW, due=None)
+        made = made._replace(status=TaskStatus.HELD, held_for=WINDOW, due=None)
     limit = context.node_limits.get(send.node)
     if limit is None:
         yield AddTask(made)
@@ -64,12 +62,12 @@ def added(
         if branch_held:
             yield AddTask(made)  # it fails when its turn comes: earlier, its end would make room that it did not take
             return
-        yield AddTask(replace(made, status=TaskStatus.HELD, held_for=LIMIT, due=None))
+        yield AddTask(made._replace(status=TaskStatus.HELD, held_for=LIMIT, due=None))
         yield limiting.missing_key(made.run_id, made.id, made.attempt, error)
         return
     if made.status is TaskStatus.QUEUED:
-        made = replace(made, status=TaskStatus.HELD, held_for=LIMIT)
-    yield AddTask(replace(made, slot=slot))
+        made = made._replace(status=TaskStatus.HELD, held_for=LIMIT)
+    yield AddTask(made._replace(slot=slot))
 
 
 def _given(send: Send, place: Place, inputs: bytes | None) -> Mapping[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from flowkit.flow import making, paths, starting, waits
 from flowkit.flow.changes import (
@@ -115,7 +114,7 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
         TaskStatus.SUCCEEDED,
         context,
         outputs=codec.dumps(result.outputs),
-        nodes=codec.dumps(result.model_dump(include={"nodes"})["nodes"]) if items else None,
+        nodes=_encoded(result) if items else None,
         leaf_of=None if staying else task.scope,
     )
     yield from added
@@ -125,8 +124,14 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
     for change in added:
         if isinstance(change, AddScope) and change.scope.outstanding == 0:
             yield Collect(run.id, change.scope.path)
-    children = (change.task for change in added if isinstance(change, AddTask))
-    yield from waits.opened(state, (child for child in children if child.status is TaskStatus.WAITING))
+    children = [change.task for change in added if isinstance(change, AddTask)]
+    if waiting := [child for child in children if child.status is TaskStatus.WAITING]:
+        yield from waits.opened(state, waiting)
+
+
+def _encoded(result: wire.Result) -> bytes:
+    plain = all(isinstance(item, str) for item in result.nodes)
+    return codec.dumps(result.nodes if plain else result.model_dump(include={"nodes"})["nodes"])
 
 
 def _children(
@@ -164,10 +169,10 @@ def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[A
     for number, send in enumerate(gather.sends):
         path = paths.child(place.path, number)
         if window is None:
-            yield from making.added(as_send(send), replace(place, path=path, scope=place.path), context)
+            yield from making.added(as_send(send), place._replace(path=path, scope=place.path), context)
             continue
         # Each branch is a scope of its own: its end, and not only its first task's, makes room for the next one.
-        begins = replace(place, path=path, scope=path)
+        begins = place._replace(path=path, scope=path)
         opener = begins.task_id(context.secret)
         yield AddScope(Scope(run_id=place.run.id, path=path, parent=place.path, outstanding=1, opener=opener))
         yield from making.added(as_send(send), begins, context, branch_held=number >= window)

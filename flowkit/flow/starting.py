@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -47,8 +46,8 @@ def started(state: State, event: Started, context: Context) -> Iterator[Change |
         return
     # A one-shot script ran the first task itself: it was never sent, and its outcome is applied at once.
     root = making.task(first, place, context)
-    ran = replace(
-        root, id=_one_shot_id(run_id, root.id), status=TaskStatus.RUNNING, held_for=None, due=None, sent_at=now
+    ran = root._replace(
+        id=_one_shot_id(run_id, root.id), status=TaskStatus.RUNNING, held_for=None, due=None, sent_at=now
     )
     yield AddTask(ran)
     yield Reported(_outcome(ran, start.finished, now))

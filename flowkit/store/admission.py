@@ -23,7 +23,7 @@ from flowkit.wire import messages as wire
 SLOTS = 500  # in one transaction
 MOST = 500  # tasks of one slot in one transaction
 FORGET = 60.0  # seconds after which a rate that nobody used is forgotten
-HELD = f"t.held_for = '{LIMIT}' AND t.{rows.OUTSTANDING}"
+HELD = f"t.held_for = '{LIMIT}' AND {rows.T_OUTSTANDING}"
 RELEASED = ("status", "held_for", "due", "sent_at", "unsent_since")
 
 
@@ -114,7 +114,7 @@ def slots_held(database: Database, limit: int, after: str | None = None) -> list
 def _out(database: Database, keys: Iterable[bytes]) -> dict[bytes, int]:
     """How many tasks of each slot are sent, or about to be, and not answered."""
     found = database.lookup("SELECT t.slot, count(*) FROM tasks AS t", "tasks", ("slot",), [(key,) for key in keys],
-                            only=f"t.held_for IS NULL AND t.{rows.OUTSTANDING}", group="t.slot")  # fmt: skip
+                            only=f"t.held_for IS NULL AND {rows.T_OUTSTANDING}", group="t.slot")  # fmt: skip
     return {bytes(key): count for key, count in found}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from flowkit.flow.audit import Whole
 from flowkit.store import rows
 from flowkit.store.database import Database
@@ -24,9 +22,9 @@ def whole(database: Database, run_id: str) -> Whole | None:
     for row in database.select(f"{PAYLOADS} WHERE t.run_id = :id", {"id": run_id}):
         inputs, outputs, nodes, error = row[:OF_A_TASK]
         task = rows.read_task(row[OF_A_TASK:], database.id_out)
-        tasks.append(replace(task, inputs=inputs, outputs=outputs, nodes=nodes, error=error))
+        tasks.append(task._replace(inputs=inputs, outputs=outputs, nodes=nodes, error=error))
     return Whole(
-        replace(run, outputs=ended[0][3]),
+        run._replace(outputs=ended[0][3]),
         tuple(rows.read_scope(row, database.id_out) for row in scopes),
         tuple(tasks),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from flowkit.flow.changes import CancelBelow, Collect, CopyRun, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
 from flowkit.flow.events import Cancelled, Collected, Event
@@ -14,6 +15,7 @@ from flowkit.store.database import Database, Values
 from flowkit.store.reopening import reopen
 
 Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen
+EFFECTS = frozenset(get_args(Effect))
 ScopeKey = tuple[str, str]
 
 # What may be opened again keeps what it was held for, and until when: a branch its window, a wait its time.

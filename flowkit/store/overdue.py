@@ -28,7 +28,7 @@ def overdue(
     found = database.select(
         # CROSS JOIN is how SQLite is told the order: from the few that are outstanding to their runs.
         "SELECT t.run_id, t.id, t.node, t.attempt, t.scope, t.sent_at FROM tasks AS t CROSS JOIN runs AS run "
-        f"WHERE t.{rows.OUTSTANDING} AND t.status = 'queued' AND t.leased_until IS NULL AND ({' OR '.join(late)}) "
+        f"WHERE {rows.T_OUTSTANDING} AND t.status = 'queued' AND t.leased_until IS NULL AND ({' OR '.join(late)}) "
         f"AND run.id = t.run_id AND run.status = 'running' {behind}"
         "ORDER BY t.run_id, t.scope, t.id LIMIT :limit",
         values,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 if TYPE_CHECKING:  # a verb that only looks would wait for them
@@ -24,8 +24,7 @@ T = TypeVar("T")
 TaskKey = tuple[str, UUID]  # run id, task id
 
 
-@dataclass(frozen=True, slots=True)
-class Sendable:
+class Sendable(NamedTuple):
     """A queued task with all that its message needs; ``inputs`` are resolved."""
 
     run_id: str

@@ -26,7 +26,7 @@ from flowkit.store.protocol import (
     TaskRow,
     WorkerRow,
 )
-from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, read_dead, utf8
+from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, T_OUTSTANDING, read_dead, utf8
 from flowkit.wire import codec
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ class SqlQueries:
         """What is out and held in each of these slots."""
         wanted = {utf8(name): name for name in names}
         keys: list[Row] = [(key,) for key in wanted]
-        found = self._database.lookup(SLOT, "tasks", ("slot",), keys, only=f"t.{OUTSTANDING}", group="t.slot")
+        found = self._database.lookup(SLOT, "tasks", ("slot",), keys, only=T_OUTSTANDING, group="t.slot")
         return {wanted[bytes(key)]: SlotCount(out, held) for key, out, held in found}
 
     def node_infos(self) -> list[tuple[str, bytes, float]]:

@@ -32,7 +32,7 @@ from flowkit.wire import messages as wire
 MAX_SEQ = 2**63 - 1
 AHEAD = 60.0  # seconds: what is dated later than this was written before a clock was set back, so nobody knows its age
 SENT = (
-    f"t.{rows.OUTSTANDING} AND t.status IN ('queued', 'running') AND (t.sent_at < :before OR t.sent_at > :ahead) "
+    f"{rows.T_OUTSTANDING} AND t.status IN ('queued', 'running') AND (t.sent_at < :before OR t.sent_at > :ahead) "
     "AND t.leased_until IS NULL"
 )
 RUNS_DUE = "SELECT t.id FROM runs AS t WHERE t.status = 'running' AND t.deadline <= :now ORDER BY t.deadline, t.id"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
 from flowkit.flow.changes import (
@@ -27,7 +28,7 @@ from flowkit.flow.events import Event
 from flowkit.flow.state import Run, RunStatus, Scope, Task
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
-from flowkit.store.effects import Effect, carry_out
+from flowkit.store.effects import EFFECTS, Effect, carry_out
 
 TaskKey = tuple[str, UUID]
 ScopeKey = tuple[str, str]
@@ -60,10 +61,10 @@ class Changes:
     def takes(self, change: Change) -> bool:
         """Whether the change may stand in one batch with those that are here."""
         match change:
-            case MoveTask(run_id=run_id, task_id=task_id):
-                return (run_id, task_id) not in self.settlements
             case SettleTask(run_id=run_id, task_id=task_id):
-                return (run_id, task_id) not in self.leaves
+                return not self.leaves or (run_id, task_id) not in self.leaves
+            case MoveTask(run_id=run_id, task_id=task_id):
+                return not self.settlements or (run_id, task_id) not in self.settlements
             case MoveRun(run_id):
                 return run_id not in self.ends
         return True
@@ -108,8 +109,8 @@ def write(database: Database, changes: Sequence[Change]) -> list[Event]:
     batch = Changes()
     effects: list[Effect] = []
     for change in changes:
-        if isinstance(change, Effect):
-            effects.append(change)
+        if type(change) in EFFECTS:
+            effects.append(cast("Effect", change))
             continue
         if not batch.takes(change):
             _write_rows(database, batch)
@@ -144,7 +145,7 @@ def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0
         if wrong:
             database.update("tasks", rows.TASK_KEY, ("status", "error"), wrong)
     if batch.counters:
-        counters = [(c.run_id, c.path, c.outstanding, c.status.value) for c in batch.counters.values()]
+        counters = [(c.run_id, c.path, c.outstanding, str(c.status)) for c in batch.counters.values()]
         database.update("scopes", ("run_id", "path"), ("outstanding", "status"), counters)
     if batch.counts:
         database.update("runs", ("id",), ("tasks",), list(batch.counts.items()))
@@ -158,7 +159,7 @@ def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0
         taken = [(take.run_id, rows.utf8(take.name), id_in(take.id)) for take in batch.taken]
         database.delete("signals", ("run_id", "name", "id"), taken)
     if batch.statuses:
-        moved_runs = [(run_id, status.value, *REOPENED) for run_id, status in batch.statuses.items()]
+        moved_runs = [(run_id, str(status), *REOPENED) for run_id, status in batch.statuses.items()]
         database.update("runs", ("id",), rows.ENDED, moved_runs)
     if batch.ends:
         database.update("runs", ("id",), rows.ENDED, [rows.ended_row(end, id_in) for end in batch.ends.values()])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import operator
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -165,12 +166,18 @@ def unwrap(item: Item) -> Send | Gather | Wait:
         case WaitItem():
             return item.wait
         case _:
-            return Send(item)
+            return _plain(item)
 
 
 def as_send(item: str | Send) -> Send:
     """A plain name is a ``Send`` without inputs of its own."""
-    return Send(item) if isinstance(item, str) else item
+    return _plain(item) if isinstance(item, str) else item
+
+
+@lru_cache(maxsize=1024)
+def _plain(node: str) -> Send:
+    """The ``Send`` that a plain name stands for, made and checked once: nearly every result has one."""
+    return Send(node)
 
 
 def nodes_of(item: Send | Gather | Wait) -> Iterator[str]:

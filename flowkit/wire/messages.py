@@ -57,8 +57,8 @@ def _to_the_second(seconds: int) -> str:
 
 Instant = Annotated[
     float,
-    BeforeValidator(_seconds),
     Field(ge=0, le=253402214399),  # the last but one day that datetime can write: it can in any time zone
+    BeforeValidator(_seconds),  # behind the bounds: in front of them, pydantic would check those in Python
     PlainSerializer(rfc3339, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]

@@ -35,7 +35,7 @@ async def test_what_was_written_is_loaded_without_payloads(store: Store) -> None
     assert state.inputs == {"r": b'{"a":1}'}
     assert state.tasks == {("r", held.id): held}  # its inputs are a reference, and loaded as one
     assert state.scopes == {("r", ""): Scope(run_id="r", path="", parent=None, outstanding=1), ("r", "0"): gather}
-    assert (await loaded(store, root))[0] == replace(root, inputs=None)
+    assert (await loaded(store, root))[0] == root._replace(inputs=None)
 
 
 async def test_a_row_may_be_added_and_changed_in_one_call(store: Store) -> None:
@@ -402,7 +402,7 @@ async def test_tasks_come_in_the_order_of_their_paths(store: Store) -> None:
     root, changes = begun()
     paths = ["0", "0.0", "0.2", "0.2.then", "0.10", "0.10.0", "0.then", "0.then.0"]
     others = [task("r", path) for path in reversed(paths[1:])]
-    others[0] = replace(others[0], inputs=None, inputs_from=root.id)
+    others[0] = others[0]._replace(inputs=None, inputs_from=root.id)
     await write(store, [*changes, settled(root, outputs=b'{"x":1}'), *map(c.AddTask, others)])
     rows = await store.query(lambda q: q.tasks("r", payloads=True))
     assert [row.path for row in rows] == paths

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from uuid import uuid4
 
 from hypothesis import given, settings
@@ -83,7 +82,7 @@ class History:
         """The broker confirmed it."""
         now = self.clock.now
         await self.store.transact(lambda tx: tx.mark_sent([(RUN, task.id, task.attempt)], now))
-        self.rows.tasks[RUN, task.id] = replace(task, sent_at=now)
+        self.rows.tasks[RUN, task.id] = task._replace(sent_at=now)
 
     async def time(self, seconds: float) -> None:
         """As timers do: what is due is released, what is over expires."""
@@ -93,7 +92,7 @@ class History:
         for one in released.tasks:
             task = self.rows.tasks[RUN, one.task_id]
             assert (task.status, task.due is not None and task.due <= self.clock.now) == (TaskStatus.HELD, True)
-            self.rows.tasks[RUN, one.task_id] = replace(task, status=TaskStatus.QUEUED, held_for=None, due=None)
+            self.rows.tasks[RUN, one.task_id] = task._replace(status=TaskStatus.QUEUED, held_for=None, due=None)
         for event in await self.store.transact(lambda tx: tx.expired(tx.now(), 100)):
             await self.feed(event)
 

@@ -195,7 +195,7 @@ async def test_a_copied_task_counts_in_the_slot_of_its_inputs(store: Store) -> N
     for run_id, inputs, slot in (("same", None, None), ("other", b'{"k":2}', "n k=2")):
         (_, (added, *_)) = begun(run_id)
         copied = c.CopyRun(run_id=run_id, source="old", task_id=None, inputs=inputs, slot=slot, at=1002.0, secret=b"s")
-        await write(store, [replace(added, run=replace(added.run, status=RunStatus.RUNNING)), copied])
+        await write(store, [replace(added, run=added.run._replace(status=RunStatus.RUNNING)), copied])
         await write(store, [c.Reopen(run_id, 1002.0)])
     slots = await store.query(lambda q: [(row.slot, row.held_for) for r in ("same", "other") for row in q.tasks(r)])
     assert slots == [("n k=1", "limit"), ("n k=2", "limit")]

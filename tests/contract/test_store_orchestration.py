@@ -60,7 +60,7 @@ async def test_waits_are_found_by_the_signal_they_wait_for(store: Store) -> None
     )
     state = await load(store, waits=frozenset({("r", NUL), ("r", "nobody"), ("none", NUL)}))
     assert state.waits == {("r", NUL): [first.id, early.id, late.id]}
-    assert state.tasks["r", first.id] == replace(first, inputs=None)
+    assert state.tasks["r", first.id] == first._replace(inputs=None)
     assert state.scopes["r", "0.1"] == gather
     assert ("r", other.id) not in state.tasks
     row = (await shown(store))["0.11"]
@@ -132,7 +132,7 @@ async def test_what_has_expired_ends_once(store: Store) -> None:
     drained = Scope(run_id="r", path="0.3", parent="", opener=root.id, outstanding=0, due=1005.0)
     await write(store, [*changes, c.AddScope(gather), c.AddScope(drained), c.AddTask(waiting), c.AddTask(patient)])
     limited = Run(id="d", node="add", started_at=1000.0, deadline=1015.0)
-    await write(store, [c.AddRun(limited), c.AddRun(replace(limited, id="p", status=RunStatus.PAUSED))])
+    await write(store, [c.AddRun(limited), c.AddRun(limited._replace(id="p", status=RunStatus.PAUSED))])
     assert await expired(store, 1009.9) == []
     assert await expired(store, 1010.0) == [e.WaitExpired("r", waiting.id)]
     every = [e.RunExpired("d"), e.ScopeExpired("r", "0.0"), e.WaitExpired("r", waiting.id)]
@@ -159,7 +159,7 @@ async def test_what_is_outstanding_in_a_scope_fails(store: Store) -> None:
     """A Gather with a timeout: one branch is done, one is in the middle of it, one went on with a Gather of its own."""
     root, changes = begun(outstanding=1)
     done, running, held, opener = branches("0.0.0", "0.0.1", "0.0.2", "0.0.3")
-    held = replace(held, status=TaskStatus.HELD, held_for="retry", due=1500.0)
+    held = held._replace(status=TaskStatus.HELD, held_for="retry", due=1500.0)
     inner = Scope(run_id="r", path="0.0.3.0", parent="0.0", opener=opener.id, outstanding=1)
     below, deep = branches("0.0.3.0.0", scope="0.0.3.0")[0], wait("r", "0.0.3.0.0.0", scope="0.0.3.0")
     gather = Scope(run_id="r", path="0.0", parent="", opener=root.id, outstanding=3, return_exceptions=True)
@@ -191,7 +191,7 @@ async def test_what_is_outstanding_in_a_scope_fails(store: Store) -> None:
 async def test_a_paused_run_sends_nothing_until_it_goes_on(store: Store) -> None:
     root, changes = begun()
     sent, held, delayed = task("r", "0.0"), task("r", "0.1"), task("r", "0.2", status=TaskStatus.HELD)
-    delayed = replace(delayed, held_for="delay", due=1010.0)
+    delayed = delayed._replace(held_for="delay", due=1010.0)
     await write(store, [*changes, *map(c.AddTask, (sent, held, delayed))])
     await store.transact(lambda tx: tx.mark_sent([("r", sent.id, 1)], 1001.0))
     assert await write(store, [c.MoveRun("r", RunStatus.PAUSED), c.HoldUnsent("r", "paused")]) == []
@@ -229,7 +229,7 @@ async def test_what_failed_and_what_was_cancelled_with_it_comes_again(store: Sto
     root, changes = begun(outstanding=1)
     gather = Scope(run_id="r", path="0.0", parent="", opener=root.id, outstanding=3, due=1150.0)
     done, culprit, running, held = branches("0.0.0", "0.0.1", "0.0.2", "0.0.3", attempt=3, tries=2)
-    held = replace(held, status=TaskStatus.HELD, held_for="delay", due=5000.0)
+    held = held._replace(status=TaskStatus.HELD, held_for="delay", due=5000.0)
     await write(store, [
         *changes, settled(root), c.AddScope(gather), *map(c.AddTask, (done, culprit, running, held)),
         settled(done, leaf_of="0.0"),

@@ -65,7 +65,7 @@ async def all_of(store: Store, run_id: str, paths_of_scopes: set[str]) -> tuple[
 def in_memory(rows: Rows, run_id: str) -> tuple[Run, list[Task], list[Scope]]:
     """The same of rows in memory, without what is not loaded."""
     tasks = [
-        replace(task, inputs=None, outputs=None, nodes=None, error=None, message="")
+        task._replace(inputs=None, outputs=None, nodes=None, error=None, message="")
         for task in rows.tasks.values()
         if task.run_id == run_id
     ]
@@ -79,7 +79,7 @@ def rerun(run_id: str, new: str, task_id: UUID | None = None, **more: object) ->
 
 def alike(task: Task) -> Task:
     """Without what the two say differently: how often a task was opened again, and when one was cancelled."""
-    return replace(task, attempt=1, tries=1, finished_at=None)
+    return task._replace(attempt=1, tries=1, finished_at=None)
 
 
 async def same_in_both(store: Store, plan: object, steps: int, choice: object) -> None:

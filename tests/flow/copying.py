@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -41,21 +40,21 @@ def copy(rows: Rows, effect: CopyRun) -> None:
         return ids[task.id]
 
     for task in kept:
-        copied = replace(task, run_id=effect.run_id, id=id_of(task), due=None)
+        copied = task._replace(run_id=effect.run_id, id=id_of(task), due=None)
         if task.inputs_from is not None:
-            copied = replace(copied, inputs_from=id_of(_task(tasks, task.inputs_from)))
+            copied = copied._replace(inputs_from=id_of(_task(tasks, task.inputs_from)))
         if any(scope.return_exceptions and _is_value(task, again, scope) for scope in around):
             opened = {"status": TaskStatus.SUCCEEDED, "error": None} if task.nodes is not None else {}
-            copied = replace(copied, leaf_of=None, **opened)
+            copied = copied._replace(leaf_of=None, **opened)
         if task is again:
             fresh = {"outputs": None, "nodes": None, "leaf_of": None, "created_at": effect.at}
             given = {} if effect.inputs is None else {"inputs": effect.inputs, "inputs_from": None, "slot": effect.slot}
-            copied = replace(copied, status=TaskStatus.FAILED, **fresh, **given)
+            copied = copied._replace(status=TaskStatus.FAILED, **fresh, **given)
         if copied.wait is not None and copied.status in ENDED_BADLY:
             timeout = making.decode_wait(copied.wait).timeout
-            copied = replace(copied, due=None if timeout is None else effect.at + timeout)
+            copied = copied._replace(due=None if timeout is None else effect.at + timeout)
         if copied.status is TaskStatus.CANCELLED and task.held_for == DELAY and task.due is not None:
-            copied = replace(copied, created_at=effect.at, due=effect.at + task.due - task.created_at)
+            copied = copied._replace(created_at=effect.at, due=effect.at + task.due - task.created_at)
         rows.tasks[effect.run_id, copied.id] = copied
         if (effect.source, task.id) in rows.dropped and not _shares_a_branch(task.path, again, around):
             rows.dropped.add((effect.run_id, copied.id))
@@ -65,11 +64,11 @@ def copy(rows: Rows, effect: CopyRun) -> None:
         opener = None if scope.opener is None else id_of(_task(tasks, scope.opener))
         status = ScopeStatus.FAILED if scope in around else scope.status
         due = None if scope.due is None else effect.at + scope.due - _opened(rows, tasks, scope)
-        copied_scope = replace(scope, run_id=effect.run_id, opener=opener, status=status, due=due)
+        copied_scope = scope._replace(run_id=effect.run_id, opener=opener, status=status, due=due)
         rows.scopes[effect.run_id, scope.path] = copied_scope
         if (effect.source, scope.path) in rows.dropped and not _shares_a_branch(scope.path, again, around):
             rows.dropped.add((effect.run_id, scope.path))
-    rows.runs[effect.run_id] = replace(rows.runs[effect.run_id], tasks=len(kept))
+    rows.runs[effect.run_id] = rows.runs[effect.run_id]._replace(tasks=len(kept))
 
 
 def _task(tasks: dict[str, Task], task_id: UUID | None) -> Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from uuid import UUID, uuid4
 
 from flowkit.flow import paths
@@ -124,7 +124,7 @@ class Rows:
         running = {run.id for run in self.runs.values() if run.status is RunStatus.RUNNING}
         for key, task in self.tasks.items():
             if task.status is TaskStatus.HELD and task.due is not None and task.due <= self.now and key[0] in running:
-                self.tasks[key] = replace(task, status=TaskStatus.QUEUED, held_for=None, due=None)
+                self.tasks[key] = task._replace(status=TaskStatus.QUEUED, held_for=None, due=None)
         waits = [task for task in self.tasks.values() if task.status is TaskStatus.WAITING and self._is_due(task.due)]
         scopes = [
             scope for scope in self.scopes.values() if scope.status is ScopeStatus.OPEN and self._is_due(scope.due)
@@ -177,7 +177,7 @@ class Rows:
     def whole(self, run: str = "r") -> Whole:
         row = self.runs[run]
         if row.outputs is None and row.outputs_from is not None:
-            row = replace(row, outputs=self.tasks[run, row.outputs_from].outputs)
+            row = row._replace(outputs=self.tasks[run, row.outputs_from].outputs)
         scopes = tuple(scope for scope in self.scopes.values() if scope.run_id == run)
         return Whole(row, scopes, tuple(task for task in self.tasks.values() if task.run_id == run))
 
@@ -224,26 +224,26 @@ class Rows:
                 assert (task.run_id, task.id) not in self.tasks, "a task is created once"
                 self.tasks[task.run_id, task.id] = task
             case CountTasks(run_id=run, tasks=count):
-                self.runs[run] = replace(self.runs[run], tasks=count)
+                self.runs[run] = self.runs[run]._replace(tasks=count)
             case SettleTask() | MoveTask():
-                fields = {name: getattr(change, name) for name in change.__dataclass_fields__}
+                fields = change._asdict()
                 key = fields.pop("run_id"), fields.pop("task_id")
-                self.tasks[key] = replace(self.tasks[key], **fields)
+                self.tasks[key] = self.tasks[key]._replace(**fields)
             case MarkLeaf(run, task, scope, error):
                 kept = {} if error is None else {"status": TaskStatus.FAILED, "error": error}
-                self.tasks[run, task] = replace(self.tasks[run, task], leaf_of=scope, **kept)
+                self.tasks[run, task] = self.tasks[run, task]._replace(leaf_of=scope, **kept)
             case MoveScope(run_id=run, path=path, outstanding=count, status=status):
-                self.scopes[run, path] = replace(self.scopes[run, path], outstanding=count, status=status)
+                self.scopes[run, path] = self.scopes[run, path]._replace(outstanding=count, status=status)
             case EndRun(run_id=run):
                 assert not self.runs[run].status.ended, "a run ends once"
                 fields = {name: getattr(change, name) for name in change.__dataclass_fields__ if name != "run_id"}
-                self.runs[run] = replace(self.runs[run], **fields)
+                self.runs[run] = self.runs[run]._replace(**fields)
                 self.signals = {key: kept for key, kept in self.signals.items() if key[0] != run}
             case Supersede():
                 self.superseded.append(change)
             case MoveRun(run, status):
                 ended = {} if self.runs[run].ended_at is None else {"ended_at": None, "message": "", "error": None}
-                self.runs[run] = replace(self.runs[run], status=status, **ended)
+                self.runs[run] = self.runs[run]._replace(status=status, **ended)
             case NoteCommand(id=command):
                 self.commands.add(command)
             case AddSignal(run, name, signal):
@@ -260,15 +260,15 @@ class Rows:
             case LiftLeaves(run, path, parent):
                 for key, task in self.tasks.items():
                     if (task.run_id, task.leaf_of) == (run, path):
-                        self.tasks[key] = replace(task, leaf_of=parent)
+                        self.tasks[key] = task._replace(leaf_of=parent)
             case Unhold(run, reason):
                 for key, task in self._of(run, TaskStatus.HELD, reason):
                     limited = task.slot is not None
                     status, why = (TaskStatus.HELD, LIMIT) if limited else (TaskStatus.QUEUED, None)
-                    self.tasks[key] = replace(task, status=status, held_for=why)
+                    self.tasks[key] = task._replace(status=status, held_for=why)
             case HoldUnsent(run, reason):
                 for key, task in [*self._of(run, TaskStatus.QUEUED, None), *self._of(run, TaskStatus.HELD, LIMIT)]:
-                    self.tasks[key] = replace(task, status=TaskStatus.HELD, held_for=reason)
+                    self.tasks[key] = task._replace(status=TaskStatus.HELD, held_for=reason)
             case FailOutstanding(run, scope, error, _):
                 return self._fail_outstanding(run, scope, error)
             case CopyRun():
@@ -294,12 +294,12 @@ class Rows:
         count = 0
         for key, task in self.tasks.items():
             if task.run_id == run and below(task.path) and task.status.outstanding:
-                self.tasks[key] = replace(task, status=TaskStatus.CANCELLED)
+                self.tasks[key] = task._replace(status=TaskStatus.CANCELLED)
                 count += task.scope == scope
                 self.dropped |= {key} if scope is not None else set()
         for key, child in self.scopes.items():
             if child.run_id == run and below(child.path) and child.status is ScopeStatus.OPEN:
-                self.scopes[key] = replace(child, status=ScopeStatus.CANCELLED, outstanding=0)
+                self.scopes[key] = child._replace(status=ScopeStatus.CANCELLED, outstanding=0)
                 count += child.parent == scope
                 self.dropped |= {key} if scope is not None else set()
         return [] if scope is None else [Cancelled(run, scope, count)]
@@ -318,13 +318,13 @@ class Rows:
         for key, task in self.tasks.items():
             if (task.run_id, task.scope) == (run, path) and task.status.outstanding:
                 ended = {"status": TaskStatus.FAILED, "held_for": None, "due": None}
-                self.tasks[key] = replace(task, leaf_of=path, error=error, **ended)
+                self.tasks[key] = task._replace(leaf_of=path, error=error, **ended)
                 count += 1
         for child in [scope for scope in self.scopes.values() if (scope.run_id, scope.parent) == (run, path)]:
             if child.status is ScopeStatus.OPEN:
                 opener = self.tasks[run, child.opener]
                 ended = {"status": TaskStatus.FAILED, "held_for": None, "due": None}
-                self.tasks[run, opener.id] = replace(opener, leaf_of=path, error=error, **ended)
+                self.tasks[run, opener.id] = opener._replace(leaf_of=path, error=error, **ended)
                 self._cancel(run, child.path, None)
                 count += 1
         return [Cancelled(run, path, count)]
@@ -351,19 +351,19 @@ class Rows:
                 elif task.held_for == LIMIT and not task.slot:
                     why, due = DELAY, self.now
                 status = TaskStatus.WAITING if task.wait else TaskStatus.HELD if why else TaskStatus.QUEUED
-                self.tasks[key] = replace(
-                    task, status=status, attempt=task.attempt + (not task.wait), tries=1, error=None, due=due,
+                self.tasks[key] = task._replace(
+                    status=status, attempt=task.attempt + (not task.wait), tries=1, error=None, due=due,
                     held_for=None if task.wait else why, sent_at=None,
                 )  # fmt: skip
         reopened = {ScopeStatus.FAILED, ScopeStatus.CANCELLED}
         for key, scope in self.scopes.items():
             if scope.run_id == run and scope.status in reopened and key not in self.dropped and not settled(key[1]):
                 due = scope.due if scope.due is not None and scope.due > self.now else None
-                self.scopes[key] = replace(scope, status=ScopeStatus.OPEN, due=due)
+                self.scopes[key] = scope._replace(status=ScopeStatus.OPEN, due=due)
         drained = []
         for key, scope in self.scopes.items():
             if scope.run_id == run and scope.status is ScopeStatus.OPEN:
-                self.scopes[key] = replace(scope, outstanding=self._count(scope))
+                self.scopes[key] = scope._replace(outstanding=self._count(scope))
                 drained += [] if self._count(scope) else [self._collect(run, scope.path)]
         return drained
 

@@ -43,21 +43,21 @@ def found(whole: Whole) -> list[str]:
 
 
 def changed(whole: Whole, path: str, **fields) -> Whole:
-    return replace(whole, tasks=tuple(replace(task, **fields) if task.path == path else task for task in whole.tasks))
+    return replace(whole, tasks=tuple(task._replace(**fields) if task.path == path else task for task in whole.tasks))
 
 
 def without(whole: Whole, path: str) -> Whole:
     tasks = tuple(task for task in whole.tasks if task.path != path)
-    return replace(whole, tasks=tasks, run=replace(whole.run, tasks=len(tasks)))
+    return replace(whole, tasks=tasks, run=whole.run._replace(tasks=len(tasks)))
 
 
 def with_one_more(whole: Whole, path: str, **fields) -> Whole:
     one = Task(run_id="r", path=path, scope="", node="x", status=TaskStatus.CANCELLED, created_at=0, **fields)
-    return replace(whole, tasks=(*whole.tasks, one), run=replace(whole.run, tasks=len(whole.tasks) + 1))
+    return replace(whole, tasks=(*whole.tasks, one), run=whole.run._replace(tasks=len(whole.tasks) + 1))
 
 
 def scope_changed(whole: Whole, path: str, **fields) -> Whole:
-    return replace(whole, scopes=tuple(replace(one, **fields) if one.path == path else one for one in whole.scopes))
+    return replace(whole, scopes=tuple(one._replace(**fields) if one.path == path else one for one in whole.scopes))
 
 
 def test_nothing_is_wrong_with_a_run_as_it_should_be(ended, running):
@@ -65,7 +65,7 @@ def test_nothing_is_wrong_with_a_run_as_it_should_be(ended, running):
 
 
 def test_a_task_that_stands_twice(ended):
-    twice = replace(ended, tasks=(*ended.tasks, replace(ended.at["0.0.1"], id=UUID(int=1), leaf_of=None)))
+    twice = replace(ended, tasks=(*ended.tasks, ended.at["0.0.1"]._replace(id=UUID(int=1), leaf_of=None)))
     assert found(twice)[:2] == ["2 tasks stand at 0.0.1", "the run counts 6 tasks, and has 7"]
 
 
@@ -82,7 +82,7 @@ def test_a_counter_that_is_wrong(running):
 
 
 def test_a_run_with_nothing_left_that_goes_on(ended):
-    again = replace(ended, run=replace(ended.run, status=RunStatus.RUNNING))
+    again = replace(ended, run=ended.run._replace(status=RunStatus.RUNNING))
     assert found(again) == ["the run is running, and nothing in it is outstanding"]
 
 
@@ -134,6 +134,6 @@ def test_results_in_the_wrong_order(ended):
 
 
 def test_outputs_that_are_somebody_else_s(ended):
-    assert found(replace(ended, run=replace(ended.run, outputs=b'{"y": 3}'))) == [
+    assert found(replace(ended, run=ended.run._replace(outputs=b'{"y": 3}'))) == [
         "the run's outputs are not those of the tasks that end it"
     ]

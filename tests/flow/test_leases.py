@@ -105,7 +105,7 @@ def leased(rows: Rows, path: str = "0", **more) -> None:
     """As the store has it once a lease was granted."""
     task = rows.at(path)
     fields = {"status": TaskStatus.RUNNING, "leased_until": rows.now + 90, "worker": "w1", "started_at": rows.now}
-    rows.tasks["r", task.id] = replace(task, **(fields | more))
+    rows.tasks["r", task.id] = task._replace(**(fields | more))
 
 
 def silence(rows: Rows, seconds: float = 90, path: str = "0") -> list:

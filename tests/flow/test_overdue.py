@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from flowkit.flow.events import QueueExpired
@@ -16,7 +14,7 @@ from tests.flow.rows import Rows
 def rows() -> Rows:
     rows = Rows()
     rows.start("slow", n=1)
-    rows.tasks = {key: replace(task, sent_at=1000.0) for key, task in rows.tasks.items()}
+    rows.tasks = {key: task._replace(sent_at=1000.0) for key, task in rows.tasks.items()}
     return rows
 
 
@@ -55,7 +53,7 @@ def test_who_handles_the_failures_of_its_node_gets_it(rows):
     ],
 )
 def test_what_has_gone_on_is_left_alone(rows, changed):
-    rows.tasks = {key: replace(task, **changed) for key, task in rows.tasks.items()}
+    rows.tasks = {key: task._replace(**changed) for key, task in rows.tasks.items()}
     expire(rows)
     assert rows.runs["r"].status is RunStatus.RUNNING
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,7 +153,7 @@ def test_a_delay_and_a_window_come_first(rows):
     rows.report("0", [Send("mail", delay=5), Gather(sends, then="b", max_concurrency=1)])
     assert held(rows, "0.0") == ("held", "delay", "mail")
     assert [held(rows, f"0.1.{n}")[1] for n in range(3)] == ["limit", "max_concurrency", "max_concurrency"]
-    rows.tasks = {key: replace(task, status=TaskStatus.QUEUED, held_for=None) if task.path == "0.1.0" else task
+    rows.tasks = {key: task._replace(status=TaskStatus.QUEUED, held_for=None) if task.path == "0.1.0" else task
                   for key, task in rows.tasks.items()}  # fmt: skip
     rows.report("0.1.0", [])
     assert held(rows, "0.1.1") == ("held", "limit", "mail")
@@ -222,7 +220,7 @@ def test_a_task_that_is_given_back_keeps_its_place_and_one_that_is_retried_makes
     rows.start("a")
     rows.report("0", ["mail"])
     key = next(key for key, task in rows.tasks.items() if task.path == "0.0")
-    rows.tasks[key] = replace(rows.tasks[key], status=TaskStatus.QUEUED, held_for=None)
+    rows.tasks[key] = rows.tasks[key]._replace(status=TaskStatus.QUEUED, held_for=None)
     rows.report("0.0", status="returned", attempt=1)
     assert held(rows, "0.0") == ("queued", None, "mail")
     changes = rows.report("0.0", status="retry", attempt=2, retry_in=5)
@@ -235,7 +233,7 @@ def test_a_task_that_is_given_back_keeps_its_place_and_one_that_is_retried_makes
 def test_a_rerun_counts_where_its_new_inputs_say(rows):
     rows.start("charge", customer=1)
     key = next(iter(rows.tasks))
-    rows.tasks[key] = replace(rows.tasks[key], status=TaskStatus.QUEUED, held_for=None)
+    rows.tasks[key] = rows.tasks[key]._replace(status=TaskStatus.QUEUED, held_for=None)
     rows.report("0", [])
     rows.command("rerun", input={"customer": 2}, new_run_id="again")
     assert rows.at("0", "again").slot == "charge customer=2"

@@ -6,7 +6,6 @@ import asyncio
 import math
 import threading
 import time
-from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -224,7 +223,7 @@ async def test_both_forget_what_is_old_while_some_of_it_is_taken_up_again(
     runs, size = [f"r{number:02}" for number in range(60)], 10
     for number, run_id in enumerate(runs):
         root, changes = begin(run_id)
-        rest = [replace(root, id=uuid4(), path=f"0.{place}") for place in range(size - 1)]
+        rest = [root._replace(id=uuid4(), path=f"0.{place}") for place in range(size - 1)]
         failed = [c.SettleTask(run_id=run_id, task_id=one.id, status=TaskStatus.FAILED, attempt=1) for one in rest]
         over = c.EndRun(run_id=run_id, status=RunStatus.FAILED, ended_at=2.0 + number)
         written = [*changes, *map(c.AddTask, rest), *failed, over]
