@@ -17,7 +17,7 @@ import signal
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,8 +103,15 @@ class Mirror:
     def start(self, runs: int, node: str, inputs: dict[str, Any]) -> None:
         """Ask for so many runs."""
         began = time.thread_time()
-        self.starts.put([wire.Start(node=node, inputs=inputs).encode() for _ in range(runs)])
+        self.starts.put([wire.Start(node=node, inputs=inputs, run_id=uuid4().hex).encode() for _ in range(runs)])
         self.spent += time.thread_time() - began
+
+
+class Plain:
+    """What stands beside a body here: nothing that says more."""
+
+    message_type = message_id = correlation_id = app_id = user_id = None
+    headers: Mapping[str, Any] = {}
 
 
 class Tray:
@@ -115,13 +122,13 @@ class Tray:
         self.sizes: list[int] = []
         self._ready: list[Delivery] = []
         self._some = asyncio.Event()
-        self._tag, self._once = 0, uuid4().hex  # a message id gives the id of a run
+        self._tag = 0
 
     def put(self, bodies: Sequence[bytes]) -> None:
         """These have arrived."""
         for body in bodies:
             self._tag += 1
-            self._ready.append(Delivery(self.queue.name, body, self._tag, message_id=f"{self._once}-{self._tag}"))
+            self._ready.append(Delivery(self.queue.name, body, self._tag, properties=Plain))
         self._some.set()
 
     async def receive(self, limit: int) -> list[Delivery]:
