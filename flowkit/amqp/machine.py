@@ -65,7 +65,6 @@ class Machine:
     def close(self, number: int) -> None:
         """Nothing more may arrive on this channel."""
         self.channels.discard(number)
-        self._contents.pop(number, None)
 
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes as they came; return what is complete with them. After a violation nothing more is."""

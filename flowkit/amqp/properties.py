@@ -228,8 +228,6 @@ def _value(raw: bytes, at: int, end: int, depth: int) -> tuple[Any, int]:
     elif kind in (_S, _X, _A, _F):
         start = at + 4
         at = start + _U32.unpack_from(raw, at)[0]
-        if at > end:
-            raise MalformedProperties("a value in the headers is longer than what holds it")
         if kind == _S:
             value = _text(raw[start:at])
         elif kind == _X:

@@ -44,9 +44,16 @@ def raw(kind: int, number: int, payload: bytes, end: bytes = b"\xce") -> bytes:
     return struct.pack(">BHI", kind, number, len(payload)) + payload + end
 
 
+WHOLE = [marshal(frame, 1) for frame in MESSAGE]
 HOSTILE = {
     "an unknown type of frame": (raw(9, 0, b"x"), 501),
     "a wrong end": (raw(1, 0, b"\x00\x0a\x00\x3c\x00", b"\x00"), 501),
+    "a header with a wrong end": (b"".join(WHOLE[:2])[:-1] + b"\x00" + WHOLE[2], 501),
+    "a body with a wrong end": (b"".join(WHOLE)[:-1] + b"\x00", 501),
+    "a message in a message": (WHOLE[0] + b"".join(WHOLE), 505),
+    "a delivery with something behind it": (
+        raw(1, 1, WHOLE[0][7:-1] + b"x") + b"".join(WHOLE[1:]), 502,
+    ),
     "a frame larger than agreed": (struct.pack(">BHI", 3, 1, 131_065), 501),
     "an unknown channel": (marshal(commands.Basic.Ack(1), 2), 504),
     "a message on channel 0": (b"".join(marshal(frame, 0) for frame in MESSAGE), 503),
@@ -140,6 +147,50 @@ async def test_confirms_come_in_any_order_and_by_prefix(scripted, connection):
     outcomes = await publishing
     kinds = {2: Nacked, 4: Returned, 5: Nacked, 7: Nacked}
     assert [type(one) for one in outcomes] == [kinds.get(at, type(None)) for at in range(10)]
+
+
+async def test_what_came_back_has_come_back_whatever_its_confirm_says(scripted, connection):
+    channel = await opened(scripted, connection, confirms=True)
+    publishing = asyncio.ensure_future(channel.publish([message("k"), message("k"), message("other"), message("k")]))
+    await scripted.hear_messages(4)
+    back = [RETURN, header(0, commands.Basic.Properties(message_id="m"))]
+    scripted.say(1, *back, *back, commands.Basic.Nack(1), commands.Basic.Ack(4, True))
+    assert [type(one) for one in await publishing] == [Returned, Returned, type(None), type(None)]
+
+
+async def test_messages_that_cannot_be_written_are_left_out(scripted, connection):
+    channel = await opened(scripted, connection)
+    bad = message("k" * 256)
+    outcomes = await channel.publish([bad, bad, message("a"), bad, message("b"), bad])
+    assert [isinstance(one, ValueError) for one in outcomes] == [True, True, False, True, False, True]
+    await scripted.hear_messages(2)
+    await scripted.round_trip(channel)
+
+
+async def test_one_question_at_a_time_and_none_that_nobody_waits_for(scripted, connection):
+    channel = await opened(scripted, connection)
+    asked = [asyncio.ensure_future(channel.qos(number)) for number in range(4)]
+    assert (await scripted.hear(commands.Basic.Qos)).prefetch_count == 0
+    await opened(scripted, connection, number=2)  # nothing was said in between
+    for one in (asked[0], asked[2]):
+        one.cancel()
+    await asyncio.sleep(0)
+    for number in (1, 3):
+        scripted.say(1, commands.Basic.QosOk())
+        assert (await scripted.hear(commands.Basic.Qos)).prefetch_count == number
+    scripted.say(1, commands.Basic.QosOk())
+    await asyncio.wait(asked)
+    assert [one.cancelled() for one in asked] == [True, False, True, False]
+
+
+async def test_a_channel_that_nobody_waits_for_is_closed(scripted, connection):
+    opening = asyncio.ensure_future(connection.channel())
+    await scripted.hear(commands.Channel.Open)
+    opening.cancel()
+    await scripted.hear(commands.Channel.Close)
+    scripted.say(1, commands.Channel.OpenOk(), commands.Channel.CloseOk())
+    await opened(scripted, connection, number=2)
+    assert (await opened(scripted, connection)).number == 1
 
 
 async def test_deliveries_right_behind_the_answer_are_not_lost(scripted, connection):
@@ -309,6 +360,21 @@ async def test_heartbeats_are_sent_when_there_is_nothing_else_to_say(scripted):
     assert isinstance(await scripted.hear_any(), Heartbeat)
     assert not connection.closed.done()
     connection.abort()
+
+
+async def test_who_is_heard_now_and_then_is_alive(scripted, connection):
+    channel = await opened(scripted, connection)
+    for _ in range(20):
+        await scripted.round_trip(channel)
+        connection._beat(3600)  # and no heartbeat, since something was said
+    assert not connection.closed.done()
+    for _ in range(7):
+        connection._beat(3600)
+        assert isinstance(await scripted.hear_any(), Heartbeat)
+    assert not connection.closed.done()
+    connection._beat(3600)
+    assert "nothing was heard" in str(connection.closed.result())
+    await scripted.hear_end()
 
 
 async def test_as_many_channels_as_the_broker_allows(scripted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands
@@ -44,6 +45,15 @@ def test_answers_to_deliveries(up_to, tags, requeue):
         (tag, False, requeue) for tag in tags
     ]
     assert all(isinstance(frame, commands.Basic.Nack) for frame in refused)
+
+
+def test_properties_that_fill_more_than_a_frame():
+    writing, parts = PublishFrames(7, 4096), []
+    assert writing.add(parts, ("", "k", False, None, bytes(4076), b"")) == 0
+    assert len(parts) == 4
+    with pytest.raises(ValueError, match="4077 bytes do not fit into a frame of 4088"):
+        writing.add(parts, ("", "k", False, None, bytes(4077), b""))
+    assert len(parts) == 4
 
 
 def test_templates_are_bounded():
