@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import ClassVar
-from uuid import uuid4
 
+from flowkit.broker.fresh import fresh_ids
 from flowkit.broker.memory.consumer import MemoryConsumer
 from flowkit.broker.memory.server import Later, MissingExchange, NotConnected, Server
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
@@ -37,6 +37,7 @@ class MemoryBroker:
         self._closed = False
         self._generation = 1
         self._lose_confirms = False
+        self._ids = fresh_ids()
 
     @classmethod
     def named(cls, name: str) -> MemoryBroker:
@@ -198,5 +199,6 @@ class MemoryBroker:
     def _store(self, message: Outgoing) -> int:
         if not self.connected:
             raise NotConnected
-        headers, message_id = dict(message.headers), message.message_id or uuid4().hex
-        return self._server.route(replace(message, body=bytes(message.body), headers=headers, message_id=message_id))
+        message_id = message.message_id or next(self._ids)
+        copied = replace(message, body=bytes(message.body), headers=dict(message.headers), message_id=message_id)
+        return self._server.route(copied)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
 from collections.abc import Mapping, Sequence
-from itertools import count
 
 from flowkit import amqp
+from flowkit.broker.fresh import fresh_ids
 from flowkit.broker.protocol import Outgoing
 from flowkit.broker.rabbit.faults import LinkClosed, LinkLost
 from flowkit.broker.rabbit.link import Link, pauses
@@ -39,7 +38,7 @@ class Publisher:
         self._channel: amqp.Channel | None = None
         self._opening = asyncio.Lock()
         self._transient = 0
-        self._prefix, self._numbers = secrets.token_hex(8), count()
+        self._ids = fresh_ids()
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
         """Publish durable messages; return when each is confirmed or cannot ever be."""
@@ -144,7 +143,7 @@ class Publisher:
 
     def _publication(self, message: Outgoing) -> amqp.Publication:
         # Fresh for every attempt: returned messages are matched by it, so two in flight must never share one.
-        message_id = message.message_id or f"{self._prefix}{next(self._numbers):x}"
+        message_id = message.message_id or next(self._ids)
         properties = amqp.encode_properties(
             content_type="application/json",
             delivery_mode=2 if message.durable else 1,
