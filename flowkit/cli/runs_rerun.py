@@ -52,9 +52,10 @@ class Edit:
 
     def command(self, query: Queries, run: RunRow, task: TaskRow) -> Command:
         """The command for one run."""
+        from flowkit.client.ids import new_run_id
         from flowkit.wire.messages import Command, CommandKind
 
-        words: dict[str, Any] = {"task_id": task.id, "new_run_id": self.new_id or uuid4().hex}
+        words: dict[str, Any] = {"task_id": task.id, "new_run_id": self.new_id or new_run_id()}
         if self.inputs is not None or self.fields:
             had = self.inputs if self.inputs is not None else json.loads(query.task_inputs(run.id, task.id) or b"{}")
             words["input"] = had | self.fields

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from flowkit.broker import Broker, Outgoing, open_broker
 from flowkit.client.ear import Awaited, Ear
+from flowkit.client.ids import new_run_id
 from flowkit.client.run import Run
 from flowkit.errors import AccessRefused, BrokerUnreachable, PublishError, TimedOut, TooLarge, Unroutable, UsageError
 from flowkit.wire import codec, names
@@ -270,7 +271,7 @@ def start_message(
         raise UsageError(
             f"run id {run_id[:120]!r}: expected a letter or digit, then up to 99 letters, digits, '.', '_', ':' or '-'"
         )
-    values: dict[str, Any] = {"node": node, "inputs": dict(inputs or {}), "run_id": run_id or uuid4().hex}
+    values: dict[str, Any] = {"node": node, "inputs": dict(inputs or {}), "run_id": run_id or new_run_id()}
     codec.check(values["inputs"], "inputs")
     if tags:
         values["tags"] = dict(tags)

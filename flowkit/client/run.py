@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from flowkit.client.ear import Awaited
+from flowkit.client.ids import new_run_id
 from flowkit.errors import FlowKitError, RunFailed, TimedOut, UsageError
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -143,7 +144,7 @@ class Run:
             UsageError: an id or the inputs cannot be.
             TimedOut, AccessRefused: as ``Client.command``.
         """
-        words: dict[str, Any] = {"new_run_id": uuid4().hex if id is None else id}
+        words: dict[str, Any] = {"new_run_id": new_run_id() if id is None else id}
         if from_task is not None:
             words["task_id"] = from_task
         if inputs is not None:
