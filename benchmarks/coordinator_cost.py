@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import signal
 import tempfile
 import time
@@ -23,11 +24,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
-from uuid import uuid4
 
 import orjson
 
 from flowkit.broker.protocol import Delivery, Outgoing
+from flowkit.client.ids import new_run_id
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
@@ -103,7 +104,7 @@ class Mirror:
     def start(self, runs: int, node: str, inputs: dict[str, Any]) -> None:
         """Ask for so many runs."""
         began = time.thread_time()
-        self.starts.put([wire.Start(node=node, inputs=inputs, run_id=uuid4().hex).encode() for _ in range(runs)])
+        self.starts.put([wire.Start(node=node, inputs=inputs, run_id=new_run_id()).encode() for _ in range(runs)])
         self.spent += time.thread_time() - began
 
 
@@ -323,6 +324,7 @@ def main() -> None:
     parser.add_argument("--bundle", type=int, default=1)
     parser.add_argument("--only", choices=["cost", "statements", "shares", "gathers"])
     given = parser.parse_args()
+    gc.set_threshold(50_000, 20, 50)  # as `flowkit coordinator` does
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
         for number, name in enumerate(given.stores):

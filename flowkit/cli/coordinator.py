@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -64,6 +65,9 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals, *,
     from flowkit.wire.access import Logins
     from flowkit.wire.topology import Topology
 
+    # A batch makes thousands of objects that die with it, and no cycles: to look for some after every 700, which is
+    # Python's way, takes a tenth of its time.
+    gc.set_threshold(50_000, 20, 50)
     name = name or _name()
     store = await open_store(settings.store_url, lock=True)
     async with contextlib.AsyncExitStack() as stack:
