@@ -14,11 +14,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flowkit.broker.protocol import Broker, Delivery, Outgoing
+from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
-from flowkit.errors import FlowKitError, StoreUnreachable, TooLarge, Unreadable, Unroutable
+from flowkit.errors import FlowKitError, TooLarge, Unreadable, Unroutable
 from flowkit.flow.changes import Forbid
+from flowkit.flow.events import Event, Reported
 from flowkit.store.protocol import DeadLetter, Transaction
 from flowkit.wire import codec, names
 from flowkit.wire.messages import DETAIL, REASON
@@ -38,6 +40,7 @@ class Rejected:
     reason: str
     detail: str
     body: bytes | None = None  # when only a part of the message is meant
+    run_id: str | None = None  # of that part, when it is known
 
 
 async def bury(broker: Broker, topology: Topology, rejected: Sequence[Rejected]) -> None:
@@ -79,7 +82,7 @@ def _letter(topology: Topology, one: Rejected) -> Outgoing:
         key=delivery.queue[:255],
         body=delivery.body if one.body is None else one.body,
         type=delivery.type or "unknown",
-        correlation_id=delivery.correlation_id,
+        correlation_id=one.run_id or delivery.correlation_id,
         app_id=delivery.app_id,
         headers={REASON: one.reason, DETAIL: detail},
     )
@@ -110,27 +113,31 @@ class DeadLetters:
     async def _take_again(self, delivery: Delivery) -> None:
         try:
             message = self._reader.read_dead(delivery)
-            committed = await self._ledger.commit(message.events)
         except Unreadable as error:
             await self._keep(delivery, error.reason, error.detail)
-        except StoreUnreachable:
-            raise  # it is broken, not the message
-        except Exception as error:  # the border around a batch: this is a batch of one
-            logger.exception("dead letter cannot be applied", extra={"action": "dead_letter"})
-            await self._keep(delivery, "rejected", f"{type(error).__name__}: {error}")
-        else:
-            for why, part in message.scraps:
-                await self._keep(delivery, why.reason, why.detail, part)
-            if committed.orphans and not message.scraps:
-                await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
-            for start in committed.conflicts:
-                await self._keep(delivery, "conflict", why_conflict(start.run_id))
-            for forbid in committed.forbidden:
-                body = forbid.event.result.encode()
-                await self._keep(delivery, "forbidden", why_forbidden(delivery, forbid), body)
-            logger.warning("message given up by queue %s was taken again", delivery.key,
-                           extra={"action": "dead_letter_again", "queue": delivery.key})  # fmt: skip
-            await self._outbox.deliver(committed)
+            return
+        committed, failed = await self._ledger.commit_apart(message.events)
+        for event, problem in failed:
+            logger.error("dead letter cannot be applied", exc_info=problem, extra={"action": "dead_letter"})
+            part = part_of(message.events, event)
+            await self._keep(delivery, "rejected", f"{type(problem).__name__}: {problem}", part)
+        for why, part in message.scraps:
+            await self._keep(delivery, why.reason, why.detail, part)
+        for one in committed:
+            await self._settle(delivery, one, scraps=bool(message.scraps))
+        logger.warning("message given up by queue %s was taken again", delivery.key,
+                       extra={"action": "dead_letter_again", "queue": delivery.key})  # fmt: skip
+
+    async def _settle(self, delivery: Delivery, committed: Committed, *, scraps: bool) -> None:
+        """Keep what the transaction refused, and deliver what follows from it."""
+        if committed.orphans and not scraps:
+            await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
+        for start in committed.conflicts:
+            await self._keep(delivery, "conflict", why_conflict(start.run_id))
+        for forbid in committed.forbidden:
+            body = forbid.event.result.encode()
+            await self._keep(delivery, "forbidden", why_forbidden(delivery, forbid), body)
+        await self._outbox.deliver(committed)
 
     async def _keep(self, delivery: Delivery, reason: str, detail: str, part: bytes | None = None) -> None:
         body = delivery.body if part is None else part
@@ -167,6 +174,11 @@ def why_forbidden(delivery: Delivery, forbid: Forbid) -> str:
     """What is said of a result whose sender may not answer for its node."""
     who = "nobody (it has no user_id)" if delivery.user_id is None else f"login {delivery.user_id!r}"
     return f"{who} may not answer for node {forbid.node!r}: the setting 'users' of the coordinator says who may"
+
+
+def part_of(events: Sequence[Event], event: Event) -> bytes | None:
+    """What of a message is meant when it was an array of results: this one, as it was understood."""
+    return event.result.encode() if len(events) > 1 and isinstance(event, Reported) else None
 
 
 def reason_of(error: BaseException) -> str:

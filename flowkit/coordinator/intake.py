@@ -11,7 +11,7 @@ from uuid import UUID
 
 from flowkit.broker.protocol import Broker, Delivery
 from flowkit.coordinator.commit import Committed
-from flowkit.coordinator.dead import Rejected, bury, reason_of, why_conflict, why_forbidden
+from flowkit.coordinator.dead import Rejected, bury, part_of, reason_of, why_conflict, why_forbidden
 from flowkit.coordinator.early import Early
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
@@ -132,14 +132,14 @@ class Intake:
     async def _commit_one_by_one(
         self, readable: Sequence[tuple[Delivery, list[Event]]]
     ) -> tuple[list[Committed], list[Rejected]]:
-        committed, rejected = [], []
+        committed: list[Committed] = []
+        rejected: list[Rejected] = []
         for delivery, events in readable:
-            try:
-                committed.append(await self._ledger.commit(events))
-            except StoreUnreachable:
-                raise
-            except Exception as error:  # noqa: BLE001 - the border around a batch of one
-                rejected.append(Rejected(delivery, reason_of(error), "".join(traceback.format_exception(error))))
+            done, failed = await self._ledger.commit_apart(events)
+            committed += done
+            for event, error in failed:
+                detail = "".join(traceback.format_exception(error))
+                rejected.append(Rejected(delivery, reason_of(error), detail, part_of(events, event), event.run_id))
         return committed, rejected
 
 
@@ -157,8 +157,9 @@ def _refused(readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequen
                 yield Rejected(delivery, "conflict", why_conflict(event.run_id))
             elif isinstance(event, Reported) and event.run_id in orphans:
                 why_not = f"this store knows no run {event.run_id!r}"
-                yield Rejected(delivery, "unknown-run", why_not, event.result.encode())
+                yield Rejected(delivery, "unknown-run", why_not, event.result.encode(), event.run_id)
             elif forbid := next((forbid for forbid in forbidden if forbid.event is event), None):
-                yield Rejected(delivery, "forbidden", why_forbidden(delivery, forbid), forbid.event.result.encode())
+                said = forbid.event.result.encode()
+                yield Rejected(delivery, "forbidden", why_forbidden(delivery, forbid), said, event.run_id)
             elif isinstance(event, Commanded) and event.command.id in commands:
                 yield Rejected(delivery, "refused", commands[event.command.id])

@@ -84,6 +84,22 @@ class Ledger:
             self.freed.set()
         return committed
 
+    async def commit_apart(self, events: Iterable[Event]) -> tuple[list[Committed], list[tuple[Event, Exception]]]:
+        """Each in a transaction of its own: what was committed, and what cannot be.
+
+        Several results may share a message, and one that cannot be committed must not take the others along.
+        """
+        committed: list[Committed] = []
+        failed: list[tuple[Event, Exception]] = []
+        for event in events:
+            try:
+                committed.append(await self.commit([event]))
+            except StoreUnreachable:
+                raise  # it is broken, not the message
+            except Exception as error:  # noqa: BLE001 - the border around a batch of one; it is handed on whole
+                failed.append((event, error))
+        return committed, failed
+
     def take(self, tasks: Iterable[Sendable]) -> None:
         """These are to be sent, and by nobody else."""
         self.in_hand |= {(task.run_id, task.task_id) for task in tasks}

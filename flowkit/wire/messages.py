@@ -7,6 +7,7 @@ are seconds. Unknown fields are ignored; a message of another major version than
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -317,9 +318,12 @@ def decode_many(model: type[M], body: bytes) -> list[M]:
 
 def encode_many(messages: list[M]) -> bytes:
     """One object for one message, an array for several."""
-    if len(messages) == 1:
-        return messages[0].encode()
-    return b"[" + b",".join(message.encode() for message in messages) + b"]"
+    return join([message.encode() for message in messages])
+
+
+def join(bodies: Sequence[bytes]) -> bytes:
+    """The same of messages that are encoded already."""
+    return bodies[0] if len(bodies) == 1 else b"[" + b",".join(bodies) + b"]"
 
 
 def build(model: type[M], value: Any) -> M:

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Coroutine, Iterable, Mapping
 from functools import partial
 
-from flowkit.broker.protocol import Consumer, Delivery, Outgoing
+from flowkit.broker.protocol import Consumer, Delivery
 from flowkit.errors import TooLarge
 from flowkit.flow.limits import Limits
-from flowkit.wire.messages import Control, Result, Status
-from flowkit.wire.topology import Topology
+from flowkit.wire.messages import Control, Status
 from flowkit.worker import report
 from flowkit.worker.current import Sink
 from flowkit.worker.execute import Clock, execute
@@ -29,7 +28,6 @@ class Runner:
 
     Args:
         group: what ends when an execution ends as none should.
-        topology: the names on the broker.
         slots: how many tasks of each node run at a time.
         stage: where the nodes' code runs.
         taken: where executions are kept until they are answered.
@@ -43,7 +41,6 @@ class Runner:
     def __init__(
         self,
         group: asyncio.TaskGroup,
-        topology: Topology,
         *,
         slots: Mapping[str, int],
         stage: Stage,
@@ -54,7 +51,7 @@ class Runner:
         limits: Limits,
         clock: Clock,
     ) -> None:
-        self._group, self._exchange, self._stage = group, topology.name("results"), stage
+        self._group, self._stage = group, stage
         self._turns = Turns(slots, self._begin)
         self._taken, self._reporter, self._sink = taken, reporter, sink
         self._worker, self._limits, self._clock = worker, limits, clock
@@ -156,7 +153,7 @@ class Runner:
 
         # Whoever counts these knows, should this process die then, which task killed it.
         started = report.started(execution.task, worker=self._worker, now=execution.since)
-        self._reporter.post(Letter(self._message(started, execution), confirmed))
+        self._reporter.post(Letter(started, execution.traceparent, confirmed))
 
     def _start(self, execution: Execution) -> None:
         name = f"node {execution.task.node}, task {execution.task.task_id}"
@@ -219,19 +216,7 @@ class Runner:
             smaller = report.refused(execution.task, error, worker=self._worker, now=self._clock())
             return self._letter(execution, smaller)
 
-        return Letter(self._message(done, execution), confirmed, too_large)
-
-    def _message(self, done: Report, execution: Execution) -> Outgoing:
-        task = done.task
-        return Outgoing(
-            self._exchange,
-            f"{task.node}.{done.status}",
-            done.body,
-            Result.TYPE,
-            correlation_id=task.run_id,
-            app_id=task.node,
-            headers={} if execution.traceparent is None else {"traceparent": execution.traceparent},
-        )
+        return Letter(done, execution.traceparent, confirmed, too_large)
 
 
 async def _raise(error: Exception) -> None:

@@ -86,7 +86,7 @@ class Worker:
         self._drain_timeout = drain_timeout
         self._taken = Taken()
         self._logs = Shipper(broker, topology, worker=self.name, linger=log_linger, clock=clock)
-        self._reporter = Reporter(broker, on_batch=self._logs.hurry)
+        self._reporter = Reporter(broker, topology.name("results"), on_batch=self._logs.hurry)
         self._announcer = Announcer(
             broker, topology, worker=self.name, definitions=definitions, taken=self._taken, every=heartbeat
         )
@@ -95,7 +95,6 @@ class Worker:
         self._stage = stage or SameLoop()
         self._runner = Runner(
             self._group,
-            topology,
             slots=self._slots,
             stage=self._stage,
             taken=self._taken,

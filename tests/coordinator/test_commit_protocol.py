@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flowkit.errors import WrongBroker
+from flowkit.flow.events import Reported
 from flowkit.flow.limits import Limits
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -148,6 +149,56 @@ async def test_a_part_of_an_array_that_names_no_task_is_a_dead_letter_of_its_own
             ("invalid", b'{"outputs":{}}'),
             ("not-an-object", b"7"),
         }
+
+
+def poison(monkeypatch, run_id):
+    """A run whose events make the fold raise."""
+    from flowkit.coordinator import commit as module
+
+    real = module.fold
+
+    def fold(state, events, context):
+        if any(event.run_id == run_id and isinstance(event, Reported) for event in events):
+            raise ZeroDivisionError("a bug")
+        return real(state, events, context)
+
+    monkeypatch.setattr(module, "fold", fold)
+
+
+async def test_one_result_that_makes_the_fold_raise_does_not_take_its_array_along(house, monkeypatch):
+    poison(monkeypatch, "poison")
+    runs = ["r1", "poison", "r2"]
+    async with house.coordinator():
+        for run in runs:
+            await house.start("a", run)
+        tasks = {task.run_id: task for task in await house.tasks("a", 3)}
+        results = [{"task_id": str(tasks[run].task_id), "run_id": run, "outputs": {"of": run}} for run in runs]
+        await house.publish("results", "a.succeeded", results)
+        for run in ("r1", "r2"):
+            assert (await house.run_ended(run)).status == "succeeded"
+        (letter,) = await house.until(lambda queries: queries.dead(limit=10), "a dead letter")
+        assert (letter.reason, letter.run_id) == ("rejected", "poison")
+        assert codec.loads(letter.body) == results[1] | {"v": 1}
+        assert "ZeroDivisionError: a bug" in letter.detail
+
+
+async def test_nor_when_its_queue_gave_the_array_up(house, monkeypatch):
+    poison(monkeypatch, "poison")
+    runs = ["r1", "poison", "r2"]
+    async with house.coordinator():
+        for run in runs:
+            await house.start("a", run)
+        tasks = {task.run_id: task for task in await house.tasks("a", 3)}
+        results = [{"task_id": str(tasks[run].task_id), "run_id": run} for run in runs]
+        results.append({"task_id": str(tasks["r1"].task_id), "run_id": "ghost"})
+        queue = house.topology.results.name
+        await house.publish("dead", queue, results, headers={"x-death": [{"reason": "delivery_limit"}]})
+        for run in ("r1", "r2"):
+            assert (await house.run_ended(run)).status == "succeeded"
+        letters = await house.until(lambda queries: len(found := queries.dead(limit=9)) == 2 and found, "dead letters")
+        assert {letter.reason for letter in letters} == {"rejected", "unknown-run"}
+        (rejected,) = [letter for letter in letters if letter.reason == "rejected"]
+        assert codec.loads(rejected.body) == results[1] | {"v": 1}
 
 
 async def test_one_message_that_makes_the_fold_raise_is_dead_and_the_batch_goes_on(house, monkeypatch):

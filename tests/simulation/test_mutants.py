@@ -61,8 +61,9 @@ def acknowledge_before_the_result_is_confirmed(patch: pytest.MonkeyPatch) -> Non
             await self._some.wait()
             self._some.clear()
             batch, self._waiting = self._waiting, []
-            await self._settle(batch, [None] * len(batch))
-            await self._broker.publish([letter.message for letter in batch])
+            bundles = self._bundles(batch)
+            await self._settle(bundles, [None] * len(bundles))
+            await self._broker.publish([bundle.message(self._exchange) for bundle in bundles])
 
     patch.setattr(Reporter, "run", mutant)
 

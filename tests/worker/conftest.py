@@ -66,17 +66,21 @@ class House:
         return got
 
     async def results(self, count=1) -> list[Result]:
-        return [decode(Result, one.body) for one in await self.receive(self.topology.results, count)]
+        return await self._parts(Result, self.topology.results, count)
 
     async def result(self) -> Result:
         return (await self.results())[0]
 
     async def logs(self, count=1) -> list[Log]:
-        lines = self._kept.setdefault("logs", [])
-        while len(lines) < count:
-            for delivery in await self.receive(self.topology.logs):
-                lines += decode_many(Log, delivery.body)
-        taken, lines[:] = lines[:count], lines[count:]
+        return await self._parts(Log, self.topology.logs, count)
+
+    async def _parts(self, model, queue, count):
+        """The next messages of a queue in which several may share one."""
+        kept = self._kept.setdefault(queue.name, [])
+        while len(kept) < count:
+            for delivery in await self.receive(queue):
+                kept += decode_many(model, delivery.body)
+        taken, kept[:] = kept[:count], kept[count:]
         return taken
 
     async def announcement(self) -> Announcement:
