@@ -45,6 +45,8 @@ def traceback_of(error: BaseException) -> str | None:
 
 def capped(text: str) -> str:
     """At most ``MAX_TEXT`` bytes, the middle left out: a traceback says most at its two ends. Always valid UTF-8."""
+    if type(text) is str and text.isascii() and len(text) <= MAX_TEXT:
+        return text
     raw = text.encode(errors="replace")
     if len(raw) <= MAX_TEXT:
         return raw.decode()

@@ -60,6 +60,7 @@ class Shipper:
         self._lines: deque[tuple[Line, int]] = deque()
         self._bytes = self._dropped = self._written = 0
         self._settled = self._seq = 0
+        self._awake = False  # whoever ships looks for lines, or has been told to: one call for many of them
         self._loop: asyncio.AbstractEventLoop | None = None
         self._some, self._hurry, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -88,7 +89,9 @@ class Shipper:
             self._lines.append((line, size))
             self._bytes += size
             self._written += 1
-        self._wake()
+            asleep, self._awake = not self._awake, self._loop is not None
+        if asleep:
+            self._wake()
 
     def hurry(self) -> None:
         """Ship now what there is: a task has ended."""
@@ -124,11 +127,9 @@ class Shipper:
                 await self._ship(batch)
 
     def _wake(self) -> None:
-        loop = self._loop
-        if loop is None or self._some.is_set():
-            return
-        with suppress(RuntimeError):  # the loop is closed: a thread outlived it
-            loop.call_soon_threadsafe(self._some.set)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: a thread outlived it
+                self._loop.call_soon_threadsafe(self._some.set)
 
     def _take(self) -> list[Line]:
         """The next lines, numbered; before them how many were dropped."""
@@ -148,6 +149,7 @@ class Shipper:
                 self._bytes -= weight
                 size += weight
                 taken.append(line)
+            self._awake = bool(taken)  # as long as it finds some it looks again
         for line in taken:
             self._seq += 1
             line["worker"], line["seq"] = self._worker, self._seq

@@ -62,8 +62,7 @@ async def test_a_worker(rabbitmq_url, namespace, broker):
         results, outputs = broker.consume(topology.results, prefetch=500), {}
         while len(outputs) < 300:
             for delivery in await results.receive(500):
-                result = decode(Result, delivery.body)
-                outputs[result.task_id] = result.outputs
+                outputs |= {result.task_id: result.outputs for result in decode_many(Result, delivery.body)}
         assert outputs == {one.task_id: {"result": one.inputs["a"] + 1} for one in tasks}
         assert await worker.stop() is False
     await own.close()
