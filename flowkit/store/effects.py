@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import get_args
 
 from flowkit.flow.changes import CancelBelow, Collect, CopyRun, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
@@ -34,29 +35,34 @@ def carry_out(database: Database, effects: Sequence[Effect]) -> list[Event]:
         return []
     collected = _collect(database, {(e.run_id, e.scope) for e in effects if isinstance(e, Collect)})
     events: list[Event] = []
-    for effect in effects:
-        match effect:
-            case Collect(run_id, scope):
-                events.append(collected[run_id, scope])
-            case CancelBelow():
-                events += _cancel(database, effect)
-            case FailOutstanding():
-                events += _fail_outstanding(database, effect)
-            case LiftLeaves(run_id, path, parent):
-                database.execute(
-                    "UPDATE tasks SET leaf_of = :parent WHERE run_id = :run_id AND leaf_of = :path",
-                    {"run_id": run_id, "path": path, "parent": parent},
-                )
-            case Unhold():
-                _unhold(database, effect)
-            case HoldUnsent():
-                _hold_unsent(database, effect)
-            case CopyRun():
-                copy(database, effect)
-            case Reopen(run_id, at):
-                drained = reopen(database, run_id, at)
-                events += _collect(database, [(run_id, path) for path in drained]).values()
+    for kind, some in groupby(effects, type):
+        if kind is LiftLeaves:  # many branches of a window end in one batch
+            lifted = [(e.run_id, e.path, e.parent) for e in some if isinstance(e, LiftLeaves)]
+            database.update("tasks", ("run_id", "leaf_of"), ("leaf_of",), lifted)
+            continue
+        for effect in some:
+            events += _carry_out(database, effect, collected)
     return events
+
+
+def _carry_out(database: Database, effect: Effect, collected: Mapping[ScopeKey, Collected]) -> Iterable[Event]:
+    match effect:
+        case Collect(run_id, scope):
+            return [collected[run_id, scope]]
+        case CancelBelow():
+            return _cancel(database, effect)
+        case FailOutstanding():
+            return _fail_outstanding(database, effect)
+        case Reopen(run_id, at):
+            drained = reopen(database, run_id, at)
+            return _collect(database, [(run_id, path) for path in drained]).values()
+        case Unhold():
+            _unhold(database, effect)
+        case HoldUnsent():
+            _hold_unsent(database, effect)
+        case CopyRun():
+            copy(database, effect)
+    return []
 
 
 def _collect(database: Database, scopes: Iterable[ScopeKey]) -> dict[ScopeKey, Collected]:

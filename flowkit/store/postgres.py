@@ -123,8 +123,8 @@ class PostgreSQL:
     ) -> None:  # fmt: skip
         """Change rows in one statement."""
         names = (*keys, *columns)
-        same = " AND ".join([*(f"t.{key} = v.{key}" for key in keys), *([only] if only else [])])
-        changed = f"{self._unnest(table, names)} AS v ({', '.join(names)})"
+        same = " AND ".join([*(f"t.{key} = v.of_{key}" for key in keys), *([only] if only else [])])
+        changed = f"{self._unnest(table, names)} AS v ({', '.join([*(f'of_{key}' for key in keys), *columns])})"
         setting = ", ".join(f"{name} = v.{name}" for name in columns)
         if wait:
             statement = f"UPDATE {table} AS t SET {setting} FROM {changed} WHERE {same}"

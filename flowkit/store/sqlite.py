@@ -254,9 +254,10 @@ def _copy(table: str, keys: tuple[str, ...], columns: tuple[str, ...], same: tup
 
 @cache
 def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], only: str) -> str:
-    numbers = {name: f"?{place}" for place, name in enumerate(keys + columns, 1)}
-    setting = ", ".join(f"{name} = {numbers[name]}" for name in columns)
-    where = " AND ".join([*(f"t.{name} = {numbers[name]}" for name in keys), *([only] if only else [])])
+    marks = [f"?{place}" for place in range(1, len(keys) + len(columns) + 1)]
+    setting = ", ".join(f"{name} = {mark}" for name, mark in zip(columns, marks[len(keys) :], strict=True))
+    same = [f"t.{name} = {mark}" for name, mark in zip(keys, marks, strict=False)]
+    where = " AND ".join([*same, *([only] if only else [])])
     return f"UPDATE {table} AS t SET {setting} WHERE {where}"
 
 
