@@ -21,6 +21,7 @@ from flowkit.store.database import NAMES_LOCK, SCHEMA_LOCK, Again, Down, Row, Va
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
+NOW = "SELECT extract(epoch FROM now())::float8"
 BUCKETS = 64  # advisory locks for any number of names: the server has room for some thousands in all
 # A server that vanishes without a word is noticed in about 15 s; TCP alone would wait for a quarter of an hour or more.
 PATIENCE = {
@@ -80,9 +81,10 @@ class PostgreSQL:
             self._connection = None
 
     def begin(self) -> None:
-        """Begin a transaction that writes."""
-        self._now = None
-        self.connection.execute("BEGIN")
+        """Begin a transaction that writes; the time, which nearly all of them ask for, comes with it."""
+        begun = self.connection.execute(f"BEGIN; {NOW}", prepare=False)  # two statements cannot be prepared
+        begun.nextset()
+        self._now = _moment(begun)
 
     def begin_reading(self) -> None:
         """Begin with a snapshot."""
@@ -106,7 +108,7 @@ class PostgreSQL:
         if self._clock:
             return self._clock()
         if self._now is None:
-            self._now = float(self.select("SELECT extract(epoch FROM now())::float8")[0][0])
+            self._now = _moment(self.connection.execute(NOW))
         return self._now
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], *, new_only: bool = False) -> None:
@@ -250,6 +252,12 @@ class PostgreSQL:
             )
             self._types = {(name, attribute): kind for name, attribute, kind in found}
         return self._types[table, column]
+
+
+def _moment(cursor: psycopg.Cursor[Row]) -> float:
+    found = cursor.fetchone()
+    assert found is not None
+    return float(found[0])
 
 
 @cache
