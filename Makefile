@@ -53,9 +53,8 @@ docs: $(STAMP) ## Write anew what is generated: the JSON Schemas in docs/referen
 	@$(PY) docs/reference/generate.py
 	@$(PY) broker/generate.py
 
-bench: $(STAMP) ## Measure start-up, the census, memory, a chain on RabbitMQ (prints, judges nothing)
-	@$(PY) benchmarks/numbers.py
-	@$(PY) -m benchmarks.way_round
+bench: $(STAMP) ## FlowKit beside its peers and the raw limit (ARGS="--scenarios chain --systems flowkit,raw"; 25 minutes)
+	@$(PY) -m benchmarks $(ARGS)
 
 bench-orchestration: $(STAMP) ## Measure orchestration beside its limits; fails when one is missed (five minutes)
 	@$(PY) -m benchmarks.orchestration $(ARGS)

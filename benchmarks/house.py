@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.processes import Program
 from flowkit import Client
 
 FLOWKIT = Path(sys.executable).with_name("flowkit")
@@ -31,7 +32,7 @@ class House:
     store: str
     namespace: str
     folder: Path
-    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    processes: dict[str, Program] = field(default_factory=dict)
 
     def client(self, *, listen: bool = True) -> Client:
         """A client for it."""
@@ -40,37 +41,27 @@ class House:
     def begin(self, *verb: str, until: str) -> None:
         """Start a service, and return when it has said so."""
         log = self.folder / f"{self.namespace}-{verb[0]}.log"
-        with log.open("wb") as said:  # no pipe: nobody would read it, and whoever writes would stand still
-            process = subprocess.Popen([FLOWKIT, *verb], env=self._environment(), cwd=self.folder, stderr=said)
-        self.processes[verb[0]] = process
-        while process.poll() is None:
-            if until in log.read_text():
-                return
-            time.sleep(0.05)
-        raise RuntimeError(f"flowkit {verb[0]} ended without saying {until!r}: {log.read_text()}")
+        program = Program([FLOWKIT, *verb], folder=self.folder, log=log, environment=self._environment())
+        self.processes[verb[0]] = program
+        program.wait_said(until)
 
     def memory(self, which: str) -> dict[str, float]:
         """Megabytes that each process holds (``VmRSS``), or held at most (``VmHWM``)."""
-        texts = {name: Path(f"/proc/{one.pid}/status").read_text() for name, one in self.processes.items()}
-        return {name: int(text.partition(f"{which}:")[2].split()[0]) / 1024 for name, text in texts.items()}
+        return {name: one.status(which) for name, one in self.processes.items()}
 
     def ask(self, *verb: str) -> float:
         """Seconds that a verb of the command line takes, from shell to prompt."""
         began = time.perf_counter()
-        subprocess.run([FLOWKIT, *verb], env=self._environment(), check=True, capture_output=True)
+        subprocess.run([FLOWKIT, *verb], env=os.environ | self._environment(), check=True, capture_output=True)
         return time.perf_counter() - began
 
     def end(self) -> None:
         """Stop everything in good order."""
         for process in self.processes.values():
-            process.terminate()
-        for process in self.processes.values():
-            process.wait()
+            process.end()
 
     def _environment(self) -> dict[str, str]:
-        # With bytecode kept, as an installation has it: to compile FlowKit again takes longer than most verbs.
-        kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        return kept | {
+        return {
             "FLOWKIT_BROKER_URL": self.broker,
             "FLOWKIT_NAMESPACE": self.namespace,
             "FLOWKIT_STORE_URL": self.store,

@@ -1,7 +1,7 @@
 """What Celery and Dramatiq lose or run again under the faults of ``make chaos``, with their safest settings.
 
-``python -m benchmarks.safest PYTHON``: an interpreter that has both (``pip install celery 'dramatiq[rabbitmq]'``).
-Tasks of 20 ms that nothing follows from, published with confirms before the faults begin; four at a time.
+``python -m benchmarks.safest``, in the virtual environments that ``make bench`` makes. Tasks of 20 ms that nothing
+follows from, published with confirms before the faults begin; four at a time.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks.peers import venvs
 from tests.services.rabbitmq import RabbitMQ
 
 HERE = Path(__file__).parent
@@ -35,11 +35,10 @@ SEND = {
 
 def main() -> None:
     """Play both under both faults, print a table."""
-    python = sys.argv[1]
     print("| | fault | times | tasks | lost | executed more than once |", "| --- " * 6 + "|", sep="\n", flush=True)
     for name in WORKERS:
         for what, fault in FAULTS.items():
-            lost, again = play(python, name, fault)
+            lost, again = play(str(venvs.python_of(name)), name, fault)
             print(f"| {name} | {what} | {ROUNDS} | {TASKS:,} | {lost} | {again} |", flush=True)
 
 

@@ -13,9 +13,10 @@ import socket
 import subprocess
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -56,15 +57,15 @@ def postgres_url() -> Iterator[str]:
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """A server where databases may be created; benchmarks use it too."""
+def server(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
+    """A server where databases may be created; benchmarks use it too, with ``settings`` of their own."""
     given = os.environ.get("FLOWKIT_TEST_POSTGRES_URL")
     if given:
         yield given
         return
     with ExitStack() as stack:
         binaries = _binaries() or _installed_binaries()
-        yield stack.enter_context(Cluster(binaries)).url if binaries else _container(stack)
+        yield stack.enter_context(Cluster(binaries, settings)).url if binaries else _container(stack)
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +98,7 @@ def cluster() -> Iterator[Cluster]:
     binaries = _binaries() or _installed_binaries()
     if binaries is None:
         pytest.fail("tests that restart PostgreSQL need its own binaries: apt-get install postgresql", pytrace=False)
-    with Cluster(binaries, durable=True) as started:
+    with Cluster(binaries, {"synchronous_commit": "on"}) as started:
         yield started
 
 
@@ -159,14 +160,15 @@ def _container(stack: ExitStack) -> str:
 class Cluster:
     """A private cluster on a free port of the loopback, which may be stopped and started again; gone at the end.
 
-    ``durable``: what it has confirmed outlives a crash of its own.
+    ``settings``: those that differ from ``SETTINGS``; with ``synchronous_commit`` what it has confirmed outlives a
+    crash of its own.
     """
 
     USER, PASSWORD = "flowkit", "s3cret-canary"
 
-    def __init__(self, binaries: Path, *, durable: bool = False) -> None:
+    def __init__(self, binaries: Path, settings: Mapping[str, str] = MappingProxyType({})) -> None:
         self._binaries = binaries
-        self._settings = SETTINGS | ({"synchronous_commit": "on"} if durable else {})
+        self._settings = SETTINGS | dict(settings)
         self._folder = Path(tempfile.mkdtemp(prefix="flowkit-postgres-"))
         # PostgreSQL refuses to run as root.
         self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
