@@ -228,7 +228,7 @@ async def cost(url: str, together: int, seconds: float, bundle: int) -> str:
     """CPU microseconds a step, and how large the batches became."""
     store = await open_store(url)
     bench = Bench.over(store, bundle)
-    await bench.chains(together, 0.5)  # warm
+    await bench.chains(together, min(seconds, 0.5))  # warm
     bench.mirror.spent = 0
     bench.mirror.results.sizes.clear()
     began, loop, thread = time.perf_counter(), time.thread_time(), await store.transact(_thread_time)
@@ -248,7 +248,7 @@ def _thread_time(_: object) -> float:
     return time.thread_time()
 
 
-async def statements(url: str, together: int) -> Counter[str]:
+async def statements(url: str, together: int, seconds: float) -> Counter[str]:
     """Statements of all the batches of some chains, and under ``BEGIN`` how many batches these were."""
     store = await open_store(url)
     assert isinstance(store, SqlStore)
@@ -272,7 +272,7 @@ async def statements(url: str, together: int) -> Counter[str]:
         begin()
 
     database.begin = counting_begin  # type: ignore[method-assign]
-    await Bench.over(store).chains(together, 1)
+    await Bench.over(store).chains(together, seconds)
     await store.close()
     return counted
 
@@ -281,7 +281,7 @@ async def shares(url: str, together: int, seconds: float) -> list[tuple[str, flo
     """Where the time goes, all in one thread, sampled every millisecond of CPU time."""
     store = await open_store(url, executor=Inline())
     bench = Bench.over(store)
-    await bench.chains(together, 0.3)
+    await bench.chains(together, min(seconds, 0.3))
     seen: Counter[str] = Counter()
 
     def sample(_: int, frame: FrameType | None) -> None:
@@ -305,12 +305,12 @@ async def shares(url: str, together: int, seconds: float) -> list[tuple[str, flo
     return [(group, count / total) for group, count in seen.most_common() if "mirror" not in group]
 
 
-async def gathers(url: str) -> list[tuple[int, float]]:
+async def gathers(url: str, wides: Sequence[int] = GATHERS) -> list[tuple[int, float]]:
     """Seconds of a Gather of so many, start to end."""
     store = await open_store(url)
     bench = Bench.over(store)
     await bench.gather(10)
-    spent = [(wide, await bench.gather(wide)) for wide in GATHERS]
+    spent = [(wide, await bench.gather(wide)) for wide in wides]
     await store.close()
     return spent
 
@@ -337,7 +337,7 @@ def main() -> None:
             if given.only in (None, "cost"):
                 print("  " + asyncio.run(cost(url, given.together, given.seconds, given.bundle)))
             if given.only in (None, "statements"):
-                counted = asyncio.run(statements(url, given.together))
+                counted = asyncio.run(statements(url, given.together, 1))
                 batches = counted.pop("BEGIN")
                 print(f"  {sum(counted.values()) / batches:.1f} statements in a transaction:")
                 for what, count in counted.most_common():

@@ -46,7 +46,8 @@ def task_id(secret: bytes, parent: str | UUID, path: str) -> UUID:
         parent: id of the task that returned it, or of the run for the root.
         path: where it stands.
     """
-    inner, outer = (half.copy() for half in _halves(secret))
+    keyed_inner, keyed_outer = _halves(secret)
+    inner, outer = keyed_inner.copy(), keyed_outer.copy()
     inner.update(f"{parent}\0{path}".encode())
     outer.update(inner.digest())
     number = int.from_bytes(outer.digest()[:16], "big")
