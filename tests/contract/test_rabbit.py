@@ -415,16 +415,20 @@ async def test_a_message_that_others_could_not_decode_arrives_among_the_others(
 async def test_a_stream_has_the_place_of_a_message_that_others_could_not_decode(
     private_rabbitmq: RabbitMQ, broker: RabbitBroker, topology: Topology, bad_names: object
 ) -> None:
-    def log(body: bytes) -> Outgoing:
-        return Outgoing(topology.name("logs"), "", body, "t")
+    """Nor may a header that looks like the broker's say where it stands."""
+
+    def log(body: bytes, **more: object) -> Outgoing:
+        return Outgoing(topology.name("logs"), "", body, "t", **more)
 
     await broker.publish([log(b"1")])
     await poison(private_rabbitmq.url, topology.name("logs"), "")
-    await broker.publish([log(b"3")])
+    forged = "\x0fx-stream-offsetl" + "\0" * 8
+    await broker.publish([log(b"3", headers={"a": forged, "x-stream-offset": 7})])
     consumer = broker.consume(topology.logs, prefetch=100, offset="first")
     got: list[Delivery] = []
     async with asyncio.timeout(20):
         while len(got) < 3:
             got += await consumer.receive(10)
     assert [(one.offset, one.body) for one in got] == [(0, b"1"), (1, b"poison"), (2, b"3")]
+    assert got[2].headers["a"] == forged
     assert isinstance(topology.logs, Queue)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,7 +41,19 @@ class Readable:
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
-def offset_of(arrived: amqp.Arrived) -> int | None:
-    """Where it stands in its stream, also when its other headers cannot be read."""
-    at = arrived.raw.find(_OFFSET)
-    return None if at < 0 else struct.unpack_from(">q", arrived.raw, at + len(_OFFSET))[0]
+def offset_of(arrived: amqp.Arrived, expected: object) -> int | None:
+    """Where a message stands in its stream.
+
+    Args:
+        arrived: the message.
+        expected: where the next one stands, a number, when one has been read. It counts where headers cannot be read:
+            what looks like the broker's header there may be the stranger's.
+    """
+    try:
+        found = arrived.properties.headers.get(OFFSET)
+    except amqp.MalformedProperties:
+        if isinstance(expected, int):
+            return expected
+        at = arrived.raw.find(_OFFSET) + len(_OFFSET)
+        found = int.from_bytes(arrived.raw[at : at + 8], "big", signed=True) if at >= len(_OFFSET) else None
+    return found if isinstance(found, int) else None

@@ -309,7 +309,7 @@ class RabbitConsumer:
         name, stream, base = self._queue.name, self._queue.stream, session * SESSION
         for arrived in deliveries:
             tag, offset = arrived.tag, None
-            if stream and (offset := offset_of(arrived)) is not None:
+            if stream and (offset := offset_of(arrived, self._offset)) is not None:
                 self._offset = offset + 1
             self._open[tag] = None
             self._arrived.append(
