@@ -324,6 +324,26 @@ async def test_an_alarm_is_seen_and_publishing_waits_for_its_end(
         await broker.wait_connected()
 
 
+async def test_who_waits_for_the_end_of_an_alarm_waits_through_a_lost_connection(
+    private_rabbitmq: RabbitMQ, broker: RabbitBroker
+) -> None:
+    await broker.wait_connected()
+    before = broker.generation
+    await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.00001")
+    try:
+        async with asyncio.TaskGroup() as group:
+            sending = group.create_task(broker.publish([Outgoing("", "nowhere", b"{}", "t")]))  # blocks who publish
+            await until(lambda: not broker.connected)
+            waiting = group.create_task(broker.wait_connected())
+            await asyncio.to_thread(private_rabbitmq.close_connections)
+            await until(lambda: broker.generation > before)
+            await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
+    finally:
+        await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
+    assert waiting.done()
+    assert isinstance(sending.result()[0], Unroutable)
+
+
 # Permissions
 
 

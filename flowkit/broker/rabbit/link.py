@@ -147,13 +147,13 @@ class Link(Generic[L]):
         """The connection, as soon as it stands and the broker takes messages on it.
 
         Raises:
-            LinkClosed
-            LinkLost: it was lost while it was blocked.
-            BrokerUnreachable
+            LinkClosed, BrokerUnreachable: as ``connection``.
         """
-        connection = await self.connection()
-        if connection.blocked:
-            await connection.unblocked()
+        while (connection := await self.connection()).blocked:
+            try:
+                await connection.unblocked()
+            except LinkLost:
+                await self.change.wait()  # whoever watches over it has not seen it yet, and lets go of it next
         return connection
 
     async def attempt(self, timeout: float) -> None:
