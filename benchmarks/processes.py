@@ -51,7 +51,7 @@ class Program:
 
     def check(self) -> None:
         """Raise when it has ended unasked."""
-        if self._process.poll() is not None:
+        if self.ended:
             raise RuntimeError(f"{self} ended with {self._process.returncode}: {self.said[-2000:]}")
 
     def succeed(self, timeout: float) -> None:
@@ -71,10 +71,19 @@ class Program:
         """Megabytes of its first process: ``VmRSS``, what it holds, or ``VmHWM``, what it held at most."""
         return _field(Path(f"/proc/{self._process.pid}/status"), which)
 
-    def end(self, timeout: float = 30) -> None:
-        """Ask it to end, and wait until it has."""
+    @property
+    def ended(self) -> bool:
+        """Whether it has."""
+        return self._process.poll() is not None
+
+    def ask_to_end(self) -> None:
+        """Let it finish what it has begun."""
         with suppress(ProcessLookupError):
             self._process.terminate()
+
+    def end(self, timeout: float = 30) -> None:
+        """Ask it to end, and wait until it has."""
+        self.ask_to_end()
         try:
             self._process.wait(timeout)
         finally:
