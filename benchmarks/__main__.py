@@ -44,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
         found.machine["versions"] |= at.versions()
     if not (options.scenarios or options.systems or options.small):
         found.write(LATEST)
-        page.write(found)
+        page.write(Found.read(LATEST))  # what others will see: rounded
     return 1 if any(row.failure for rows in found.scenarios.values() for row in rows.values()) else 0
 
 
