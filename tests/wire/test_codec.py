@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowkit.errors import InvalidPayload, Unreadable
@@ -104,7 +104,7 @@ values = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(st.dictionaries(st.text(), values))
 def test_every_payload_that_is_accepted_comes_back_the_same(value: dict[str, Any]) -> None:
     assert codec.loads(codec.encode_object(value, "inputs")) == value
