@@ -43,8 +43,10 @@ class AtSite:
 
     @property
     def guarantees(self) -> str:
-        """What its system promises."""
-        return self.system.guarantees
+        """What its system promises, at this work."""
+        alone = self.work.kind in ("nothing", "chatty")  # FlowKit's coordinator is stopped
+        said = self.system.guarantees
+        return said.replace("every step in a durable history", "no history: the worker alone") if alone else said
 
     @property
     def site(self) -> Site:

@@ -120,28 +120,34 @@ class DeadLetters:
         for event, problem in failed:
             logger.error("dead letter cannot be applied", exc_info=problem, extra={"action": "dead_letter"})
             part = part_of(message.events, event)
-            await self._keep(delivery, "rejected", f"{type(problem).__name__}: {problem}", part)
+            await self._keep(delivery, "rejected", f"{type(problem).__name__}: {problem}", part, event.run_id)
         for why, part in message.scraps:
             await self._keep(delivery, why.reason, why.detail, part)
+        orphans = set[str]().union(*(one.orphans for one in committed))
+        whole = any(part == delivery.body for _, part in message.scraps)  # it is kept, with all that is in it
+        for event in message.events:
+            if event.run_id in orphans and not whole:
+                part = part_of(message.events, event)
+                await self._keep(delivery, "unknown-run", f"no run {event.run_id}", part, event.run_id)
         for one in committed:
-            await self._settle(delivery, one, scraps=bool(message.scraps))
+            await self._settle(delivery, one)
         logger.warning("message given up by queue %s was taken again", delivery.key,
                        extra={"action": "dead_letter_again", "queue": delivery.key})  # fmt: skip
 
-    async def _settle(self, delivery: Delivery, committed: Committed, *, scraps: bool) -> None:
+    async def _settle(self, delivery: Delivery, committed: Committed) -> None:
         """Keep what the transaction refused, and deliver what follows from it."""
-        if committed.orphans and not scraps:
-            await self._keep(delivery, "unknown-run", f"no run {', '.join(sorted(committed.orphans))}")
         for start in committed.conflicts:
             await self._keep(delivery, "conflict", why_conflict(start.run_id))
         for forbid in committed.forbidden:
             body = forbid.event.result.encode()
-            await self._keep(delivery, "forbidden", why_forbidden(delivery, forbid), body)
+            await self._keep(delivery, "forbidden", why_forbidden(delivery, forbid), body, forbid.event.run_id)
         await self._outbox.deliver(committed)
 
-    async def _keep(self, delivery: Delivery, reason: str, detail: str, part: bytes | None = None) -> None:
+    async def _keep(
+        self, delivery: Delivery, reason: str, detail: str, part: bytes | None = None, run_id: str | None = None
+    ) -> None:
         body = delivery.body if part is None else part
-        run_id = delivery.correlation_id
+        run_id = run_id or delivery.correlation_id
         properties: dict[str, Any] = {
             "type": delivery.type,
             "message_id": delivery.message_id,

@@ -84,21 +84,24 @@ class Ledger:
             self.freed.set()
         return committed
 
-    async def commit_apart(self, events: Iterable[Event]) -> tuple[list[Committed], list[tuple[Event, Exception]]]:
-        """Each in a transaction of its own: what was committed, and what cannot be.
+    async def commit_apart(self, events: Sequence[Event]) -> tuple[list[Committed], list[tuple[Event, Exception]]]:
+        """What can be committed, and what cannot: all, or halves of it, until the culprits stand alone.
 
         Several results may share a message, and one that cannot be committed must not take the others along.
         """
-        committed: list[Committed] = []
-        failed: list[tuple[Event, Exception]] = []
-        for event in events:
-            try:
-                committed.append(await self.commit([event]))
-            except StoreUnreachable:
-                raise  # it is broken, not the message
-            except Exception as error:  # noqa: BLE001 - the border around a batch of one; it is handed on whole
-                failed.append((event, error))
-        return committed, failed
+        if not events:
+            return [], []
+        try:
+            return [await self.commit(events)], []
+        except StoreUnreachable:
+            raise  # it is broken, not the message
+        except Exception as error:  # noqa: BLE001 - the border around what cannot be committed; it is handed on whole
+            if len(events) == 1:
+                return [], [(events[0], error)]
+        half = len(events) // 2
+        committed, failed = await self.commit_apart(events[:half])
+        more, others = await self.commit_apart(events[half:])
+        return committed + more, failed + others
 
     def take(self, tasks: Iterable[Sendable]) -> None:
         """These are to be sent, and by nobody else."""

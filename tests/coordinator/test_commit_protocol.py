@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import WrongBroker
 from flowkit.flow.events import Reported
 from flowkit.flow.limits import Limits
@@ -190,15 +191,39 @@ async def test_nor_when_its_queue_gave_the_array_up(house, monkeypatch):
             await house.start("a", run)
         tasks = {task.run_id: task for task in await house.tasks("a", 3)}
         results = [{"task_id": str(tasks[run].task_id), "run_id": run} for run in runs]
-        results.append({"task_id": str(tasks["r1"].task_id), "run_id": "ghost"})
+        results += [{"task_id": str(tasks["r1"].task_id), "run_id": ghost} for ghost in ("ghost", "other")]
         queue = house.topology.results.name
         await house.publish("dead", queue, results, headers={"x-death": [{"reason": "delivery_limit"}]})
         for run in ("r1", "r2"):
             assert (await house.run_ended(run)).status == "succeeded"
-        letters = await house.until(lambda queries: len(found := queries.dead(limit=9)) == 2 and found, "dead letters")
-        assert {letter.reason for letter in letters} == {"rejected", "unknown-run"}
-        (rejected,) = [letter for letter in letters if letter.reason == "rejected"]
-        assert codec.loads(rejected.body) == results[1] | {"v": 1}
+        letters = await house.until(lambda queries: len(found := queries.dead(limit=9)) == 3 and found, "dead letters")
+        assert {(letter.run_id, letter.reason): codec.loads(letter.body) for letter in letters} == {
+            ("poison", "rejected"): results[1] | {"v": 1},
+            ("ghost", "unknown-run"): results[3] | {"v": 1},
+            ("other", "unknown-run"): results[4] | {"v": 1},
+        }
+
+
+async def test_one_culprit_among_many_results_costs_few_transactions(house, monkeypatch):
+    poison(monkeypatch, "poison")
+    runs = [f"r{number}" for number in range(31)] + ["poison"]
+    async with house.coordinator():
+        for run in runs:
+            await house.start("a", run)
+        tasks = {task.run_id: task for task in await house.tasks("a", 32)}
+        real, commits = Ledger.commit, []
+
+        async def commit(ledger, events):
+            commits.append(events)
+            return await real(ledger, events)
+
+        monkeypatch.setattr(Ledger, "commit", commit)
+        results = [{"task_id": str(tasks[run].task_id), "run_id": run} for run in runs]
+        await house.publish("results", "a.succeeded", results)
+        for run in runs[:-1]:
+            assert (await house.run_ended(run)).status == "succeeded"
+        with_results = [one for one in commits if not callable(one) and one]
+        assert len(with_results) <= 2 + 2 * 5  # the batch, then halves of 32 down to one
 
 
 async def test_one_message_that_makes_the_fold_raise_is_dead_and_the_batch_goes_on(house, monkeypatch):
