@@ -36,7 +36,8 @@ async def connect(address: Address, *, heartbeat: int, properties: Mapping[str, 
 
     Args:
         address: where to, and as whom. A heartbeat in it counts before the argument.
-        heartbeat: seconds after which a silent peer is suspect, 0 for none; the lower of ours and the broker's counts.
+        heartbeat: seconds after which a silent peer is suspect; the lower of ours and the broker's counts, and 0 is no
+            wish at all.
         properties: what the broker shows of this client, such as ``connection_name``.
 
     Raises:

@@ -5,6 +5,7 @@ A broker only delivers; the store is the truth. Whatever it accepted is delivere
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from flowkit.errors import PublishError
 from flowkit.wire.topology import Exchange, Part, Queue
 
+TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 COUNT = "x-delivery-count"  # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # RabbitMQ 4's own default; 3.x takes 128 MiB
 
@@ -96,6 +98,12 @@ class Delivery:
         """How often it was delivered before, as far as the queue counts (quorum: yes)."""
         count = self.headers.get(COUNT, 0) if self.redelivered else 0
         return count if isinstance(count, int) else 0
+
+    @property
+    def traceparent(self) -> str | None:
+        """The header, where it is as https://www.w3.org/TR/trace-context/ has it: else it would only confuse."""
+        value = self.headers.get("traceparent")
+        return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else None
 
     @property
     def type(self) -> str | None:

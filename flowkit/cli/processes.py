@@ -23,8 +23,10 @@ from flowkit.cli.pulse import EVERY, Pulse, forget
 
 logger = logging.getLogger(__name__)
 
-# What a worker says of its configuration, its broker or its rights (cli/app.py): another one would say the same.
+# What a worker says of its configuration, its broker or its rights (cli/app.py): another one would say the same. But a
+# broker that others have reached may come back, so one that has not found it yet is replaced like any other.
 FINAL = frozenset({2, 3, 4, 6})
+UNREACHABLE = 3
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,12 @@ class Parent:
             return
         calm = child.ready and (code == 0 or time.monotonic() - child.began > self._patience.calm)
         child.deaths = 0 if calm else child.deaths + 1
+        away = code == UNREACHABLE and not child.ready
         if not self._proven:
             self._give_up(code, f"{what} before it took tasks: no other one is begun", fields)
-        elif code in FINAL:
+        elif code in FINAL and not away:
             self._give_up(code, f"{what}, which trying again would not help", fields)
-        elif not child.ready and child.deaths >= self._patience.attempts:
+        elif not child.ready and not away and child.deaths >= self._patience.attempts:
             self._give_up(code, f"{what}, and so did those before it: {child.deaths} in a row died early", fields)
         else:
             rest = self._patience.before(child.deaths)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -17,8 +16,6 @@ from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
 from flowkit.wire.access import Logins
 from flowkit.wire.topology import Topology
-
-TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +84,7 @@ class Reader:
             if _may_be_deep(delivery.body):
                 _check_depth(start.inputs, "inputs")
             run_id = start.run_id or _run_id(delivery.message_id)
-            return Message([Started(run_id, start.model_copy(update={"run_id": run_id}), _traceparent(delivery))])
+            return Message([Started(run_id, start.model_copy(update={"run_id": run_id}), delivery.traceparent)])
         if queue == self._results:
             return _results(delivery.body, self._logins.answers_for(delivery.user_id) if self._logins else None)
         if queue == self._commands:
@@ -100,12 +97,6 @@ class Reader:
                 raise Unreadable("invalid", f"run_id: a {command.kind} command names its run")
             return Message([Commanded(command)])
         raise Unreadable("unexpected-queue", f"nothing is known of messages of queue {queue!r}")
-
-
-def _traceparent(delivery: Delivery) -> str | None:
-    """The header as https://www.w3.org/TR/trace-context/ has it; anything else would only confuse those behind us."""
-    value = delivery.headers.get("traceparent")
-    return value if isinstance(value, str) and TRACEPARENT.fullmatch(value) else None
 
 
 def _run_id(message_id: str | None) -> str:

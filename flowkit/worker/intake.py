@@ -87,7 +87,7 @@ class Intake:
         if delivery.redelivered and self._taken.was_answered(key, delivery.message_id):
             return False
         suspect = delivery.delivery_count >= SUSPECT_FROM
-        execution = Execution(key, task, self._definition, suspect, delivery.headers.get("traceparent"))
+        execution = Execution(key, task, self._definition, suspect, delivery.traceparent)
         execution.came(self.consumer, delivery)
         self._begin(execution)
         return True

@@ -133,32 +133,40 @@ class Reporter:
     async def _settle(self, bundles: list[Bundle], verdicts: list[PublishError | None]) -> list[Letter]:
         """Acknowledge what is confirmed; returns what has to be published again."""
         again: list[Letter] = []
+        refused: PublishError | None = None
         done: dict[Consumer, list[Delivery]] = {}
         for bundle, error in zip(bundles, verdicts, strict=True):
             if error is None:
                 for letter in bundle.letters:
                     for consumer, delivery in letter.confirmed():
                         done.setdefault(consumer, []).append(delivery)
-            elif isinstance(error, TooLarge):
-                self._make_smaller(bundle, error)
+            elif isinstance(error, TooLarge) and self._make_smaller(bundle, error):
+                pass
             elif isinstance(error, Unroutable):
                 # Its queue is not there yet: a coordinator declares it. What is finished must not get lost meanwhile.
                 _log.warning("%s; trying again", error, extra={"action": "publish_again"})
                 again += bundle.letters
             else:
-                raise error
+                refused = refused or error
         for consumer, deliveries in done.items():
             await consumer.ack(deliveries)
+        if refused is not None:  # it ends the worker, but what is confirmed shall not run again for that
+            raise refused
         return again
 
-    def _make_smaller(self, bundle: Bundle, error: TooLarge) -> None:
-        """Post what was in it again: in smaller bundles while it is one, then as what says that it was too large."""
+    def _make_smaller(self, bundle: Bundle, error: TooLarge) -> bool:
+        """Post what was in it again: in smaller bundles while it is one, then as what says that it was too large.
+
+        Returns:
+            whether there is something smaller.
+        """
         if len(bundle.letters) > 1:
-            self._bundle_bytes = bundle.size // 2
+            self._bundle_bytes = min(self._bundle_bytes, bundle.size // 2)
             for letter in bundle.letters:
                 self.post(letter)
-            return
+            return True
         (letter,) = bundle.letters
         if letter.too_large is None:
-            raise error
+            return False
         self.post(letter.too_large(error))
+        return True

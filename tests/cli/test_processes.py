@@ -99,6 +99,19 @@ if Path("broken").exists():
     assert "ended with exit code 0" in parent.said
 
 
+def test_while_the_broker_is_away_one_that_died_takes_no_others_along(family, folder):
+    parent = family("if Path('away').exists(): sys.exit(3)\n" + OBEDIENT)
+    parent.says(TAKE)
+    (folder / "away").touch()
+    os.kill(int(parent.process.stdout.readline()), signal.SIGKILL)
+    for rest in ("0.02", "0.04", "0.08", "0.16"):  # longer than the three in a row that would end all
+        parent.says(f"ended with exit code 3; another one begins in {rest} s")
+    (folder / "away").unlink()
+    parent.says(TAKE)
+    parent.process.send_signal(signal.SIGTERM)
+    assert parent.ends() == 0
+
+
 def test_a_signal_while_the_next_one_waits_ends_without_it(family):
     parent = family(OBEDIENT, rest=600)
     parent.says(TAKE)

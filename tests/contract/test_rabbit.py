@@ -16,6 +16,7 @@ from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelNotFoundEntity
 from aiormq import spec
 
+from flowkit import amqp
 from flowkit.broker import Delivery, Outgoing
 from flowkit.broker.rabbit import RabbitBroker, declare
 from flowkit.broker.rabbit.consumer import RabbitConsumer
@@ -157,6 +158,20 @@ async def test_a_port_that_says_nothing_is_given_up_at_the_timeout(private_rabbi
         proxy.swallow()
         error = await refusal(f"amqp://guest:guest@127.0.0.1:{proxy.port}/", timeout=0.5)
     assert (error.why, error.final) == ("no answer in 0.5 s", False)
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("amqp://guest:secret@127.0.0.1/?heartbeat=abc", "heartbeat=abc: expected whole seconds"),
+        ("amqp://guest:secret@127.0.0.1/?heartbeat=70000", "heartbeat=70000: expected whole seconds"),
+        ("amqp://guest:secret@a..b/", "label"),
+    ],
+)
+async def test_an_address_that_cannot_be_used_is_said_at_once(address: str, why: str) -> None:
+    error = await refusal(address)
+    assert error.final
+    assert why in error.why
 
 
 def test_an_address_never_shows_its_password_and_never_skips_certificates() -> None:
@@ -342,6 +357,61 @@ async def test_who_waits_for_the_end_of_an_alarm_waits_through_a_lost_connection
         await asyncio.to_thread(private_rabbitmq.ctl, "set_vm_memory_high_watermark", "0.4")
     assert waiting.done()
     assert isinstance(sending.result()[0], Unroutable)
+
+
+class Slow:
+    """A channel on which a consumer is made when ``go`` is set, and has its first message by then."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.go = asyncio.Event(), asyncio.Event()
+        consume = amqp.Channel.consume
+
+        async def slow(channel: amqp.Channel, queue: str, *arguments: Any, **more: Any) -> str:
+            self.asked.set()
+            await self.go.wait()
+            return await consume(channel, queue, *arguments, **more)
+
+        monkeypatch.setattr(amqp.Channel, "consume", slow)
+
+
+async def test_a_consumer_that_is_stopped_while_it_is_made_keeps_nothing(
+    broker: RabbitBroker, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.publish([result(topology, b"waits")])
+    slow = Slow(monkeypatch)
+    consumer = broker.consume(topology.results, prefetch=5)
+    await slow.asked.wait()
+    await consumer.stop()
+    slow.go.set()
+    async with asyncio.timeout(20):
+        assert await consumer.receive(1) == []
+        other = broker.consume(topology.results, prefetch=5)
+        assert [one.body for one in await other.receive(1)] == [b"waits"]
+        while (await broker.inspect(topology.results.name)).consumers > 1:
+            await asyncio.sleep(0.05)
+
+
+async def test_what_arrives_while_a_consumer_is_stopped_is_received(
+    broker: RabbitBroker, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = broker.consume(topology.results, prefetch=5)
+    await consumer.wait_connected()
+    cancel, go = amqp.Channel.cancel, asyncio.Event()
+
+    async def slow(channel: amqp.Channel, tag: str) -> None:
+        await go.wait()
+        await cancel(channel, tag)
+
+    monkeypatch.setattr(amqp.Channel, "cancel", slow)
+    async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+        stopping = group.create_task(consumer.stop())
+        await asyncio.sleep(0)
+        for body in (b"1", b"2"):
+            await broker.publish([result(topology, body)])
+            assert [one.body for one in await consumer.receive(5)] == [body]
+        go.set()
+        await stopping
+        assert await consumer.receive(5) == []
 
 
 # Permissions

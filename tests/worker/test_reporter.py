@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 
-from flowkit.errors import Unroutable
+import pytest
+
+from flowkit.errors import PublishError, Unroutable
 from flowkit.wire import codec
 from flowkit.wire.messages import Result, Status, Task, decode_many
+from flowkit.worker import Worker
 
 from .tasks import define, task
 
@@ -132,3 +135,39 @@ async def test_what_nobody_hears_yet_is_said_again(house, monkeypatch):
         assert await worker.stop() is False
     assert len(refused) == 2
     assert await house.left() == 0
+
+
+async def test_a_result_that_is_refused_ends_the_worker_but_what_was_confirmed_is_acknowledged(house, monkeypatch):
+    publish, go, running = house.broker.publish, asyncio.Event(), []
+
+    async def forbidden(messages):
+        verdicts = await publish([message for message in messages if not message.key.startswith("other")])
+        return [PublishError("403") if message.key.startswith("other") else verdicts.pop(0) for message in messages]
+
+    async def main():
+        running.append(1)
+        await go.wait()
+        return [], {}, ""
+
+    monkeypatch.setattr(house.broker, "publish", forbidden)
+    worker = Worker(house.broker, house.topology, [define(main), define(main, "other")], heartbeat=3600, log_linger=0)
+    ending = asyncio.create_task(worker.run())
+    await worker.ready()
+    await house.send(task("other"), *[task() for _ in range(5)])
+    async with asyncio.timeout(10):
+        while len(running) < 6:
+            await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(PublishError, match="403"):
+        await ending
+    await house.broker.close()
+    assert await house.left() == 0, "what was confirmed does not run again"
+    assert await house.left("other") == 1
+
+
+@pytest.mark.parametrize("strange", [["a", "list"], {"a": "table"}, 7, "no trace", TRACE + "\n"])
+async def test_a_trace_that_is_none_goes_no_further(house, strange):
+    async with house.worker(define(fine)):
+        await house.raw("tasks", ("work", task().encode(), Task.TYPE), headers={"traceparent": strange})
+        (delivery,) = await house.receive(house.topology.results)
+    assert delivery.headers == {}

@@ -1,6 +1,7 @@
 """RabbitMQ. Messages go by ``flowkit.amqp``; what is asked and declared by aio-pika, and aiormq below it.
 
-This is the only room that imports those two. Which is used where, and why: docs/decisions/0006 and 0018.
+Only exclusive queues, which belong to the connection of their consumer, are declared there. This is the only room that
+imports those two. Which is used where, and why: docs/decisions/0006 and 0018.
 """
 
 import logging

@@ -99,7 +99,7 @@ class RabbitConsumer:
     async def receive(self, limit: int) -> list[Delivery]:
         """What is there, at least one, at most ``limit``."""
         while not self._arrived:
-            if self._stopped:
+            if self._stopped and self._consumer_tag is None:  # until then more may come, and is to be given back
                 return []
             self._fail_if_ended()
             self._wake.clear()
@@ -246,13 +246,26 @@ class RabbitConsumer:
                 raise channel.closed.result()
             if self._cancelled:
                 raise LinkLost("the queue was deleted")
-            if self._stopped or self._consumer_tag is None:
+            if self._stopped:
+                await self._end_late_consumer(channel)
                 continue  # only acknowledgements are left to wait for
+            if self._consumer_tag is None:
+                continue
             if not changed and newest == self._newest and not self._open and not self._queue.exclusive:
                 return
             if granted < self._allowed:
                 await channel.cancel(self._consumer_tag)
                 granted = await self._consume(channel)
+
+    async def _end_late_consumer(self, channel: amqp.Channel) -> None:
+        """End a consumer that was being made when ``stop`` came, and give back what it got."""
+        if self._consumer_tag is not None:
+            await channel.cancel(self._consumer_tag)
+            self._consumer_tag = None
+            late = list(self._arrived)
+            self._arrived.clear()
+            await self.requeue(late)
+            self._tell()
 
     async def _begin(self, channel: amqp.Channel) -> int:
         """Consume for the first time on a channel; return the prefetch."""

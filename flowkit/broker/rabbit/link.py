@@ -248,6 +248,8 @@ async def _watch(connection: Life) -> str:
             async with asyncio.timeout(WATCH):
                 await connection.probe()
         except TimeoutError:
+            if connection.blocked:
+                continue  # the alarm came behind the question
             if loop.time() - asked < 1.2 * WATCH:  # longer: it was this loop that stood still
                 return f"no answer in {WATCH:g} s"
         except LinkLost as error:

@@ -142,7 +142,7 @@ class Publisher:
         return settled, blamed, why
 
     def _publication(self, message: Outgoing) -> amqp.Publication:
-        # Fresh for every attempt: returned messages are matched by it, so two in flight must never share one.
+        # Fresh for every attempt, unless its caller needs it to survive: a message that comes back is known by it.
         message_id = message.message_id or next(self._ids)
         properties = amqp.encode_properties(
             content_type="application/json",
@@ -160,8 +160,10 @@ class Publisher:
     async def _isolate(self, batch: Batch) -> Verdicts:
         """Find who makes the broker close the channel: on a channel apart, by exchange, then by halves."""
         channel = await (await self._link.unblocked()).channel(confirms=True)
-        settled, blamed, why = await self._send(channel, batch)
-        await let_go(channel)
+        try:
+            settled, blamed, why = await self._send(channel, batch)
+        finally:
+            await let_go(channel)
         if not blamed:
             return settled
         by_exchange: dict[str, dict[int, Outgoing]] = {}
