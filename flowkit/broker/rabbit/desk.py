@@ -41,7 +41,8 @@ class Desk:
 
     def why(self) -> str:
         """Why it has ended."""
-        return repr(None if self.ended.cancelled() else self.ended.exception())
+        error = None if self.ended.cancelled() else self.ended.exception()
+        return str(error.args[0]) if error is not None and error.args else "it was closed"
 
     async def unblocked(self) -> None:
         """It always is."""
