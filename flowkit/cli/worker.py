@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -166,6 +167,10 @@ async def _work(
 
         async def tell() -> None:
             await working.ready()
+            # What is loaded by now stays to the end: the collector, which a worker with small tasks calls all the time,
+            # need not look at it again (5 to 10 % of its CPU). What the nodes make is collected as ever.
+            gc.collect()
+            gc.freeze()
             if lifeline is not None:
                 lifeline.ready()
 
