@@ -17,7 +17,7 @@ from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.replaying import Replays
-from flowkit.errors import StoreUnreachable, Unreadable
+from flowkit.errors import Unreadable
 from flowkit.flow.events import Commanded, Event, Reported, Started
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Queue, Topology
@@ -101,15 +101,8 @@ class Intake:
                 rejected += [Rejected(delivery, why.reason, why.detail, part) for why, part in message.scraps]
         events = [event for _, events in readable for event in events]
         await self._outbox.prepare(events)
-        try:
-            committed = [await self._ledger.commit(events)]
-        except StoreUnreachable:
-            raise  # it is broken, not the message
-        except Exception:  # the border around a batch: one message must not stop the others
-            logger.exception("batch of %d cannot be committed, trying one by one", len(readable),
-                             extra={"action": "batch_failed"})  # fmt: skip
-            committed, culprits = await self._commit_one_by_one(readable)
-            rejected += culprits
+        committed, failed = await self._ledger.commit_apart(events)
+        rejected += _culprits(readable, failed)
         kept = self._keep_early(readable, committed)
         rejected += [one for one in _refused(readable, committed) if one.delivery.tag not in kept]
         done = [delivery for delivery in deliveries if delivery.tag not in kept]
@@ -129,18 +122,18 @@ class Intake:
             and self._early.keep(delivery)
         }
 
-    async def _commit_one_by_one(
-        self, readable: Sequence[tuple[Delivery, list[Event]]]
-    ) -> tuple[list[Committed], list[Rejected]]:
-        committed: list[Committed] = []
-        rejected: list[Rejected] = []
-        for delivery, events in readable:
-            done, failed = await self._ledger.commit_apart(events)
-            committed += done
-            for event, error in failed:
+
+def _culprits(
+    readable: Sequence[tuple[Delivery, list[Event]]], failed: Sequence[tuple[Event, Exception]]
+) -> Iterator[Rejected]:
+    """What cannot be committed: of an array of results the one that is meant."""
+    errors = {id(event): error for event, error in failed}
+    for delivery, events in readable:
+        for event in events:
+            if (error := errors.get(id(event))) is not None:
+                logger.error("a message cannot be committed", exc_info=error, extra={"action": "batch_failed"})
                 detail = "".join(traceback.format_exception(error))
-                rejected.append(Rejected(delivery, reason_of(error), detail, part_of(events, event), event.run_id))
-        return committed, rejected
+                yield Rejected(delivery, reason_of(error), detail, part_of(events, event), event.run_id)
 
 
 def _refused(readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequence[Committed]) -> Iterator[Rejected]:
