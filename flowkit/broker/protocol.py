@@ -53,6 +53,18 @@ class Properties(Protocol):
         """Its headers."""
 
 
+@dataclass(slots=True)
+class PlainProperties:
+    """Properties whose values are at hand."""
+
+    message_type: str | None = None
+    message_id: str | None = None
+    correlation_id: str | None = None
+    app_id: str | None = None
+    user_id: str | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Delivery:
     """A message that arrived.
 

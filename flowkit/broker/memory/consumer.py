@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
-from typing import Any
 
 from flowkit.broker.memory.queue import Held, MemoryQueue
 from flowkit.broker.memory.server import MissingExchange, Server
-from flowkit.broker.protocol import COUNT, Delivery, Outgoing
+from flowkit.broker.protocol import COUNT, Delivery, Outgoing, PlainProperties
 from flowkit.wire.topology import Queue
 
 
@@ -183,16 +181,6 @@ class MemoryConsumer:
         self._server.change.notify()
 
 
-@dataclass(slots=True)
-class _Properties:
-    message_type: str | None
-    message_id: str | None
-    correlation_id: str | None
-    app_id: str | None
-    user_id: str | None
-    headers: Mapping[str, Any]
-
-
-def _properties(message: Outgoing, returns: int) -> _Properties:
+def _properties(message: Outgoing, returns: int) -> PlainProperties:
     headers = {**message.headers, COUNT: returns} if returns else dict(message.headers)
-    return _Properties(message.type, message.message_id, message.correlation_id, message.app_id, None, headers)
+    return PlainProperties(message.type, message.message_id, message.correlation_id, message.app_id, headers=headers)

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
-
 from flowkit import amqp
-from flowkit.broker.protocol import Properties
+from flowkit.broker.protocol import PlainProperties, Properties
 
 OFFSET = "x-stream-offset"
 _OFFSET = bytes([len(OFFSET)]) + OFFSET.encode() + b"l"  # its name in the table of headers, and that it has 64 bits
@@ -21,24 +17,12 @@ def read(arrived: amqp.Arrived) -> Properties:
     try:
         found = arrived.properties
     except amqp.MalformedProperties:
-        return Readable()
+        return PlainProperties()
     try:
         _ = found.headers
     except amqp.MalformedProperties:
-        return Readable(found.message_type, found.message_id, found.correlation_id, found.app_id, found.user_id)
+        return PlainProperties(found.message_type, found.message_id, found.correlation_id, found.app_id, found.user_id)
     return found
-
-
-@dataclass(slots=True)
-class Readable:
-    """What could be read of properties with headers that cannot."""
-
-    message_type: str | None = None
-    message_id: str | None = None
-    correlation_id: str | None = None
-    app_id: str | None = None
-    user_id: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
 
 
 def offset_of(arrived: amqp.Arrived, expected: object) -> int | None:

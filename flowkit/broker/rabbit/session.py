@@ -24,16 +24,7 @@ class Session:
 
     @classmethod
     async def open(cls, url: str, *, heartbeat: int, properties: Mapping[str, object]) -> Session:
-        """Connect.
-
-        Args:
-            url: the address, with the password.
-            heartbeat: seconds.
-            properties: what the broker shows of this client.
-
-        Raises:
-            BrokerUnreachable
-        """
+        """Connect, or raise ``BrokerUnreachable``; see ``link.Open``."""
         try:
             address = amqp.Address.parse(url)
         except (ValueError, OSError) as error:  # the files of certificates may be in the middle of being renewed
