@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 
 import pytest
 from pamqp import commands
@@ -275,7 +276,7 @@ async def connection_end(ending):
 async def test_a_connection_that_is_cut_fails_all_that_wait(rabbitmq_url, name):
     address = Address.parse(rabbitmq_url)
     async with Proxy(address.port) as proxy:
-        through = Address(proxy_host(address), proxy.port, address.user, address.password, address.vhost)
+        through = replace(address, host="127.0.0.1", port=proxy.port)
         connection = await connect(through, heartbeat=15, properties={})
         channel = await connection.channel(confirms=True)
         await declare(channel, name)
@@ -290,14 +291,10 @@ async def test_a_connection_that_is_cut_fails_all_that_wait(rabbitmq_url, name):
         assert channel.is_closed
 
 
-def proxy_host(_: Address) -> str:
-    return "127.0.0.1"
-
-
 async def test_a_silent_broker_is_given_up_after_two_heartbeats(rabbitmq_url):
     address = Address.parse(rabbitmq_url)
     async with Proxy(address.port) as proxy:
-        through = Address(proxy_host(address), proxy.port, address.user, address.password, address.vhost)
+        through = replace(address, host="127.0.0.1", port=proxy.port)
         connection = await connect(through, heartbeat=1, properties={})
         proxy.swallow(to_service=False)
         lost = await connection_end(connection)
@@ -307,7 +304,7 @@ async def test_a_silent_broker_is_given_up_after_two_heartbeats(rabbitmq_url):
 async def test_a_broker_that_takes_nothing_holds_up_the_publisher_and_not_the_memory(rabbitmq_url, name):
     address = Address.parse(rabbitmq_url)
     async with Proxy(address.port) as proxy:
-        through = Address(proxy_host(address), proxy.port, address.user, address.password, address.vhost)
+        through = replace(address, host="127.0.0.1", port=proxy.port)
         connection = await connect(through, heartbeat=15, properties={})
         channel = await connection.channel(confirms=True)
         await declare(channel, name)

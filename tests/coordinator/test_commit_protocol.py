@@ -166,13 +166,18 @@ def poison(monkeypatch, run_id):
     monkeypatch.setattr(module, "fold", fold)
 
 
+async def begun(house, runs):
+    """The first task of each run, at node a."""
+    for run in runs:
+        await house.start("a", run)
+    return {task.run_id: task for task in await house.tasks("a", len(runs))}
+
+
 async def test_one_result_that_makes_the_fold_raise_does_not_take_its_array_along(house, monkeypatch):
     poison(monkeypatch, "poison")
     runs = ["r1", "poison", "r2"]
     async with house.coordinator():
-        for run in runs:
-            await house.start("a", run)
-        tasks = {task.run_id: task for task in await house.tasks("a", 3)}
+        tasks = await begun(house, runs)
         results = [{"task_id": str(tasks[run].task_id), "run_id": run, "outputs": {"of": run}} for run in runs]
         await house.publish("results", "a.succeeded", results)
         for run in ("r1", "r2"):
@@ -187,9 +192,7 @@ async def test_nor_when_its_queue_gave_the_array_up(house, monkeypatch):
     poison(monkeypatch, "poison")
     runs = ["r1", "poison", "r2"]
     async with house.coordinator():
-        for run in runs:
-            await house.start("a", run)
-        tasks = {task.run_id: task for task in await house.tasks("a", 3)}
+        tasks = await begun(house, runs)
         results = [{"task_id": str(tasks[run].task_id), "run_id": run} for run in runs]
         results += [{"task_id": str(tasks["r1"].task_id), "run_id": ghost} for ghost in ("ghost", "other")]
         queue = house.topology.results.name
@@ -208,9 +211,7 @@ async def test_one_culprit_among_many_results_costs_few_transactions(house, monk
     poison(monkeypatch, "poison")
     runs = [f"r{number}" for number in range(31)] + ["poison"]
     async with house.coordinator():
-        for run in runs:
-            await house.start("a", run)
-        tasks = {task.run_id: task for task in await house.tasks("a", 32)}
+        tasks = await begun(house, runs)
         real, commits = Ledger.commit, []
 
         async def commit(ledger, events):
