@@ -7,6 +7,7 @@ from tests.services import postgres, rabbitmq
 from tests.services.postgres import empty_postgres_database, postgres_database, postgres_template, postgres_url
 from tests.services.rabbitmq import namespace, private_rabbitmq, private_rabbitmq_server, rabbitmq_url
 from tests.services.tls import tls
+from tests.store import kept
 
 __all__ = [
     "empty_postgres_database",
@@ -22,6 +23,9 @@ __all__ = [
     "rabbitmq_url",
     "tls",
 ]
+
+
+kept.check_always()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

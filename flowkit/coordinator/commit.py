@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
@@ -59,6 +59,7 @@ class Committed:
     controls: list[wire.Control] = field(default_factory=list)
     refused: dict[UUID, str] = field(default_factory=dict)  # commands that make no sense now, with the reason
     early: set[UUID] = field(default_factory=set)  # those of them whose run may be on its way
+    settled: Collection[TaskKey] = ()  # nobody asks any more whether these were sent
     released: bool = False  # tasks were released as a set: the relay finds them
     freed: bool = False  # so were slots of limited nodes, or more than one transaction should fill
 
@@ -83,15 +84,13 @@ def commit(
     while pending:
         state = transaction.load(keys(pending))
         round_changes, later = fold(state, pending, context)
-        pending = later + transaction.write(round_changes)
+        pending = later + transaction.write(round_changes, state)
         changes += round_changes
         runs |= state.runs
         touched |= limiting.touched(state, round_changes)
     committed = _committed(transaction, changes, runs)
     # Behind the runs' locks: rows of other runs are taken last, and by everybody; and locks of slots behind all others.
-    # Under load a task's result comes with its mark, and nobody asks any more whether it was sent.
-    settled = {(change.run_id, change.task_id) for change in changes if type(change) is SettleTask}
-    if unanswered := [mark for mark in sent if mark[:2] not in settled]:
+    if unanswered := [mark for mark in sent if mark[:2] not in committed.settled]:
         transaction.mark_sent(unanswered, context.now)
     if touched:
         admitted = transaction.admit(touched, context.node_limits)
@@ -127,6 +126,7 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
     return replace(
         committed,
         ended=transaction.ended(ended) if ended else [],
+        settled={(change.run_id, change.task_id) for change in changes if type(change) is SettleTask},
         released=not RELEASING.isdisjoint(kinds),
         freed=not FREEING.isdisjoint(kinds),
     )

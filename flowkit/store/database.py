@@ -61,6 +61,12 @@ class Database(Protocol):
     def begin_reading(self) -> None:
         """Begin a transaction that only reads; nobody waits for it."""
 
+    def alone(self) -> bool:
+        """Whether nobody else has written since this was asked last, in an earlier transaction that writes.
+
+        False where nobody can tell, and on a new connection.
+        """
+
     def commit(self) -> None:
         """Make it durable."""
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
-from typing import get_args
+from typing import cast, get_args
 
-from flowkit.flow.changes import CancelBelow, Collect, CopyRun, FailOutstanding, HoldUnsent, LiftLeaves, Reopen, Unhold
+from flowkit.flow.changes import (
+    CancelBelow,
+    Change,
+    Collect,
+    CopyRun,
+    FailOutstanding,
+    HoldUnsent,
+    LiftLeaves,
+    Reopen,
+    Unhold,
+)
 from flowkit.flow.events import Cancelled, Collected, Event
 from flowkit.flow.state import DELAY, LIMIT, RETRY, WINDOW, Leaf
 from flowkit.store import rows
@@ -27,6 +37,13 @@ CANCEL_TASKS = (
     "unsent_since = NULL, leased_until = NULL"
 )
 CANCEL_SCOPES = "UPDATE scopes SET status = 'cancelled', outstanding = 0"
+
+
+def changed_as_a_set(changes: Iterable[Change]) -> set[str]:
+    """Runs with rows that these changes do not name one by one."""
+    return {
+        cast("Effect", change).run_id for change in changes if type(change) in EFFECTS and type(change) is not Collect
+    }
 
 
 def carry_out(database: Database, effects: Sequence[Effect]) -> list[Event]:

@@ -8,27 +8,29 @@ from flowkit.flow import paths
 from flowkit.flow.state import Keys, Signal, State, Task
 from flowkit.store import pruning, rows
 from flowkit.store.database import Database, Row
+from flowkit.store.kept import Kept
 from flowkit.store.protocol import TaskKey
 
 Name = tuple[str, str]  # run id, name of a signal
 
 
-def load(database: Database, keys: Keys) -> State:
-    """Lock the runs in the order of their ids and load what the keys name."""
+def load(database: Database, keys: Keys, kept: Kept) -> State:
+    """Lock the runs in the order of their ids and load what the keys name, unless it is kept."""
     state = State()
-    if keys.runs:
-        _lock_runs(database, keys.runs, state)
+    if unknown := _runs_kept(keys.runs, kept, state):
+        _lock_runs(database, unknown, state)
     if keys.roots:
         state.inputs.update(database.lookup(rows.ROOT_INPUTS, "runs", ("id",), [(run_id,) for run_id in keys.roots]))
-    if keys.tasks:
-        wanted: list[Row] = [(run_id, database.id_in(task_id)) for run_id, task_id in keys.tasks]
+    if missing := _tasks_kept(keys.tasks, kept, state):
+        wanted: list[Row] = [(run_id, database.id_in(task_id)) for run_id, task_id in missing]
         for row in database.lookup(rows.TASK_STATE, "tasks", rows.TASK_KEY, wanted):
             task = rows.read_task(row, database.id_out)
             state.tasks[task.run_id, task.id] = task
     if keys.waits:
         _load_waits(database, keys.waits, state)
-    if scopes := set(keys.scopes) | {(task.run_id, task.scope) for task in state.tasks.values()}:
-        for row in database.lookup(rows.SCOPE_STATE, "scopes", ("run_id", "path"), list(scopes)):
+    scopes = keys.scopes | {(task.run_id, task.scope) for task in state.tasks.values()}
+    if closed := _scopes_kept(scopes, kept, state):
+        for row in database.lookup(rows.SCOPE_STATE, "scopes", ("run_id", "path"), closed):
             scope = rows.read_scope(row, database.id_out)
             state.scopes[scope.run_id, scope.path] = scope
     if keys.payloads:
@@ -40,6 +42,41 @@ def load(database: Database, keys: Keys) -> State:
         found = database.lookup("SELECT t.id FROM commands AS t", "commands", ("id",), wanted)
         state.commands.update(database.id_out(command) for (command,) in found)
     return state
+
+
+def _runs_kept(wanted: Iterable[str], kept: Kept, state: State) -> list[str]:
+    """Take what is kept; returns the runs that are not. One that is kept was locked when that began to count."""
+    missing = []
+    for run_id in wanted:
+        if (known := kept.get(run_id)) is None:
+            missing.append(run_id)
+        else:
+            state.runs[run_id] = known.run
+    return missing
+
+
+def _tasks_kept(wanted: Iterable[TaskKey], kept: Kept, state: State) -> list[TaskKey]:
+    missing = []
+    for key in wanted:
+        known = kept.get(key[0])
+        task = None if known is None else known.tasks.get(key[1])
+        if task is None:
+            missing.append(key)
+        else:
+            state.tasks[key] = task
+    return missing
+
+
+def _scopes_kept(wanted: Iterable[Name], kept: Kept, state: State) -> list[Row]:
+    missing: list[Row] = []
+    for key in wanted:
+        known = kept.get(key[0])
+        scope = None if known is None else known.scopes.get(key[1])
+        if scope is None:
+            missing.append(key)
+        else:
+            state.scopes[key] = scope
+    return missing
 
 
 def _lock_runs(database: Database, runs: Iterable[str], state: State) -> None:

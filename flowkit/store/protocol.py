@@ -121,10 +121,14 @@ class Transaction(Protocol):
     def load(self, keys: Keys) -> State:
         """Lock the runs in the order of their ids and load what the keys name, payloads left out."""
 
-    def write(self, changes: Sequence[Change]) -> list[Event]:
+    def write(self, changes: Sequence[Change], state: State | None = None) -> list[Event]:
         """Write all rows in bulk, then carry out the effects; returns their outcomes as events.
 
         Changes of one row come in order; the last one holds. Rows that are added may be changed in the same call.
+
+        Args:
+            changes: of rows, and effects.
+            state: what was loaded, with the changes of rows applied to it: it may be kept for the next transaction.
         """
 
     def sendables(self, tasks: Iterable[TaskKey]) -> list[Sendable]:

@@ -45,6 +45,7 @@ class SQLite:
         self._path = path
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
+        self._version: int | None = None  # of what others wrote, as this connection counts
 
     @property
     def url(self) -> str:
@@ -80,7 +81,7 @@ class SQLite:
         except sqlite3.Error as error:
             connection.close()
             raise _unreachable(self.url, error) from None
-        self._connection = connection
+        self._connection, self._version = connection, None
 
     def close(self) -> None:
         """Disconnect."""
@@ -95,6 +96,11 @@ class SQLite:
     def begin_reading(self) -> None:
         """Begin with a snapshot; writers go on."""
         self.connection.execute("BEGIN")
+
+    def alone(self) -> bool:
+        """Whether no other connection has written meanwhile: https://sqlite.org/pragma.html#pragma_data_version."""
+        before, ((self._version,),) = self._version, self.connection.execute("PRAGMA data_version")
+        return self._version == before
 
     def commit(self) -> None:
         """Make it durable."""

@@ -10,6 +10,7 @@ from typing import TypeVar
 from flowkit.store import schema
 from flowkit.store.attempt import attempt
 from flowkit.store.database import Database
+from flowkit.store.kept import Kept
 from flowkit.store.lock import FileLock
 from flowkit.store.protocol import Queries, Transaction
 
@@ -25,6 +26,7 @@ class SqlStore:
     def __init__(self, database: Database, *, executor: Executor | None = None, lock: FileLock | None = None) -> None:
         self._database = database
         self._lock = lock
+        self._kept = Kept()
         self._own = ThreadPoolExecutor(1, thread_name_prefix="flowkit-store") if executor is None else None
         self._executor = executor or self._own
 
@@ -49,9 +51,15 @@ class SqlStore:
         def write(database: Database) -> T:
             from flowkit.store.transaction import SqlTransaction  # a verb that only looks would wait for it
 
-            return function(SqlTransaction(database))
+            self._kept.begin(alone=database.alone())
+            return function(SqlTransaction(database, self._kept))
 
-        return await self._run(lambda: attempt(self._database, write))
+        def work() -> T:
+            result = attempt(self._database, write)
+            self._kept.commit()
+            return result
+
+        return await self._run(work)
 
     async def query(self, function: Callable[[Queries], T]) -> T:
         """Run ``function`` over the read-only queries, in the store's thread."""

@@ -13,6 +13,8 @@ from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
 from flowkit.store import admission, leasing, overdue, pruning, rows, scheduling
 from flowkit.store.database import Database, Row
+from flowkit.store.effects import changed_as_a_set
+from flowkit.store.kept import Kept
 from flowkit.store.loading import load
 from flowkit.store.protocol import (
     Admitted,
@@ -52,8 +54,8 @@ WAITS_DUE = (
 class SqlTransaction:
     """What a function given to ``Store.transact`` works with. See ``flowkit.store.protocol.Transaction``."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, kept: Kept | None = None) -> None:
+        self._database, self._kept = database, Kept() if kept is None else kept
 
     def now(self) -> float:
         """Unix seconds, by the clock that decides."""
@@ -63,10 +65,15 @@ class SqlTransaction:
 
     def load(self, keys: Keys) -> State:
         """Lock the runs in the order of their ids and load what the keys name."""
-        return load(self._database, keys)
+        return load(self._database, keys, self._kept)
 
-    def write(self, changes: Sequence[Change]) -> list[Event]:
-        """Write all rows in bulk, then carry out the effects."""
+    def write(self, changes: Sequence[Change], state: State | None = None) -> list[Event]:
+        """Write all rows in bulk, then carry out the effects; keep what is known of the rows from now on."""
+        if state is None:
+            self._kept.forget_all()
+        else:
+            self._kept.take(state)
+            self._kept.forget(*changed_as_a_set(changes))
         return write(self._database, changes)
 
     # Sending
@@ -93,6 +100,8 @@ class SqlTransaction:
         marks = [(run_id, self._database.id_in(task_id), attempt, at, None) for run_id, task_id, attempt in tasks]
         keys = (*rows.TASK_KEY, "attempt")
         self._database.update("tasks", keys, ("sent_at", "unsent_since"), marks, only=rows.IS_SENT, wait=False)
+        for mark in tasks:
+            self._kept.sent(*mark, at)
 
     def unsent(self, *, before: float, limit: int) -> list[Sendable]:
         """Queued tasks of running runs that are unsent since before ``before``. They count as unsent since now."""
@@ -109,6 +118,7 @@ class SqlTransaction:
     def release_due(self, now: float, limit: int, limits: Mapping[str, NodeLimit]) -> Released:
         """Held tasks of running runs whose time has come become queued, or are held in their slots."""
         found = self._take("t.status = 'held' AND t.due <= :time", "t.due", now, limit)
+        self._kept.forget(*{row[0] for row in found})
         return admission.release(self._database, found, limits, now)
 
     # Limits of nodes
@@ -119,7 +129,9 @@ class SqlTransaction:
 
     def admit(self, slots: Iterable[str], limits: Mapping[str, NodeLimit]) -> Admitted:
         """Queue the oldest tasks that are held in these slots, as many as there is room for."""
-        return admission.admit(self._database, slots, limits)
+        admitted = admission.admit(self._database, slots, limits)
+        self._kept.forget(*{run_id for run_id, _ in admitted.tasks})
+        return admitted
 
     def slots_due(self, now: float, limit: int) -> list[str]:
         """Slots whose rate allows something by now."""
@@ -193,6 +205,7 @@ class SqlTransaction:
 
     def unsend(self, tasks: Sequence[SentTask]) -> int:
         """These are to be sent again, those that nothing has happened to since they were found."""
+        self._kept.forget(*{task.run_id for task in tasks})
         return sum(
             self._database.execute(
                 f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {rows.AT_ONCE} "
@@ -210,6 +223,7 @@ class SqlTransaction:
 
     def unsend_all(self) -> int:
         """Everything outstanding is to be sent again, also what was sent a moment ago and does not say so yet."""
+        self._kept.forget_all()
         return self._database.execute(
             f"UPDATE tasks SET status = 'queued', sent_at = NULL, unsent_since = {rows.AT_ONCE} "
             f"WHERE {rows.OUTSTANDING} AND status IN ('queued', 'running') "
@@ -224,6 +238,7 @@ class SqlTransaction:
 
     def lease(self, leases: Sequence[Lease]) -> list[Lease]:
         """Grant or renew leases; returns those that hold."""
+        self._kept.forget(*{lease.run_id for lease in leases})
         return leasing.lease(self._database, leases)
 
     def expired_leases(self, now: float, limit: int) -> list[LeaseExpired]:
@@ -251,6 +266,7 @@ class SqlTransaction:
         wrong = [row for row in self._database.select(counted) if row[0] in suspects]
         if wrong:
             self._database.update("scopes", ("run_id", "path"), ("outstanding",), wrong)
+            self._kept.forget(*suspects)
         return len(wrong)
 
     # Workers, dead letters

@@ -10,6 +10,7 @@ from flowkit.coordinator import Pace
 from flowkit.flow.limits import Limits
 from flowkit.testing import ROUGH, Faults, Simulation
 from tests.simulation.workflow import meddle, play
+from tests.store import kept
 
 NO_SWEEPER = Pace(sweep_every=1e9)  # it hides what others forget
 DEATHS = Limits(max_deaths=1_000)
@@ -40,6 +41,7 @@ class Played:
 
 def play_some(weather: str, begin: int, end: int) -> Played:
     """Play the seeds from ``begin`` to before ``end``, whichever of them fail."""
+    kept.check_always()
     faults, failed = 0, []
     for seed in range(begin, end):
         try:
