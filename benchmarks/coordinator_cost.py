@@ -194,7 +194,7 @@ class Bench:
         until, before = time.perf_counter() + seconds, self.mirror.tasks
         async with asyncio.TaskGroup() as group:
             loops = [group.create_task(intake.run()) for intake in self.intakes]
-            loops.append(group.create_task(self.ledger.flush(1)))
+            loops.append(group.create_task(self.ledger.flush()))
             self.mirror.start(together, "step", {"n": STEPS, "padding": PADDING})
             under_way = together
             while under_way:

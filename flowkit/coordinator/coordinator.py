@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -53,7 +52,7 @@ class Pace:
     slots_every: float = 5
     relay_every: float = 3
     relay_after: float = 10
-    sent_marks_every: float = 1
+    sent_marks_after: float = 1
     lonely_every: float = 6  # a worker announces itself every 5
     sweep_every: float = 30
     sweep_after: float = 60
@@ -133,7 +132,7 @@ class Coordinator:
             FlowKitError: broker or store say something that trying again cannot change.
         """
         store_id, secret = await self._store.transact(_identity)
-        self._ledger = ledger = Ledger(self._store, self._limits, secret)
+        self._ledger = ledger = Ledger(self._store, self._limits, secret, marks_after=self._pace.sent_marks_after)
         outbox = Outbox(
             self._broker,
             self._topology,
@@ -187,7 +186,7 @@ class Coordinator:
             silence.run,
             lonely.run,
             overdue.run,
-            partial(ledger.flush, self._pace.sent_marks_every),
+            ledger.flush,
         )
         try:
             async with asyncio.TaskGroup() as group:

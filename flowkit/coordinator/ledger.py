@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice, takewhile
 from typing import TypeVar
 
 from flowkit.coordinator.commit import Committed, SentMark, commit
@@ -22,12 +23,20 @@ BACKOFF = (0.1, 0.2, 0.5, 1, 2, 5)  # seconds between looks at a store that is a
 class Ledger:
     """Transactions that wait while the store is away: messages stay unacknowledged meanwhile, so nothing is lost.
 
-    It also keeps the marks of tasks that the broker confirmed, until a transaction takes them along.
+    It also keeps the marks of tasks that the broker confirmed. Under load most of these tasks are answered before
+    anybody would ask whether they were sent; the other marks are written with the first transaction after a while.
+
+    Args:
+        store: open.
+        limits: guards of runs.
+        secret: of the store.
+        marks_after: seconds until a mark is written: what a coordinator that dies has sent in them goes out again.
     """
 
-    def __init__(self, store: Store, limits: Limits, secret: bytes) -> None:
+    def __init__(self, store: Store, limits: Limits, secret: bytes, *, marks_after: float = 1) -> None:
         self._store, self._limits, self._secret = store, limits, secret
-        self._sent: list[SentMark] = []
+        self._marks_after = marks_after
+        self._sent: dict[TaskKey, tuple[int, float]] = {}  # attempt, and when by the loop's clock; oldest first
         self._writing: list[list[SentMark]] = []  # in transactions just now
         self.epoch = 0  # of the broker: what an earlier one confirmed is gone
         self._some_sent = asyncio.Event()
@@ -62,7 +71,12 @@ class Ledger:
 
     async def commit(self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]]) -> Committed:
         """Fold events, or those that the same transaction finds, and write what follows."""
-        sent, self._sent, epoch = self._sent, [], self.epoch
+        return await self._commit(events, self._due())
+
+    async def _commit(
+        self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]], sent: list[SentMark]
+    ) -> Committed:
+        epoch = self.epoch
         self._writing.append(sent)
 
         def work(transaction: Transaction) -> Committed:
@@ -77,6 +91,8 @@ class Ledger:
             raise
         finally:
             self._writing.remove(sent)
+        for key in committed.settled:
+            self._sent.pop(key, None)
         self.take(committed.tasks)
         if committed.released:
             self.released.set()
@@ -107,10 +123,11 @@ class Ledger:
         """These are to be sent, and by nobody else."""
         self.in_hand |= {(task.run_id, task.task_id) for task in tasks}
 
-    def mark_sent(self, marks: Sequence[SentMark], epoch: int) -> None:
-        """These were confirmed by the broker of ``epoch``: the next transaction writes it."""
+    def mark_sent(self, marks: Iterable[SentMark], epoch: int) -> None:
+        """These were confirmed by the broker of ``epoch``: a transaction writes it, unless they are answered first."""
         if epoch == self.epoch:
-            self._sent += marks
+            now = asyncio.get_running_loop().time()
+            self._sent |= {(run_id, task_id): (attempt, now) for run_id, task_id, attempt in marks}
             self._some_sent.set()
 
     def forget_sent(self) -> None:
@@ -118,19 +135,32 @@ class Ledger:
         self.epoch += 1
         self._sent.clear()
 
-    async def flush(self, every: float) -> None:
-        """For ever: write marks that no batch took along within ``every`` seconds."""
+    async def flush(self) -> None:
+        """For ever: write marks that no batch took along when their time had come."""
         while True:
             await self._some_sent.wait()
-            await asyncio.sleep(every)
-            self._some_sent.clear()
-            await self.flush_now()
+            await asyncio.sleep(self._marks_after)
+            if due := self._due():
+                await self._commit((), due)
+            if not self._sent:
+                self._some_sent.clear()
 
     async def flush_now(self) -> None:
-        """Write the marks in a transaction of their own."""
-        if self._sent:
-            await self.commit(())
+        """Write all marks in a transaction of their own."""
+        if marks := self._take(len(self._sent)):
+            await self._commit((), marks)
 
-    def unwritten(self) -> set[SentMark]:
+    def unwritten(self) -> set[TaskKey]:
         """Tasks that are sent although their rows do not say so yet."""
-        return {*self._sent, *(mark for marks in self._writing for mark in marks)}
+        return {*self._sent, *(mark[:2] for marks in self._writing for mark in marks)}
+
+    def _due(self) -> list[SentMark]:
+        """Take the marks whose time has come."""
+        before = asyncio.get_running_loop().time() - self._marks_after
+        return self._take(sum(1 for _ in takewhile(lambda mark: mark[1] <= before, self._sent.values())))
+
+    def _take(self, count: int) -> list[SentMark]:
+        taken = [(*key, attempt) for key, (attempt, _) in islice(self._sent.items(), count)]
+        for run_id, task_id, _ in taken:
+            del self._sent[run_id, task_id]
+        return taken

@@ -41,7 +41,7 @@ class Outbox:
 
     def in_flight(self) -> set[TaskKey]:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
-        return self._ledger.in_hand | {(run, task) for run, task, _ in self._ledger.unwritten()}
+        return self._ledger.in_hand | self._ledger.unwritten()
 
     @property
     def queue_timeouts(self) -> Mapping[str, float]:
@@ -201,10 +201,10 @@ class Outbox:
                 message="the run exists already with another node or other inputs",
             )  # fmt: skip
             refused = {wire.REFUSED: wire.fingerprint(start)}  # others wait for the run that is there: not theirs
-            messages.append(replace(self._run_message(told, told.encode()), headers=refused))
+            messages.append(self._run_message(told, told.encode())._replace(headers=refused))
         for rerun in committed.unmade:
             told = wire.RunEnded(run_id=rerun.run_id, node=rerun.node, status="conflict", message=rerun.reason)
-            messages.append(replace(self._run_message(told, told.encode()), headers={wire.REFUSED: str(rerun.id)}))
+            messages.append(self._run_message(told, told.encode())._replace(headers={wire.REFUSED: str(rerun.id)}))
         if not messages:
             return
         verdicts = await self._broker.publish(messages)

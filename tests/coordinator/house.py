@@ -14,7 +14,7 @@ from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
-FAST = Pace(timers_every=0.02, relay_every=0.05, relay_after=0.05, sent_marks_every=0.02, sweep_every=3600,
+FAST = Pace(timers_every=0.02, relay_every=0.05, relay_after=0.05, sent_marks_after=0.02, sweep_every=3600,
             sweep_after=0, archive_lease=1, early=1)  # fmt: skip
 
 
