@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from flowkit.errors import PublishError
 from flowkit.wire.topology import Exchange, Part, Queue
@@ -16,10 +17,10 @@ from flowkit.wire.topology import Exchange, Part, Queue
 TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 COUNT = "x-delivery-count"  # https://www.rabbitmq.com/docs/quorum-queues#poison-message-handling
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # RabbitMQ 4's own default; 3.x takes 128 MiB
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):
     """A message to publish.
 
     ``durable`` messages are persistent, mandatory, and tried again over every reconnect until the broker confirms
@@ -35,7 +36,7 @@ class Outgoing:
     mandatory: bool = True  # of durable ones only: False where nobody needs to listen (flowkit.runs)
     correlation_id: str | None = None
     app_id: str | None = None
-    headers: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, Any] = NOTHING
     message_id: str | None = None  # only a caller whose id must survive (a start without run_id) sets it
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from flowkit.broker.protocol import Broker, Delivery, Outgoing
@@ -71,7 +71,7 @@ async def bury(broker: Broker, topology: Topology, rejected: Sequence[Rejected])
 def _cut(letter: Outgoing) -> Outgoing:
     """What can be kept of a message that is larger than we may send ourselves."""
     detail = f"{letter.headers[DETAIL]} (the first {KEPT_OF_TOO_LARGE:,} of {len(letter.body):,} bytes are kept)"
-    return replace(letter, body=letter.body[:KEPT_OF_TOO_LARGE], headers={**letter.headers, DETAIL: detail})
+    return letter._replace(body=letter.body[:KEPT_OF_TOO_LARGE], headers={**letter.headers, DETAIL: detail})
 
 
 def _letter(topology: Topology, one: Rejected) -> Outgoing:

@@ -31,15 +31,13 @@ class AddScope:
     scope: Scope
 
 
-@dataclass(frozen=True, slots=True)
-class AddTask:
+class AddTask(NamedTuple):
     """A new task; a queued one is sent after the commit."""
 
     task: Task
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountTasks:
+class CountTasks(NamedTuple):
     """The run has created this many tasks now."""
 
     run_id: str
@@ -96,8 +94,7 @@ class MoveTask(NamedTuple):
     leased_until: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MoveScope:
+class MoveScope(NamedTuple):
     """A scope's counter or status changed."""
 
     run_id: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from flowkit.flow.state import Leaf
@@ -19,8 +20,7 @@ class Started:
     origin: str | None = None  # how it began when nobody asked for it: detached, schedule
 
 
-@dataclass(frozen=True, slots=True)
-class Reported:
+class Reported(NamedTuple):
     """A result message, or what we have to say in a worker's place."""
 
     result: wire.Result

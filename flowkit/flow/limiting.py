@@ -17,13 +17,14 @@ from flowkit.wire import messages as wire
 
 def touched(state: State, changes: Iterable[Change]) -> set[str]:
     """Slots in which a task is held by these changes, or makes room; ``state`` is what they led to."""
-    limited = any(task.slot is not None for task in state.tasks.values())  # mostly none is
+    if all(task.slot is None for task in state.tasks.values()):
+        return set()  # nearly always
     names: set[str | None] = set()
     for change in changes:
         match change:
             case AddTask(task) if task.held_for == LIMIT:
                 names.add(task.slot)
-            case SettleTask() | MoveTask(status=TaskStatus.HELD) if limited:
+            case SettleTask() | MoveTask(status=TaskStatus.HELD):
                 names.add(state.tasks[change.run_id, change.task_id].slot)
     return {name for name in names if name is not None}
 

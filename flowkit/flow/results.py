@@ -100,9 +100,9 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
         yield _failure(task, result, refused)
         return
     added = list(_children(run, task, items, result, context))
-    staying = [item for item in items if not (isinstance(item, Send) and item.detached)]
-    created = sum(isinstance(change, AddTask) for change in added)
-    exceeded = _exceeded(run, task, created, context.limits) if staying else None
+    staying = sum(type(item) is not Send or not item.detached for item in items)
+    children = [change.task for change in added if type(change) is AddTask]
+    exceeded = _exceeded(run, task, len(children), context.limits) if staying else None
     if exceeded is not None:
         error = making.encode_error(exceeded, task.node, task.id)
         yield _settle(task, result, TaskStatus.FAILED, context, error=error)
@@ -118,19 +118,18 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
         leaf_of=None if staying else task.scope,
     )
     yield from added
-    if created:
-        yield CountTasks(run_id=run.id, tasks=run.tasks + created)
-    yield from count_down(state.scopes[run.id, task.scope], 1 - len(staying))
+    if children:
+        yield CountTasks(run_id=run.id, tasks=run.tasks + len(children))
+    yield from count_down(state.scopes[run.id, task.scope], 1 - staying)
     for change in added:
-        if isinstance(change, AddScope) and change.scope.outstanding == 0:
+        if type(change) is AddScope and change.scope.outstanding == 0:
             yield Collect(run.id, change.scope.path)
-    children = [change.task for change in added if isinstance(change, AddTask)]
     if waiting := [child for child in children if child.status is TaskStatus.WAITING]:
         yield from waits.opened(state, waiting)
 
 
 def _encoded(result: wire.Result) -> bytes:
-    plain = all(isinstance(item, str) for item in result.nodes)
+    plain = set(map(type, result.nodes)) == {str}
     return codec.dumps(result.nodes if plain else result.model_dump(include={"nodes"})["nodes"])
 
 
@@ -180,15 +179,17 @@ def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[A
 
 def _refuse(task: Task, items: Items, limits: Limits) -> wire.Error | None:
     """What makes a result a failure of its task, whoever sent it."""
+    detached = 0
     for item in items:
-        if isinstance(item, Gather):
+        if type(item) is Send:
+            detached += item.detached
+        elif isinstance(item, Gather):
             if len(item.sends) > limits.max_gather:
                 count = f"a Gather of {len(item.sends):,} sends is over max_gather ({limits.max_gather:,})"
                 return _limit(f"{count}; split it, or raise the setting")
             if item.max_concurrency is not None and any(as_send(send).delay for send in item.sends):
                 what = f"node {task.node}: a Send with a delay cannot stand in a Gather with max_concurrency"
                 return wire.Error(type="InvalidGather", message=what)
-    detached = sum(isinstance(item, Send) and item.detached for item in items)
     if detached > limits.max_gather:
         # Runs of their own, which no limit of this one counts: all of them begin in one transaction.
         return _limit(f"{detached:,} detached sends are over max_gather ({limits.max_gather:,}); begin them in steps")

@@ -16,7 +16,7 @@ from uuid import UUID
 
 
 class RunStatus(StrEnum):
-    """Status of a run."""
+    """Status of a run. ``ended``: whether nothing will happen any more."""
 
     RUNNING = "running"
     PAUSED = "paused"
@@ -24,14 +24,12 @@ class RunStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def ended(self) -> bool:
-        """Whether nothing will happen any more."""
-        return self in (RunStatus.SUCCEEDED, RunStatus.FAILED, RunStatus.CANCELLED)
+    def __init__(self, word: str) -> None:
+        self.ended = word in ("succeeded", "failed", "cancelled")
 
 
 class TaskStatus(StrEnum):
-    """Status of a task."""
+    """Status of a task. ``outstanding``: whether its scope waits for it."""
 
     HELD = "held"  # not to be sent yet: see held_for
     QUEUED = "queued"  # released; sent once sent_at is set
@@ -41,13 +39,9 @@ class TaskStatus(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
-    @property
-    def outstanding(self) -> bool:
-        """Whether its scope waits for it."""
-        return self in OUTSTANDING
+    def __init__(self, word: str) -> None:
+        self.outstanding = word in ("held", "queued", "running", "waiting")  # asked all the time: a set would hash it
 
-
-OUTSTANDING = frozenset({TaskStatus.HELD, TaskStatus.QUEUED, TaskStatus.RUNNING, TaskStatus.WAITING})
 
 # Why a task is held
 DELAY = "delay"

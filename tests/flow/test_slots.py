@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowkit.flow import limiting, slots
+from flowkit.flow.changes import AddTask
 from flowkit.flow.slots import MissingKey, NodeLimit
-from flowkit.flow.state import RunStatus, TaskStatus
+from flowkit.flow.state import RunStatus, State, TaskStatus
 from flowkit.wire.items import Gather, Send, Wait
 from tests.flow.rows import Rows
 
@@ -133,7 +134,8 @@ def test_a_task_of_a_limited_node_is_made_held(rows, item, outputs, slot):
     rows.start("a")
     changes = rows.report("0", [item], outputs)
     assert held(rows, "0.0") == ("held", "limit", slot)
-    assert limiting.touched(rows._load([]), changes[1:2]) == {slot}
+    added = next(change.task for change in changes if isinstance(change, AddTask))
+    assert limiting.touched(State(tasks={(added.run_id, added.id): added}), changes[1:2]) == {slot}
 
 
 def test_so_are_the_first_one_and_what_goes_on_after_a_gather_or_a_wait(rows):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import ClassVar
 
 from flowkit.broker.fresh import fresh_ids
@@ -200,5 +199,5 @@ class MemoryBroker:
         if not self.connected:
             raise NotConnected
         message_id = message.message_id or next(self._ids)
-        copied = replace(message, body=bytes(message.body), headers=dict(message.headers), message_id=message_id)
+        copied = message._replace(body=bytes(message.body), headers=dict(message.headers), message_id=message_id)
         return self._server.route(copied)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -175,7 +175,7 @@ class Server:
         for what, value in (("exchange", message.exchange), ("queue", name), ("reason", reason)):
             headers.setdefault(f"x-first-death-{what}", value)
         key = str(queue.arguments.get("x-dead-letter-routing-key", message.key))
-        dead = replace(message, exchange=str(exchange), key=key, headers=headers)
+        dead = message._replace(exchange=str(exchange), key=key, headers=headers)
         try:
             self.route(dead)
         except MissingExchange:
