@@ -1,0 +1,97 @@
+"""Marks of tasks that were sent: written once nobody has answered for a while, and never lost."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import UUID
+
+import pytest
+
+from flowkit.coordinator.ledger import Ledger
+from flowkit.flow.events import Reported, Started
+from flowkit.flow.limits import Limits
+from flowkit.store import Inline, Store, open_store
+from flowkit.store.protocol import Sendable
+from flowkit.wire import messages as wire
+
+
+@pytest.fixture
+async def store():
+    opened = await open_store("sqlite://", executor=Inline())
+    yield opened
+    await opened.close()
+
+
+async def begun(ledger: Ledger) -> Sendable:
+    """A task that was sent and confirmed."""
+    [task] = (await ledger.commit([Started("r", wire.Start(node="n", run_id="r"))])).tasks
+    ledger.mark_sent([(task.run_id, task.task_id, task.attempt)], ledger.epoch)
+    return task
+
+
+async def sent(store: Store, task_id: UUID) -> bool:
+    """Whether its row says so."""
+    rows = await store.query(lambda queries: queries.tasks("r"))
+    return next(row for row in rows if row.id == task_id).sent_at is not None
+
+
+async def test_a_mark_waits_for_its_time_and_then_goes_along(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    task = await begun(ledger)
+    await ledger.commit(())
+    assert not await sent(store, task.task_id)
+    assert ledger.unwritten() == {("r", task.task_id)}, "the relay must not send it again"
+    ledger._marks_after = 0
+    await ledger.commit(())
+    assert await sent(store, task.task_id)
+    assert ledger.unwritten() == set()
+
+
+async def test_a_mark_whose_task_is_answered_is_never_written(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    task = await begun(ledger)
+    await ledger.commit([Reported(wire.Result(task_id=task.task_id, run_id="r", nodes=("n",)))])
+    assert ledger.unwritten() == set()
+    await ledger.flush_now()
+    assert not await sent(store, task.task_id)
+
+
+async def test_a_mark_that_no_batch_takes_along_is_written_all_the_same(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=0.001)
+    task = await begun(ledger)
+    written, commit = asyncio.Event(), ledger._commit
+
+    async def noted(events, marks):
+        committed = await commit(events, marks)
+        written.set()
+        return committed
+
+    ledger._commit = noted
+    flushing = asyncio.create_task(ledger.flush())
+    await written.wait()
+    flushing.cancel()
+    assert await sent(store, task.task_id)
+
+
+async def test_marks_of_a_transaction_that_fails_are_kept(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=0)
+    task = await begun(ledger)
+
+    def fails(_: object) -> None:
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        await ledger.commit(fails)
+    assert ledger.unwritten() == {("r", task.task_id)}
+    await ledger.flush_now()
+    assert await sent(store, task.task_id)
+
+
+async def test_marks_of_a_broker_that_was_wiped_are_forgotten(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=0)
+    task = await begun(ledger)
+    epoch = ledger.epoch
+    ledger.forget_sent()
+    ledger.mark_sent([("r", task.task_id, 1)], epoch)
+    await ledger.flush_now()
+    assert not await sent(store, task.task_id)
