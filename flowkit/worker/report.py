@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from flowkit.errors import TooLarge
 from flowkit.wire import codec
@@ -14,8 +13,7 @@ from flowkit.wire.messages import VERSION, Error, Object, Result, Status, Task, 
 _MESSAGE = 1_000  # characters of the one-line message; the error has all of it
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """A result as its bytes, encoded once: whatever the author does to his objects later changes nothing.
 
     It is written field by field, without a ``Result`` to begin with: all that an author gave was checked where it came

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from flowkit.broker.protocol import Broker, Consumer, Delivery, Outgoing
 from flowkit.errors import PublishError, TooLarge, Unroutable
@@ -20,8 +21,7 @@ _BUNDLE_BYTES = 64 * 1024  # and no more than this, so that a large one travels 
 Deliveries = Sequence[tuple[Consumer, Delivery]]
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(NamedTuple):
     """A result to publish, and what follows.
 
     Args:

@@ -12,6 +12,7 @@ import logging
 import sys
 import threading
 import traceback
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -202,23 +203,22 @@ class _Mailbox:
     """Calls for a loop of another thread: many at a time for one wake-up."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop, self._lock = loop, threading.Lock()
-        self._calls: list[Callable[[], object]] = []
+        self._loop = loop
+        self._calls: deque[Callable[[], object]] = deque()  # which is safe to fill here and empty there
+        self._woken = False
 
     def post(self, call: Callable[[], object]) -> None:
         """Make this call there, in the order of posting."""
-        with self._lock:
-            self._calls.append(call)
-            alone = len(self._calls) == 1
-        if alone:
+        self._calls.append(call)
+        if not self._woken:
+            self._woken = True
             with suppress(RuntimeError):  # it is closed: nobody is there any more
                 self._loop.call_soon_threadsafe(self._deliver)
 
     def _deliver(self) -> None:
-        with self._lock:
-            calls, self._calls = self._calls, []
-        for call in calls:
-            call()
+        self._woken = False  # first: what is posted from now on wakes once more, perhaps for nothing
+        for _ in range(len(self._calls)):  # what they post in turn comes later, so that others have their turn
+            self._calls.popleft()()
 
 
 def _end_all(loop: asyncio.AbstractEventLoop) -> None:
