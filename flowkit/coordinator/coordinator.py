@@ -17,7 +17,7 @@ from flowkit.coordinator.dead import DeadLetters
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.leases import Leases
-from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.ledger import Ledger, refills
 from flowkit.coordinator.lonely import LonelyNodes
 from flowkit.coordinator.outbox import Outbox, Summon
 from flowkit.coordinator.overdue import Overdue
@@ -131,8 +131,9 @@ class Coordinator:
             WrongBroker: the broker belongs to another store.
             FlowKitError: broker or store say something that trying again cannot change.
         """
-        store_id, secret = await self._store.transact(_identity)
+        store_id, secret, epoch = await self._store.transact(_identity)
         self._ledger = ledger = Ledger(self._store, self._limits, secret, marks_after=self._pace.sent_marks_after)
+        ledger.forget_sent(epoch)
         outbox = Outbox(
             self._broker,
             self._topology,
@@ -274,11 +275,11 @@ def _announced(queries: Queries) -> list[wire.NodeInfo]:
     return known
 
 
-def _identity(transaction: Transaction) -> tuple[str, bytes]:
+def _identity(transaction: Transaction) -> tuple[str, bytes, int]:
     store_id, secret = transaction.meta("id"), transaction.meta("secret")
     assert store_id is not None, "the store makes its id when it is created"
     assert secret is not None, "the store makes its secret when it is created"
-    return store_id, bytes.fromhex(secret)
+    return store_id, bytes.fromhex(secret), refills(transaction)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -17,7 +17,7 @@ import logging
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.archive import Archive
-from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.ledger import REFILLS, Ledger, refills
 from flowkit.errors import WrongBroker
 from flowkit.store.protocol import Transaction
 from flowkit.wire.topology import Exchange, Topology
@@ -96,13 +96,17 @@ class Identity:
     async def _refill(self) -> None:
         """Everything outstanding is to be sent again; the history of logs begins anew."""
 
-        def work(transaction: Transaction) -> int:
+        def work(transaction: Transaction) -> tuple[int, int]:
             transaction.archive([], None)
             transaction.set_meta(MARKED, "half")
-            return transaction.unsend_all()
+            # Behind the rows: whoever marks one of them as sent meanwhile has not seen the new number, or waits for it.
+            stranded, number = transaction.unsend_all(), refills(transaction) + 1
+            transaction.set_meta(REFILLS, str(number))
+            return stranded, number
 
-        self._ledger.forget_sent()
-        stranded = await self._ledger.transact(work)
+        self._ledger.forget_sent(self._ledger.epoch + 1)  # at once, for this may have to wait for the store
+        stranded, number = await self._ledger.transact(work)
+        self._ledger.forget_sent(number)
         await self._archive.restart()
         if stranded:
             logger.warning("the broker is empty: sending %d outstanding tasks again", stranded,

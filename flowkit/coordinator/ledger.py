@@ -16,8 +16,14 @@ from flowkit.store.protocol import Sendable, Store, TaskKey, Transaction
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+REFILLS = "refills"  # a fact of the store: a number
 TELL_EVERY = 20  # looks at a store that is away: about every minute and a half
 BACKOFF = (0.1, 0.2, 0.5, 1, 2, 5)  # seconds between looks at a store that is away; the last one repeats
+
+
+def refills(transaction: Transaction) -> int:
+    """How often everything outstanding was sent again because the broker had lost it."""
+    return int(transaction.meta(REFILLS) or 0)
 
 
 class Ledger:
@@ -38,7 +44,7 @@ class Ledger:
         self._marks_after = marks_after
         self._sent: dict[TaskKey, tuple[int, float]] = {}  # attempt, and when by the loop's clock; oldest first
         self._writing: list[list[SentMark]] = []  # in transactions just now
-        self.epoch = 0  # of the broker: what an earlier one confirmed is gone
+        self.epoch = 0  # of the broker, as the store counts its refills: what an earlier one confirmed is gone
         self._some_sent = asyncio.Event()
         self.away = False  # the last transaction did not get through
         self.in_hand: set[TaskKey] = set()  # committed here, and not yet sent
@@ -79,18 +85,21 @@ class Ledger:
         epoch = self.epoch
         self._writing.append(sent)
 
-        def work(transaction: Transaction) -> Committed:
-            marks = sent if epoch == self.epoch else ()
+        def work(transaction: Transaction) -> tuple[Committed, int]:
+            now = refills(transaction) if sent else epoch  # another coordinator may have found the broker wiped
             found = events(transaction) if callable(events) else events
-            return commit(transaction, found, secret=self._secret, limits=self._limits, sent=marks)
+            marks = sent if now == epoch else ()
+            return commit(transaction, found, secret=self._secret, limits=self._limits, sent=marks), now
 
         try:
-            committed = await self.transact(work)
+            committed, now = await self.transact(work)
         except BaseException:
             self.mark_sent(sent, epoch)
             raise
         finally:
             self._writing.remove(sent)
+        if now > self.epoch:
+            self.forget_sent(now)
         for key in committed.settled:
             self._sent.pop(key, None)
         self.take(committed.tasks)
@@ -130,9 +139,9 @@ class Ledger:
             self._sent |= {(run_id, task_id): (attempt, now) for run_id, task_id, attempt in marks}
             self._some_sent.set()
 
-    def forget_sent(self) -> None:
+    def forget_sent(self, epoch: int) -> None:
         """What was confirmed is gone: the broker lost it, and what it says from now on is of another epoch."""
-        self.epoch += 1
+        self.epoch = epoch
         self._sent.clear()
 
     async def flush(self) -> None:

@@ -7,11 +7,11 @@ from uuid import UUID
 
 import pytest
 
-from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.ledger import REFILLS, Ledger
 from flowkit.flow.events import Reported, Started
 from flowkit.flow.limits import Limits
 from flowkit.store import Inline, Store, open_store
-from flowkit.store.protocol import Sendable
+from flowkit.store.protocol import Sendable, Transaction
 from flowkit.wire import messages as wire
 
 
@@ -91,7 +91,25 @@ async def test_marks_of_a_broker_that_was_wiped_are_forgotten(store: Store) -> N
     ledger = Ledger(store, Limits(), b"secret", marks_after=0)
     task = await begun(ledger)
     epoch = ledger.epoch
-    ledger.forget_sent()
+    ledger.forget_sent(epoch + 1)
     ledger.mark_sent([("r", task.task_id, 1)], epoch)
     await ledger.flush_now()
     assert not await sent(store, task.task_id)
+
+
+async def test_marks_do_not_outlive_a_refill_by_another_coordinator(store: Store) -> None:
+    """What was confirmed here is lost with the broker, and the other one has everything sent again."""
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    task = await begun(ledger)
+
+    def refill(transaction: Transaction) -> None:
+        transaction.unsend_all()
+        transaction.set_meta(REFILLS, "1")
+
+    await store.transact(refill)
+    await ledger.flush_now()
+    assert not await sent(store, task.task_id)
+    assert ledger.epoch == 1
+    ledger.mark_sent([(task.run_id, task.task_id, task.attempt)], ledger.epoch)
+    await ledger.flush_now()
+    assert await sent(store, task.task_id)
