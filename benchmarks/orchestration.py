@@ -24,7 +24,7 @@ from benchmarks.house import House, house
 from flowkit import Client
 from flowkit.broker import open_broker
 from flowkit.store import open_store
-from flowkit.store.protocol import Queries
+from flowkit.store.views import Queries
 from flowkit.wire.topology import Topology
 from tests.services import postgres
 from tests.services.rabbitmq import RabbitMQ, install

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flowkit.store.protocol import Queries, Store
+    from flowkit.store.protocol import Store
+    from flowkit.store.views import Queries
 
 PAGE = 100  # runs in one look
 TOLD = 100  # problems that are told in full

@@ -16,7 +16,8 @@ from flowkit.errors import FlowKitError, UsageError
 if TYPE_CHECKING:
     from flowkit.broker import Broker
     from flowkit.settings import Settings
-    from flowkit.store.protocol import ScheduleRow, Store, WorkerRow
+    from flowkit.store.protocol import Store
+    from flowkit.store.views import ScheduleRow, WorkerRow
 
 HELP = options.page(
     "Find what is wrong, and say the fix.",

@@ -12,7 +12,7 @@ from flowkit.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
     from flowkit.flow.edges.graph import Graph
-    from flowkit.store.protocol import Queries, RunRow, TaskRow
+    from flowkit.store.views import Queries, RunRow, TaskRow
 
 PAGE = 1_000  # runs that are asked for at a time
 

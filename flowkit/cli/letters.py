@@ -13,7 +13,8 @@ from flowkit.errors import NotFound, Refused, UsageError
 if TYPE_CHECKING:
     from flowkit.errors import PublishError
     from flowkit.settings import Settings
-    from flowkit.store.protocol import DeadLetter, Queries, Store
+    from flowkit.store.protocol import DeadLetter, Store
+    from flowkit.store.views import Queries
 
 STEP = 100  # letters published, or removed, together
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from flowkit.broker import Consumer
     from flowkit.cli.progress import Progress
     from flowkit.embedded import Embedded
-    from flowkit.store.protocol import Queries, RunRow
+    from flowkit.store.views import Queries, RunRow
     from flowkit.wire.messages import RunEnded
 
 LOOK = 0.1  # seconds between two looks at detached runs

@@ -14,7 +14,7 @@ from flowkit.cli.inputs import tags_of
 from flowkit.errors import NotFound
 
 if TYPE_CHECKING:
-    from flowkit.store.protocol import Queries, RunRow, TaskRow
+    from flowkit.store.views import Queries, RunRow, TaskRow
 
 app = typer.Typer(
     help="What ran and what runs: look, explain, cancel, retry, signal.", no_args_is_help=True, rich_markup_mode=None

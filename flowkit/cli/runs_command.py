@@ -16,7 +16,8 @@ from flowkit.errors import Refused, TimedOut, UsageError
 
 if TYPE_CHECKING:
     from flowkit.settings import Settings
-    from flowkit.store.protocol import Queries, RunRow, Store
+    from flowkit.store.protocol import Store
+    from flowkit.store.views import Queries, RunRow
     from flowkit.wire.messages import Command
 
 PATIENCE = 10  # seconds that somebody waits for a coordinator to do it

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from flowkit.flow.explain import Around, Reason
     from flowkit.flow.slots import NodeLimit
     from flowkit.settings import Settings
-    from flowkit.store.protocol import Queries, RunRow, SlotCount, TaskRow, WorkerRow
+    from flowkit.store.views import Queries, RunRow, SlotCount, TaskRow, WorkerRow
 
 SHOWN = 50  # tasks, for people
 

@@ -12,7 +12,7 @@ from flowkit.cli.selection import PAGE, agreed
 
 if TYPE_CHECKING:
     from flowkit.settings import Settings
-    from flowkit.store.protocol import Queries
+    from flowkit.store.views import Queries
 
 STEP = 500  # rows in one transaction: a coordinator that waits for it hardly notices
 PAUSE = 0.02  # seconds between two: SQLite lets nobody in who only comes by now and then

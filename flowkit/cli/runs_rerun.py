@@ -19,7 +19,8 @@ from flowkit.errors import NotFound, Refused, UsageError
 
 if TYPE_CHECKING:
     from flowkit.settings import Settings
-    from flowkit.store.protocol import Queries, RunRow, Store, TaskRow
+    from flowkit.store.protocol import Store
+    from flowkit.store.views import Queries, RunRow, TaskRow
     from flowkit.wire.messages import Command
 
 NAMED = 10  # paths in the message that a node's name stands for several of them

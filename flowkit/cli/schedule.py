@@ -14,7 +14,8 @@ from flowkit.errors import InvalidSchedule, NotFound, Refused, UsageError
 if TYPE_CHECKING:
     from flowkit.flow.schedules import Missed, Schedule
     from flowkit.settings import Settings
-    from flowkit.store.protocol import Queries, ScheduleRow, Transaction
+    from flowkit.store.protocol import Transaction
+    from flowkit.store.views import Queries, ScheduleRow
 
 app = typer.Typer(help="Runs that begin by the clock.", no_args_is_help=True, rich_markup_mode=None)
 

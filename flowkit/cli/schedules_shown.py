@@ -12,7 +12,7 @@ from flowkit.cli.output import duration, moment
 from flowkit.coordinator import calendars
 from flowkit.errors import InvalidSchedule, UsageError
 from flowkit.flow.schedules import TOLERANCE, Schedule
-from flowkit.store.protocol import ScheduleRow
+from flowkit.store.views import ScheduleRow
 
 HEAD = ("schedule", "when", "node", "next", "last run", "status", "note")
 SILENT = 10  # seconds after its claim has ended in which a coordinator that is at work has renewed it

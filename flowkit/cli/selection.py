@@ -14,7 +14,7 @@ from flowkit.cli import options
 from flowkit.errors import NotFound, Refused, UsageError
 
 if TYPE_CHECKING:
-    from flowkit.store.protocol import Queries, RunRow
+    from flowkit.store.views import Queries, RunRow
 
 Runs = Annotated[list[str] | None, typer.Argument(metavar="RUN", help="Ids of runs.", show_default=False)]
 Where = Annotated[

@@ -37,7 +37,8 @@ from flowkit.wire.access import Logins
 
 if TYPE_CHECKING:
     from flowkit.broker.protocol import Broker
-    from flowkit.store.protocol import Queries, Store, Transaction
+    from flowkit.store.protocol import Store, Transaction
+    from flowkit.store.views import Queries
     from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)

@@ -1,8 +1,9 @@
 """The store: the truth about runs, in SQLite or PostgreSQL.
 
-``protocol`` is what the others know of it. Inside, ``sqlstore`` hops into the thread, ``attempt`` runs a transaction,
-``transaction`` and ``writing`` have the statements of the commit protocol, ``queries`` those for people, and ``sqlite``
-and ``postgres`` say how each database takes a batch.
+``protocol`` is what the coordinator knows of it, ``views`` what people see. Inside, ``sqlstore`` hops into the thread,
+``attempt`` runs a transaction, ``kept`` remembers what it need not load, ``transaction`` and ``writing`` have the
+statements of the commit protocol, ``queries`` those for people, and ``sqlite`` and ``postgres`` say how each database
+takes a batch.
 """
 
 from __future__ import annotations

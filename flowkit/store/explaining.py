@@ -6,7 +6,7 @@ import json
 
 from flowkit.flow.explain import Stuck
 from flowkit.flow.state import TaskStatus
-from flowkit.store.protocol import TaskRow
+from flowkit.store.views import TaskRow
 
 
 def stuck(task: TaskRow, *, paused: bool) -> Stuck:

@@ -15,18 +15,9 @@ from uuid import UUID
 from flowkit.errors import UsageError
 from flowkit.flow.state import LIMIT
 from flowkit.store.database import Database, Row
-from flowkit.store.protocol import (
-    CommandRow,
-    DeadLetter,
-    NodeCount,
-    RunRow,
-    ScheduleRow,
-    SignalRow,
-    SlotCount,
-    TaskRow,
-    WorkerRow,
-)
+from flowkit.store.protocol import DeadLetter
 from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, T_OUTSTANDING, read_dead, utf8
+from flowkit.store.views import CommandRow, NodeCount, RunRow, ScheduleRow, SignalRow, SlotCount, TaskRow, WorkerRow
 from flowkit.wire import codec
 
 if TYPE_CHECKING:
@@ -60,7 +51,7 @@ LETTER = f"SELECT {', '.join(DEAD)} FROM dead"
 
 
 class SqlQueries:
-    """What a function given to ``Store.query`` works with. See ``flowkit.store.protocol.Queries``."""
+    """What a function given to ``Store.query`` works with. See ``flowkit.store.views.Queries``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

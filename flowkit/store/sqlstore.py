@@ -12,7 +12,8 @@ from flowkit.store.attempt import attempt
 from flowkit.store.database import Database
 from flowkit.store.kept import Kept
 from flowkit.store.lock import FileLock
-from flowkit.store.protocol import Queries, Transaction
+from flowkit.store.protocol import Transaction
+from flowkit.store.views import Queries
 
 T = TypeVar("T")
 

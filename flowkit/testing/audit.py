@@ -9,7 +9,7 @@ from flowkit.broker.memory.server import Server
 from flowkit.flow import audit
 from flowkit.flow.audit import Whole
 from flowkit.flow.state import TaskStatus
-from flowkit.store.protocol import Queries
+from flowkit.store.views import Queries
 from flowkit.testing.nodes import Call
 
 

@@ -14,7 +14,8 @@ from flowkit.broker.memory import MemoryBroker
 from flowkit.broker.memory.server import Server
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing, QueueState
 from flowkit.errors import PublishError
-from flowkit.store.protocol import Queries, Store, Transaction
+from flowkit.store.protocol import Store, Transaction
+from flowkit.store.views import Queries
 from flowkit.testing.faults import Fates, Fault
 from flowkit.wire.topology import Exchange, Part, Queue
 

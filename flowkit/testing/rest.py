@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from flowkit.broker.memory.consumer import MemoryConsumer
 from flowkit.broker.memory.queue import MemoryQueue, MemoryStream
 from flowkit.broker.memory.server import Server
-from flowkit.store.protocol import NodeCount, Store
+from flowkit.store.protocol import Store
+from flowkit.store.views import NodeCount
 from flowkit.testing.process import Process
 from flowkit.wire.topology import Topology
 

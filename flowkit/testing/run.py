@@ -11,7 +11,7 @@ from flowkit.errors import RunFailed
 from flowkit.flow.explain import Around, explain
 from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.store.explaining import stuck
-from flowkit.store.protocol import Queries, RunRow, TaskRow
+from flowkit.store.views import Queries, RunRow, TaskRow
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 

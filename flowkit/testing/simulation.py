@@ -18,7 +18,8 @@ from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.flow.schedules import Missed, Schedule, comes_next
 from flowkit.node import Node
-from flowkit.store.protocol import Queries, Transaction
+from flowkit.store.protocol import Transaction
+from flowkit.store.views import Queries
 from flowkit.testing import audit
 from flowkit.testing.clock import VirtualLoop
 from flowkit.testing.faults import Fates, Faults

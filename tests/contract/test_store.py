@@ -13,7 +13,8 @@ from flowkit.flow import changes as c
 from flowkit.flow import events as e
 from flowkit.flow.state import Keys, Leaf, Run, RunStatus, Scope, ScopeStatus, TaskStatus
 from flowkit.store import Store
-from flowkit.store.protocol import DeadLetter, NodeCount, SentTask
+from flowkit.store.protocol import DeadLetter, SentTask
+from flowkit.store.views import NodeCount
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.contract.stores import NUL, ODD, Clock, begun, loaded, settled, task, write

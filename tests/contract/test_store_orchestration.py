@@ -10,7 +10,8 @@ from flowkit.flow import changes as c
 from flowkit.flow import events as e
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Signal, Task, TaskStatus
 from flowkit.store import Store
-from flowkit.store.protocol import CommandRow, DeadLetter, NodeCount, SignalRow, TaskRow
+from flowkit.store.protocol import DeadLetter
+from flowkit.store.views import CommandRow, NodeCount, SignalRow, TaskRow
 from flowkit.wire import messages as wire
 from tests.contract.stores import NUL, ODD, Clock, begun, load, loaded, settled, task, write
 

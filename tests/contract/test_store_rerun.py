@@ -17,7 +17,8 @@ from flowkit.flow.events import Commanded, Event, Reported, Started
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
 from flowkit.store import Inline, Store, open_store
-from flowkit.store.protocol import Sendable, TaskRow
+from flowkit.store.protocol import Sendable
+from flowkit.store.views import TaskRow
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait, wrap

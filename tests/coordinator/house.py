@@ -9,7 +9,8 @@ from typing import Any
 
 from flowkit.broker import Broker, Consumer, Outgoing
 from flowkit.coordinator import Coordinator, Pace
-from flowkit.store.protocol import Queries, RunRow, Store, TaskRow
+from flowkit.store.protocol import Store
+from flowkit.store.views import Queries, RunRow, TaskRow
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology

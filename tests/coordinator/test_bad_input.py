@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from flowkit.store.protocol import DeadLetter, Queries
+from flowkit.store.protocol import DeadLetter
+from flowkit.store.views import Queries
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.access import Logins, parse_all

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from flowkit.store.protocol import Queries
+from flowkit.store.views import Queries
 from flowkit.wire import codec
 from tests.coordinator.house import FAST, House
 

@@ -16,7 +16,7 @@ from flowkit.broker import open_broker
 from flowkit.coordinator.ledger import Ledger
 from flowkit.flow.schedules import Missed, Schedule
 from flowkit.store import open_store
-from flowkit.store.protocol import Queries, RunRow
+from flowkit.store.views import Queries, RunRow
 from flowkit.wire.topology import Topology
 from tests.contract.stores import Clock
 from tests.coordinator.house import FAST, House

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flowkit.broker import Delivery
-from flowkit.store.protocol import Queries
+from flowkit.store.views import Queries
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.coordinator.house import House
