@@ -67,7 +67,7 @@ class Explained:
 async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Explained]]:
     from flowkit.cli.parts import store_of
     from flowkit.flow.explain import explain
-    from flowkit.flow.state import RunStatus, TaskStatus
+    from flowkit.flow.state import OUTSTANDING, RunStatus
     from flowkit.store.explaining import stuck
 
     async with store_of(settings) as store:
@@ -77,7 +77,7 @@ async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Expl
         )
         if row is None:
             raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
-        outstanding = [task for task in tasks if TaskStatus(task.status).outstanding and row.ended_at is None]
+        outstanding = [task for task in tasks if task.status in OUTSTANDING and row.ended_at is None]
         limited = await store.query(partial(_limited, outstanding))
     around = await _around(settings, outstanding, workers, limited)
     paused = row.status == RunStatus.PAUSED

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 from uuid import UUID
 
 from flowkit.flow import limiting
@@ -34,16 +35,26 @@ from flowkit.flow.events import Event
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import Run, TaskStatus
-from flowkit.store.protocol import EndedRun, Sendable, TaskKey, Transaction
+from flowkit.store.protocol import EndedRun, Sendable, SentMark, TaskKey, Transaction
 from flowkit.wire import messages as wire
 
-SentMark = tuple[str, UUID, int]  # run, task, attempt: confirmed by the broker
+REFILLS = "refills"  # a fact of the store: how often everything outstanding was sent again, for the broker had lost it
 
 # Kinds of changes
 QUIET = frozenset({AddTask, SettleTask, CountTasks, MoveScope, AddScope})  # nearly all; nothing is said of them here
 RELEASING = frozenset({Unhold, Reopen})
 FREEING = RELEASING | {CancelBelow, FailOutstanding}
 UNDOING = frozenset({CancelBelow, FailOutstanding, HoldUnsent})
+
+
+class Marks(NamedTuple):
+    """Tasks that the broker confirmed, as it was after so many refills: what an earlier one confirmed is gone."""
+
+    sent: Sequence[SentMark]
+    refills: int
+
+
+NONE = Marks((), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +71,13 @@ class Committed:
     refused: dict[UUID, str] = field(default_factory=dict)  # commands that make no sense now, with the reason
     early: set[UUID] = field(default_factory=set)  # those of them whose run may be on its way
     settled: Collection[TaskKey] = ()  # nobody asks any more whether these were sent
+    refills: int | None = None  # what the store says of them, where marks were to be written
     released: bool = False  # tasks were released as a set: the relay finds them
     freed: bool = False  # so were slots of limited nodes, or more than one transaction should fill
 
 
 def commit(
-    transaction: Transaction, events: Sequence[Event], *, secret: bytes, limits: Limits, sent: Sequence[SentMark] = ()
+    transaction: Transaction, events: Sequence[Event], *, secret: bytes, limits: Limits, marks: Marks = NONE
 ) -> Committed:
     """Fold ``events`` and write what follows, all in the given transaction.
 
@@ -74,7 +86,7 @@ def commit(
         events: of one batch, in the order in which they came.
         secret: of the store.
         limits: guards of runs.
-        sent: tasks that were confirmed since the last transaction.
+        marks: tasks that were confirmed, to be written down.
     """
     context = Context(now=transaction.now(), secret=secret, limits=limits, node_limits=transaction.node_limits())
     changes: list[Change] = []
@@ -90,13 +102,21 @@ def commit(
         touched |= limiting.touched(state, round_changes)
     committed = _committed(transaction, changes, runs)
     # Behind the runs' locks: rows of other runs are taken last, and by everybody; and locks of slots behind all others.
-    if unanswered := [mark for mark in sent if mark[:2] not in committed.settled]:
-        transaction.mark_sent(unanswered, context.now)
+    if unanswered := [mark for mark in marks.sent if mark[:2] not in committed.settled]:
+        # Behind all that this may have waited for, such as a refill by another coordinator.
+        committed = replace(committed, refills=refills(transaction))
+        if committed.refills == marks.refills:
+            transaction.mark_sent(unanswered, context.now)
     if touched:
         admitted = transaction.admit(touched, context.node_limits)
         committed.tasks.extend(transaction.sendables(admitted.tasks))
         committed = replace(committed, freed=committed.freed or admitted.more)
     return committed
+
+
+def refills(transaction: Transaction) -> int:
+    """The number of refills; locked, where the store has it: no other coordinator refills until this is committed."""
+    return int(transaction.meta(REFILLS, lock=True) or 0)
 
 
 def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mapping[str, Run]) -> Committed:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from flowkit.coordinator.archive import Archive
+from flowkit.coordinator.commit import REFILLS, refills
 from flowkit.coordinator.dead import DeadLetters
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.leases import Leases
-from flowkit.coordinator.ledger import Ledger, refills
+from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.lonely import LonelyNodes
 from flowkit.coordinator.outbox import Outbox, Summon
 from flowkit.coordinator.overdue import Overdue
@@ -280,7 +281,9 @@ def _identity(transaction: Transaction) -> tuple[str, bytes, int]:
     store_id, secret = transaction.meta("id"), transaction.meta("secret")
     assert store_id is not None, "the store makes its id when it is created"
     assert secret is not None, "the store makes its secret when it is created"
-    return store_id, bytes.fromhex(secret), refills(transaction)
+    number = refills(transaction)
+    transaction.set_meta(REFILLS, str(number))  # from now on there is something to lock
+    return store_id, bytes.fromhex(secret), number
 
 
 def _first(error: BaseException) -> BaseException:

@@ -17,7 +17,8 @@ import logging
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.archive import Archive
-from flowkit.coordinator.ledger import REFILLS, Ledger, refills
+from flowkit.coordinator.commit import REFILLS, refills
+from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import WrongBroker
 from flowkit.store.protocol import Transaction
 from flowkit.wire.topology import Exchange, Topology
@@ -99,12 +100,11 @@ class Identity:
         def work(transaction: Transaction) -> tuple[int, int]:
             transaction.archive([], None)
             transaction.set_meta(MARKED, "half")
-            # Behind the rows: whoever marks one of them as sent meanwhile has not seen the new number, or waits for it.
+            # Behind the rows: who has one of them locked may be about to look at the number.
             stranded, number = transaction.unsend_all(), refills(transaction) + 1
             transaction.set_meta(REFILLS, str(number))
             return stranded, number
 
-        self._ledger.forget_sent(self._ledger.epoch + 1)  # at once, for this may have to wait for the store
         stranded, number = await self._ledger.transact(work)
         self._ledger.forget_sent(number)
         await self._archive.restart()

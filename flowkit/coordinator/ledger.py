@@ -8,22 +8,16 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import islice, takewhile
 from typing import TypeVar
 
-from flowkit.coordinator.commit import Committed, SentMark, commit
+from flowkit.coordinator.commit import Committed, Marks, commit
 from flowkit.errors import StoreUnreachable
-from flowkit.flow.events import Event
+from flowkit.flow.events import Commanded, Event
 from flowkit.flow.limits import Limits
-from flowkit.store.protocol import Sendable, Store, TaskKey, Transaction
+from flowkit.store.protocol import Sendable, SentMark, Store, TaskKey, Transaction
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
-REFILLS = "refills"  # a fact of the store: a number
 TELL_EVERY = 20  # looks at a store that is away: about every minute and a half
 BACKOFF = (0.1, 0.2, 0.5, 1, 2, 5)  # seconds between looks at a store that is away; the last one repeats
-
-
-def refills(transaction: Transaction) -> int:
-    """How often everything outstanding was sent again because the broker had lost it."""
-    return int(transaction.meta(REFILLS) or 0)
 
 
 class Ledger:
@@ -47,7 +41,7 @@ class Ledger:
         self.epoch = 0  # of the broker, as the store counts its refills: what an earlier one confirmed is gone
         self._some_sent = asyncio.Event()
         self.away = False  # the last transaction did not get through
-        self.in_hand: set[TaskKey] = set()  # committed here, and not yet sent
+        self.in_hand: set[SentMark] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
         self.freed = asyncio.Event()  # slots of limited nodes may have room that no transaction filled
 
@@ -77,6 +71,8 @@ class Ledger:
 
     async def commit(self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]]) -> Committed:
         """Fold events, or those that the same transaction finds, and write what follows."""
+        if not callable(events) and any(isinstance(event, Commanded) for event in events):
+            await self.flush_now()  # pausing a run holds what was not sent, and nothing else
         return await self._commit(events, self._due())
 
     async def _commit(
@@ -85,21 +81,20 @@ class Ledger:
         epoch = self.epoch
         self._writing.append(sent)
 
-        def work(transaction: Transaction) -> tuple[Committed, int]:
-            now = refills(transaction) if sent else epoch  # another coordinator may have found the broker wiped
+        def work(transaction: Transaction) -> Committed:
             found = events(transaction) if callable(events) else events
-            marks = sent if now == epoch else ()
-            return commit(transaction, found, secret=self._secret, limits=self._limits, sent=marks), now
+            marks = Marks(sent, epoch)
+            return commit(transaction, found, secret=self._secret, limits=self._limits, marks=marks)
 
         try:
-            committed, now = await self.transact(work)
+            committed = await self.transact(work)
         except BaseException:
             self.mark_sent(sent, epoch)
             raise
         finally:
             self._writing.remove(sent)
-        if now > self.epoch:
-            self.forget_sent(now)
+        if committed.refills not in (None, epoch) and self.epoch == epoch:
+            self.forget_sent(committed.refills)
         for key in committed.settled:
             self._sent.pop(key, None)
         self.take(committed.tasks)
@@ -130,13 +125,15 @@ class Ledger:
 
     def take(self, tasks: Iterable[Sendable]) -> None:
         """These are to be sent, and by nobody else."""
-        self.in_hand |= {(task.run_id, task.task_id) for task in tasks}
+        self.in_hand |= {task.mark for task in tasks}
 
     def mark_sent(self, marks: Iterable[SentMark], epoch: int) -> None:
         """These were confirmed by the broker of ``epoch``: a transaction writes it, unless they are answered first."""
         if epoch == self.epoch:
             now = asyncio.get_running_loop().time()
-            self._sent |= {(run_id, task_id): (attempt, now) for run_id, task_id, attempt in marks}
+            for run_id, task_id, attempt in marks:
+                before, _ = self._sent.pop((run_id, task_id), (0, 0))  # it moves to the end
+                self._sent[run_id, task_id] = (max(before, attempt), now)
             self._some_sent.set()
 
     def forget_sent(self, epoch: int) -> None:
@@ -159,9 +156,10 @@ class Ledger:
         if marks := self._take(len(self._sent)):
             await self._commit((), marks)
 
-    def unwritten(self) -> set[TaskKey]:
+    def unwritten(self) -> set[SentMark]:
         """Tasks that are sent although their rows do not say so yet."""
-        return {*self._sent, *(mark[:2] for marks in self._writing for mark in marks)}
+        waiting = ((*key, attempt) for key, (attempt, _) in self._sent.items())
+        return {*waiting, *(mark for marks in self._writing for mark in marks)}
 
     def _due(self) -> list[SentMark]:
         """Take the marks whose time has come."""

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from flowkit.broker.protocol import Broker, Outgoing
-from flowkit.coordinator.commit import Committed, SentMark
+from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import NotFound, PublishError, Refused, TooLarge, Unroutable
 from flowkit.flow.events import Event, Reported, Started
-from flowkit.store.protocol import EndedRun, Sendable, TaskKey
+from flowkit.store.protocol import EndedRun, Sendable, SentMark
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.items import nodes_of, unwrap
@@ -39,7 +39,7 @@ class Outbox:
         self._queue_timeouts: dict[str, float] = {}
         self._generation = broker.generation
 
-    def in_flight(self) -> set[TaskKey]:
+    def in_flight(self) -> set[SentMark]:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
         return self._ledger.in_hand | self._ledger.unwritten()
 
@@ -88,8 +88,8 @@ class Outbox:
         """
         if not tasks:
             return []
-        keys = {(task.run_id, task.task_id) for task in tasks}
-        self._ledger.in_hand |= keys
+        marks = {task.mark for task in tasks}
+        self._ledger.in_hand |= marks
         try:
             nodes = {task.node for task in tasks}
             await self.declare(nodes)
@@ -100,16 +100,16 @@ class Outbox:
             ]
             epoch = self._ledger.epoch
             verdicts = await self._broker.publish([self._message(task) for task in present])
-            marks: list[SentMark] = []
+            confirmed: list[SentMark] = []
             for task, verdict in zip(present, verdicts, strict=True):
                 if verdict is None:
-                    marks.append((task.run_id, task.task_id, task.attempt))
+                    confirmed.append(task.mark)
                 else:
                     failures += self._refused(task, verdict)
-            self._ledger.mark_sent(marks, epoch)
+            self._ledger.mark_sent(confirmed, epoch)
             return failures
         finally:
-            self._ledger.in_hand -= keys
+            self._ledger.in_hand -= marks
 
     async def declare(self, nodes: set[str]) -> None:
         """Make sure that these nodes have their queues."""

@@ -105,7 +105,7 @@ class Relay:
         before = self._outbox.in_flight()
         unsent = await self._ledger.transact(work)
         mine = before | self._outbox.in_flight()
-        stranded = [task for task in unsent if (task.run_id, task.task_id) not in mine]
+        stranded = [task for task in unsent if task.mark not in mine]
         if stranded:
             logger.info("relaying %d tasks that were never sent", len(stranded), extra={"action": "relay"})
         await send(self._ledger, self._outbox, stranded)

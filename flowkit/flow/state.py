@@ -43,6 +43,8 @@ class TaskStatus(StrEnum):
         self.outstanding = word in ("held", "queued", "running", "waiting")  # asked all the time: a set would hash it
 
 
+OUTSTANDING = frozenset(status for status in TaskStatus if status.outstanding)
+
 # Why a task is held
 DELAY = "delay"
 RETRY = "retry"

@@ -14,6 +14,7 @@ from uuid import UUID
 from flowkit.flow.state import Run, Scope, ScopeStatus, State, Task, TaskStatus
 
 ROOM = 20_000  # rows
+LARGE = 1_000  # bytes of what an author wrote, from which on a row is not kept
 SENT = (TaskStatus.QUEUED, TaskStatus.RUNNING)  # as `rows.IS_SENT` has it
 
 
@@ -63,14 +64,14 @@ class Kept:
         for (run_id, task_id), task in state.tasks.items():
             if (rows := known.get(run_id)) is None:
                 continue
-            if task.status.outstanding:  # payloads are no part of what is loaded
+            if task.status.outstanding and _small(task.wait):  # inputs are no part of what is loaded
                 rows.tasks[task_id] = task if task.inputs is None else task._replace(inputs=None)
             else:
                 rows.tasks.pop(task_id, None)
         for (run_id, path), scope in state.scopes.items():
             if (rows := known.get(run_id)) is None:
                 continue
-            if scope.status is ScopeStatus.OPEN:
+            if scope.status is ScopeStatus.OPEN and _small(scope.then):
                 rows.scopes[path] = scope
             else:
                 rows.scopes.pop(path, None)
@@ -83,7 +84,7 @@ class Kept:
         """What is remembered of the runs in ``state`` that are under way, which are now those touched last."""
         known: dict[str, RunRows] = {}
         for run_id, run in state.runs.items():
-            if run.status.ended:
+            if run.status.ended or not _small(run.tags):
                 self.forget(run_id)
             elif (rows := self._runs.get(run_id)) is not None:
                 rows.run = run
@@ -112,3 +113,7 @@ class Kept:
         """So were any."""
         self._runs.clear()
         self._rows = 0
+
+
+def _small(value: bytes | None) -> bool:
+    return value is None or len(value) < LARGE

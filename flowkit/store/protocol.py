@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a verb that only looks would wait for them
 
 T = TypeVar("T")
 TaskKey = tuple[str, UUID]  # run id, task id
+SentMark = tuple[str, UUID, int]  # run id, task id, attempt
 
 
 class Sendable(NamedTuple):
@@ -35,6 +36,11 @@ class Sendable(NamedTuple):
     inputs: bytes
     first_started_at: float | None = None
     traceparent: str | None = None
+
+    @property
+    def mark(self) -> SentMark:
+        """What tells it from the same task at another attempt."""
+        return (self.run_id, self.task_id, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ class Transaction(Protocol):
     def sendables(self, tasks: Iterable[TaskKey]) -> list[Sendable]:
         """Those of the tasks that are queued, with resolved inputs."""
 
-    def mark_sent(self, tasks: Sequence[tuple[str, UUID, int]], at: float) -> None:
+    def mark_sent(self, tasks: Sequence[SentMark], at: float) -> None:
         """Note that these (run, task, attempt) were confirmed by the broker."""
 
     def unsent(self, *, before: float, limit: int) -> list[Sendable]:
@@ -261,8 +267,8 @@ class Transaction(Protocol):
     def archive(self, lines: Sequence[wire.Log], offset: int | None) -> None:
         """Add log lines and commit the offset with them. A line (worker, seq) that is there already is left out."""
 
-    def meta(self, key: str) -> str | None:
-        """A fact about the store itself: id, secret, broker, namespace."""
+    def meta(self, key: str, *, lock: bool = False) -> str | None:
+        """A fact about the store itself: id, secret, broker, namespace. With ``lock`` nobody else changes it now."""
 
     def set_meta(self, key: str, value: str) -> None:
         """Write such a fact."""

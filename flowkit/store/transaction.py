@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from uuid import UUID
 
 from flowkit.flow.changes import Change
 from flowkit.flow.events import Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
@@ -24,6 +23,7 @@ from flowkit.store.protocol import (
     Pruned,
     Released,
     Sendable,
+    SentMark,
     SentTask,
     TaskKey,
 )
@@ -89,7 +89,7 @@ class SqlTransaction:
         by_key = {(row[0], database.id_out(row[1])): row for row in found}
         return [rows.read_sendable(by_key[key], database.id_out) for key in wanted if key in by_key]
 
-    def mark_sent(self, tasks: Sequence[tuple[str, UUID, int]], at: float) -> None:
+    def mark_sent(self, tasks: Sequence[SentMark], at: float) -> None:
         """Note that these attempts were confirmed.
 
         Rows that another coordinator has locked are left out: it is applying their result, and waiting for it while it
@@ -390,9 +390,9 @@ class SqlTransaction:
 
     # Facts about the store
 
-    def meta(self, key: str) -> str | None:
+    def meta(self, key: str, *, lock: bool = False) -> str | None:
         """A fact about the store itself."""
-        found = self._database.select("SELECT value FROM meta WHERE key = :key", {"key": key})
+        found = self._database.lookup("SELECT t.value FROM meta AS t", "meta", ("key",), [(key,)], lock=lock)
         return found[0][0] if found else None
 
     def set_meta(self, key: str, value: str) -> None:

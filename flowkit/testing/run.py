@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from flowkit.client import Run
 from flowkit.errors import RunFailed
 from flowkit.flow.explain import Around, explain
-from flowkit.flow.state import RunStatus, TaskStatus
+from flowkit.flow.state import OUTSTANDING, RunStatus
 from flowkit.store.explaining import stuck
 from flowkit.store.views import Queries, RunRow, TaskRow
 from flowkit.wire import codec
@@ -94,7 +94,7 @@ class SimulatedRun:
         return [
             f"{task.path} {task.node}: {explain(stuck(task, paused=paused), Around(), now).text}"
             for task in self.tasks
-            if TaskStatus(task.status).outstanding
+            if task.status in OUTSTANDING
         ]
 
     def logs(self) -> list[wire.Log]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from flowkit.coordinator.ledger import REFILLS, Ledger
-from flowkit.flow.events import Reported, Started
+from flowkit.coordinator.commit import REFILLS
+from flowkit.coordinator.ledger import Ledger
+from flowkit.flow.events import Commanded, Reported, Started
 from flowkit.flow.limits import Limits
 from flowkit.store import Inline, Store, open_store
 from flowkit.store.protocol import Sendable, Transaction
@@ -40,7 +41,7 @@ async def test_a_mark_waits_for_its_time_and_then_goes_along(store: Store) -> No
     task = await begun(ledger)
     await ledger.commit(())
     assert not await sent(store, task.task_id)
-    assert ledger.unwritten() == {("r", task.task_id)}, "the relay must not send it again"
+    assert ledger.unwritten() == {task.mark}, "the relay must not send it again"
     ledger._marks_after = 0
     await ledger.commit(())
     assert await sent(store, task.task_id)
@@ -82,7 +83,44 @@ async def test_marks_of_a_transaction_that_fails_are_kept(store: Store) -> None:
 
     with pytest.raises(ValueError, match="a bug"):
         await ledger.commit(fails)
-    assert ledger.unwritten() == {("r", task.task_id)}
+    assert ledger.unwritten() == {task.mark}
+    await ledger.flush_now()
+    assert await sent(store, task.task_id)
+
+
+async def test_one_mark_of_a_task_that_comes_again_and_again_holds_up_no_other(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    task = await begun(ledger)
+    ledger.mark_sent([("other", task.task_id, 1)], ledger.epoch)
+    ledger.mark_sent([("r", task.task_id, 2)], ledger.epoch)
+    ledger.mark_sent([task.mark], ledger.epoch)  # of a transaction that failed: late, and of an attempt that is over
+    assert list(ledger._sent) == [("other", task.task_id), ("r", task.task_id)]
+    assert ledger.unwritten() == {("other", task.task_id, 1), ("r", task.task_id, 2)}
+
+
+async def test_what_was_sent_a_moment_ago_is_not_held_as_unsent_by_a_pause(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    task = await begun(ledger)
+    for kind in (wire.CommandKind.PAUSE, wire.CommandKind.RESUME):
+        await ledger.commit([Commanded(wire.Command(id=uuid4(), kind=kind, run_id="r"))])
+    assert await sent(store, task.task_id)
+    assert await store.transact(lambda tx: tx.unsent(before=1e12, limit=9)) == []
+
+
+async def test_another_attempt_than_the_marked_one_is_not_in_flight(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    task = await begun(ledger)
+    assert task._replace(attempt=2).mark not in ledger.unwritten()
+
+
+async def test_a_store_that_lost_a_refill_is_believed(store: Store) -> None:
+    """As after a failover that lost its last transactions: else each task would be sent again and again."""
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    ledger.forget_sent(7)
+    task = await begun(ledger)
+    await ledger.flush_now()
+    assert (ledger.epoch, await sent(store, task.task_id)) == (0, False)
+    ledger.mark_sent([task.mark], ledger.epoch)
     await ledger.flush_now()
     assert await sent(store, task.task_id)
 

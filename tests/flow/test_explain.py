@@ -6,7 +6,7 @@ import pytest
 
 from flowkit.flow.explain import Around, Kind, Stuck, explain, span
 from flowkit.flow.slots import NodeLimit
-from flowkit.flow.state import TaskStatus
+from flowkit.flow.state import OUTSTANDING, TaskStatus
 
 NOW = 10_000.0
 WORKER = "flowkit worker --node ship"
@@ -214,7 +214,7 @@ def test_the_reason(task, around, told):
     assert (reason.kind, reason.text, reason.hint) == told
 
 
-@pytest.mark.parametrize("status", [one for one in TaskStatus if one.outstanding])
+@pytest.mark.parametrize("status", sorted(OUTSTANDING))
 def test_there_is_a_reason_for_a_task_of_which_nothing_else_is_known(status):
     assert explain(stuck(status), Around(), NOW).text
 

@@ -161,6 +161,20 @@ def test_payloads_and_what_is_over_are_not_kept() -> None:
     assert kept.get("r") is None
 
 
+def test_what_authors_wrote_at_length_is_not_kept() -> None:
+    kept, one, long = Kept(), state("r", 2), b"x" * 1_000
+    key, task = next(iter(one.tasks.items()))
+    one.tasks[key] = task._replace(wait=long, status=TaskStatus.WAITING)
+    one.scopes["r", "0.1"] = Scope("r", "0.1", "", then=long)
+    kept.take(one)
+    rows = kept.get("r")
+    assert rows is not None
+    assert (list(rows.scopes), len(rows.tasks)) == ([""], 1)
+    one.runs["r"] = one.runs["r"]._replace(tags=long)
+    kept.take(one)
+    assert kept.get("r") is None
+
+
 async def test_postgresql_keeps_nothing_between_transactions(postgres_database: str) -> None:
     store = await open_store(postgres_database)
     try:

@@ -8,13 +8,15 @@ import threading
 import time
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from flowkit.coordinator import retention
-from flowkit.coordinator.commit import commit
+from flowkit.coordinator.commit import REFILLS, commit, refills
+from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import StoreUnreachable
 from flowkit.flow import changes as c
-from flowkit.flow.events import Commanded
+from flowkit.flow.events import Commanded, Reported, Started
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import Keys, Run, RunStatus, Scope, Task, TaskStatus
 from flowkit.store import Store, open_store
@@ -85,6 +87,43 @@ async def test_one_that_stands_still_in_a_transaction_does_not_hold_up_the_other
     assert [run.tasks for run in found] == [2]
     for one in (stopped, store):
         await one.close()
+
+
+async def test_no_mark_is_written_behind_a_refill_that_it_had_to_wait_for(
+    two: list[Store], postgres_database: str
+) -> None:
+    """The broker was wiped: one of them has all sent again, the other has a mark of what was confirmed before."""
+    refilling, marking = two[0], Ledger(two[1], Limits(), b"secret", marks_after=0)
+    starts = [Started(run_id, wire.Start(node="n", run_id=run_id)) for run_id in ("answered", "lost")]
+    answered, lost = (await marking.commit(starts)).tasks
+    await two[1].transact(lambda tx: tx.set_meta(REFILLS, "0"))
+    marking.mark_sent([lost.mark], marking.epoch)
+    unsent, waited_for = threading.Event(), threading.Event()
+
+    def refill(tx: Transaction) -> None:
+        tx.unsend_all()
+        unsent.set()
+        waited_for.wait(20)
+        tx.set_meta(REFILLS, str(refills(tx) + 1))
+
+    refilled = asyncio.create_task(refilling.transact(refill))
+    await asyncio.to_thread(unsent.wait)
+    result = wire.Result(task_id=answered.task_id, run_id="answered")
+    committed = asyncio.create_task(marking.commit([Reported(result)]))
+    await asyncio.to_thread(_somebody_waits, postgres_database)
+    waited_for.set()
+    await asyncio.gather(refilled, committed)
+    unsent_tasks = await refilling.transact(lambda tx: tx.unsent(before=math.inf, limit=9))
+    assert [task.run_id for task in unsent_tasks] == ["lost"]
+    assert marking.epoch == 1
+
+
+def _somebody_waits(url: str) -> None:
+    """Return when a transaction waits for another one's lock."""
+    waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(waits).fetchone() is None:
+            connection.execute("SELECT pg_sleep(0.01)")
 
 
 async def test_both_add_the_same_run(two: list[Store]) -> None:
