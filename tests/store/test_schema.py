@@ -45,7 +45,8 @@ def description(database: Database) -> list[tuple[str, ...]]:
         "FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 3"
     )
     indexes = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"
-    return attempt(database, lambda d: d.select(columns) + d.select(indexes))
+    room = "SELECT relname, reloptions FROM pg_class WHERE relkind = 'r' AND reloptions IS NOT NULL ORDER BY 1"
+    return attempt(database, lambda d: d.select(columns) + d.select(indexes) + d.select(room))
 
 
 def test_migrations_end_in_the_same_schema_as_the_tables(empty_url: str, tmp_path: Path) -> None:
