@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.stage import Figures, go_on, said, stage, stop, until
+from tests.chaos.stage import Figures, Stage, go_on, said, stage, stop, until
 from tests.services.postgres import Cluster, database
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
@@ -91,13 +91,26 @@ async def broker_wiped(place: Place, rounds: int) -> Figures:
     """The broker comes back without any of its data; signals and starts nobody had read are said again by clients."""
     async with stage("broker wiped", place.folder, place.namespace, place.rabbit.url,
                      load={"signal_again": True}) as here:  # fmt: skip
-        for _ in range(rounds):
-            await here.progress()
-            await asyncio.to_thread(place.rabbit.kill)
-            place.rabbit.wipe()
-            await asyncio.to_thread(place.rabbit.start)
-            await here.recovered()
-        return await here.conclude(dead=("refused",))  # signals that were said once too often
+        return await _wiped(here, place, rounds)
+
+
+async def broker_wiped_under_two_coordinators(place: Place, rounds: int) -> Figures:
+    """The same with two coordinators on PostgreSQL: one has all sent again, the other one may know nothing of it."""
+    with database(place.postgres().url) as store:
+        async with stage("broker wiped (two coordinators on PostgreSQL)", place.folder, place.namespace,
+                         place.rabbit.url, store=store, coordinators=2,
+                         load={"signal_again": True}) as here:  # fmt: skip
+            return await _wiped(here, place, rounds)
+
+
+async def _wiped(here: Stage, place: Place, rounds: int) -> Figures:
+    for _ in range(rounds):
+        await here.progress()
+        await asyncio.to_thread(place.rabbit.kill)
+        place.rabbit.wipe()
+        await asyncio.to_thread(place.rabbit.start)
+        await here.recovered()
+    return await here.conclude(dead=("refused",))  # signals that were said once too often
 
 
 async def worker_stopped(place: Place, rounds: int) -> Figures:
@@ -315,8 +328,8 @@ SCENARIOS: dict[str, Scenario] = {
     scenario.__name__.replace("_", "-"): scenario
     for scenario in (
         worker_killed, coordinator_killed, one_of_two_coordinators_killed, broker_restarted, broker_killed,
-        broker_wiped, worker_stopped, coordinator_stopped, network_cut, network_black_hole, network_one_way,
-        network_slow, memory_alarm, consumer_timeout, store_locked, store_full, postgres_restarted, rolling_restart,
-        restart_on_sqlite, log_flood,
+        broker_wiped, broker_wiped_under_two_coordinators, worker_stopped, coordinator_stopped, network_cut,
+        network_black_hole, network_one_way, network_slow, memory_alarm, consumer_timeout, store_locked, store_full,
+        postgres_restarted, rolling_restart, restart_on_sqlite, log_flood,
     )
 }  # fmt: skip
