@@ -17,20 +17,21 @@ from flowkit.store.protocol import Sendable, SentMark, Store, TaskKey, Transacti
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 TELL_EVERY = 20  # looks at a store that is away: about every minute and a half
+BUSY = 100  # events in a transaction, from which on it takes along only the marks whose time has come
 BACKOFF = (0.1, 0.2, 0.5, 1, 2, 5)  # seconds between looks at a store that is away; the last one repeats
 
 
 class Ledger:
     """Transactions that wait while the store is away: messages stay unacknowledged meanwhile, so nothing is lost.
 
-    It also keeps the marks of tasks that the broker confirmed. Under load most of these tasks are answered before
-    anybody would ask whether they were sent; the other marks are written with the first transaction after a while.
+    It also keeps the marks of tasks that the broker confirmed, until the next transaction takes them along. Under load
+    that would be before nearly any of these tasks is answered; so a large one takes only what has waited a while.
 
     Args:
         store: open.
         limits: guards of runs.
         secret: of the store.
-        marks_after: seconds until a mark is written: what a coordinator that dies has sent in them goes out again.
+        marks_after: seconds that a mark waits at most: what a coordinator that dies has sent in them goes out again.
     """
 
     def __init__(self, store: Store, limits: Limits, secret: bytes, *, marks_after: float = 1) -> None:
@@ -73,7 +74,8 @@ class Ledger:
         """Fold events, or those that the same transaction finds, and write what follows."""
         if not callable(events) and any(isinstance(event, Commanded) for event in events):
             await self.flush_now()  # pausing a run holds what was not sent, and nothing else
-        return await self._commit(events, self._due())
+        busy = callable(events) or len(events) > BUSY
+        return await self._commit(events, self._due() if busy else self._take(len(self._sent)))
 
     async def _commit(
         self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]], sent: list[SentMark]

@@ -97,7 +97,7 @@ async def broker_wiped(place: Place, rounds: int) -> Figures:
 async def broker_wiped_under_two_coordinators(place: Place, rounds: int) -> Figures:
     """The same with two coordinators on PostgreSQL: one has all sent again, the other one may know nothing of it."""
     with database(place.postgres().url) as store:
-        async with stage("broker wiped (two coordinators on PostgreSQL)", place.folder, place.namespace,
+        async with stage("broker wiped under two coordinators (PostgreSQL)", place.folder, place.namespace,
                          place.rabbit.url, store=store, coordinators=2,
                          load={"signal_again": True}) as here:  # fmt: skip
             return await _wiped(here, place, rounds)

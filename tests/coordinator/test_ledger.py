@@ -23,6 +23,12 @@ async def store():
     await opened.close()
 
 
+@pytest.fixture
+def busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each transaction is a large one."""
+    monkeypatch.setattr("flowkit.coordinator.ledger.BUSY", -1)
+
+
 async def begun(ledger: Ledger) -> Sendable:
     """A task that was sent and confirmed."""
     [task] = (await ledger.commit([Started("r", wire.Start(node="n", run_id="r"))])).tasks
@@ -36,7 +42,14 @@ async def sent(store: Store, task_id: UUID) -> bool:
     return next(row for row in rows if row.id == task_id).sent_at is not None
 
 
-async def test_a_mark_waits_for_its_time_and_then_goes_along(store: Store) -> None:
+async def test_a_mark_goes_along_with_the_next_small_batch(store: Store) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
+    task = await begun(ledger)
+    await ledger.commit(())
+    assert await sent(store, task.task_id)
+
+
+async def test_a_mark_waits_for_its_time_and_then_goes_along(store: Store, busy: None) -> None:
     ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
     task = await begun(ledger)
     await ledger.commit(())
@@ -48,7 +61,7 @@ async def test_a_mark_waits_for_its_time_and_then_goes_along(store: Store) -> No
     assert ledger.unwritten() == set()
 
 
-async def test_a_mark_whose_task_is_answered_is_never_written(store: Store) -> None:
+async def test_a_mark_whose_task_is_answered_is_never_written(store: Store, busy: None) -> None:
     ledger = Ledger(store, Limits(), b"secret", marks_after=3600)
     task = await begun(ledger)
     await ledger.commit([Reported(wire.Result(task_id=task.task_id, run_id="r", nodes=("n",)))])
