@@ -134,8 +134,9 @@ class Coordinator:
             FlowKitError: broker or store say something that trying again cannot change.
         """
         store_id, secret, epoch = await self._store.transact(_identity)
-        self._ledger = ledger = Ledger(self._store, self._limits, secret, marks_after=self._pace.sent_marks_after)
-        ledger.forget_sent(epoch)
+        self._ledger = ledger = Ledger(
+            self._store, self._limits, secret, marks_after=self._pace.sent_marks_after, epoch=epoch
+        )
         outbox = Outbox(
             self._broker,
             self._topology,

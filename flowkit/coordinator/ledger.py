@@ -16,6 +16,7 @@ from flowkit.store.protocol import Sendable, SentMark, Store, TaskKey, Transacti
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
+Events = Sequence[Event] | Callable[[Transaction], Sequence[Event]]  # or what finds them in the same transaction
 TELL_EVERY = 20  # looks at a store that is away: about every minute and a half
 BUSY = 100  # events in a transaction, from which on it takes along only the marks whose time has come
 BACKOFF = (0.1, 0.2, 0.5, 1, 2, 5)  # seconds between looks at a store that is away; the last one repeats
@@ -32,14 +33,15 @@ class Ledger:
         limits: guards of runs.
         secret: of the store.
         marks_after: seconds that a mark waits at most: what a coordinator that dies has sent in them goes out again.
+        epoch: of the broker, as the store counts its refills: what an earlier one confirmed is gone.
     """
 
-    def __init__(self, store: Store, limits: Limits, secret: bytes, *, marks_after: float = 1) -> None:
+    def __init__(self, store: Store, limits: Limits, secret: bytes, *, marks_after: float = 1, epoch: int = 0) -> None:
         self._store, self._limits, self._secret = store, limits, secret
         self._marks_after = marks_after
         self._sent: dict[TaskKey, tuple[int, float]] = {}  # attempt, and when by the loop's clock; oldest first
         self._writing: list[list[SentMark]] = []  # in transactions just now
-        self.epoch = 0  # of the broker, as the store counts its refills: what an earlier one confirmed is gone
+        self.epoch = epoch
         self._some_sent = asyncio.Event()
         self.away = False  # the last transaction did not get through
         self.in_hand: set[SentMark] = set()  # committed here, and not yet sent
@@ -70,16 +72,14 @@ class Ledger:
                 self.away = False
                 return result
 
-    async def commit(self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]]) -> Committed:
+    async def commit(self, events: Events) -> Committed:
         """Fold events, or those that the same transaction finds, and write what follows."""
         if not callable(events) and any(isinstance(event, Commanded) for event in events):
             await self.flush_now()  # pausing a run holds what was not sent, and nothing else
         busy = callable(events) or len(events) > BUSY
         return await self._commit(events, self._due() if busy else self._take(len(self._sent)))
 
-    async def _commit(
-        self, events: Sequence[Event] | Callable[[Transaction], Sequence[Event]], sent: list[SentMark]
-    ) -> Committed:
+    async def _commit(self, events: Events, sent: list[SentMark]) -> Committed:
         epoch = self.epoch
         self._writing.append(sent)
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from flowkit.flow.state import Run, Scope, ScopeStatus, State, Task, TaskStatus
+from flowkit.store.protocol import TaskKey
 
 ROOM = 20_000  # rows
 LARGE = 1_000  # bytes of what an author wrote, from which on a row is not kept
@@ -57,6 +58,21 @@ class Kept:
         """The rows of a run that are remembered."""
         return self._runs.get(run_id)
 
+    def run(self, run_id: str) -> Run | None:
+        """A run. Where others write too, it was locked when it began to count."""
+        rows = self._runs.get(run_id)
+        return None if rows is None else rows.run
+
+    def task(self, key: TaskKey) -> Task | None:
+        """A task that is outstanding."""
+        rows = self._runs.get(key[0])
+        return None if rows is None else rows.tasks.get(key[1])
+
+    def scope(self, key: tuple[str, str]) -> Scope | None:
+        """An open scope, by its run and its path."""
+        rows = self._runs.get(key[0])
+        return None if rows is None else rows.scopes.get(key[1])
+
     def take(self, state: State) -> None:
         """Remember these rows: they are what is being written, or what was loaded and not changed."""
         known = self._known(state)
@@ -97,10 +113,9 @@ class Kept:
 
     def sent(self, run_id: str, task_id: UUID, attempt: int, at: float) -> None:
         """A task was marked as sent, if it is still at this attempt and on its way."""
-        rows = self._runs.get(run_id)
-        task = None if rows is None else rows.tasks.get(task_id)
-        if rows is not None and task is not None and task.attempt == attempt and task.status in SENT:
-            rows.tasks[task_id] = task._replace(sent_at=at)
+        task = self.task((run_id, task_id))
+        if task is not None and task.attempt == attempt and task.status in SENT:
+            self._runs[run_id].tasks[task_id] = task._replace(sent_at=at)
 
     def forget(self, *runs: str) -> None:
         """Rows of these runs were changed by other ways."""

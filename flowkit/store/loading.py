@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from flowkit.flow import paths
 from flowkit.flow.state import Keys, Signal, State, Task
@@ -12,16 +13,18 @@ from flowkit.store.kept import Kept
 from flowkit.store.protocol import TaskKey
 
 Name = tuple[str, str]  # run id, name of a signal
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 def load(database: Database, keys: Keys, kept: Kept) -> State:
     """Lock the runs in the order of their ids and load what the keys name, unless it is kept."""
     state = State()
-    if unknown := _runs_kept(keys.runs, kept, state):
+    if unknown := _take(keys.runs, kept.run, state.runs):
         _lock_runs(database, unknown, state)
     if keys.roots:
         state.inputs.update(database.lookup(rows.ROOT_INPUTS, "runs", ("id",), [(run_id,) for run_id in keys.roots]))
-    if missing := _tasks_kept(keys.tasks, kept, state):
+    if missing := _take(keys.tasks, kept.task, state.tasks):
         wanted: list[Row] = [(run_id, database.id_in(task_id)) for run_id, task_id in missing]
         for row in database.lookup(rows.TASK_STATE, "tasks", rows.TASK_KEY, wanted):
             task = rows.read_task(row, database.id_out)
@@ -29,8 +32,8 @@ def load(database: Database, keys: Keys, kept: Kept) -> State:
     if keys.waits:
         _load_waits(database, keys.waits, state)
     scopes = keys.scopes | {(task.run_id, task.scope) for task in state.tasks.values()}
-    if closed := _scopes_kept(scopes, kept, state):
-        for row in database.lookup(rows.SCOPE_STATE, "scopes", ("run_id", "path"), closed):
+    if elsewhere := _take(scopes, kept.scope, state.scopes):
+        for row in database.lookup(rows.SCOPE_STATE, "scopes", ("run_id", "path"), elsewhere):
             scope = rows.read_scope(row, database.id_out)
             state.scopes[scope.run_id, scope.path] = scope
     if keys.payloads:
@@ -44,38 +47,14 @@ def load(database: Database, keys: Keys, kept: Kept) -> State:
     return state
 
 
-def _runs_kept(wanted: Iterable[str], kept: Kept, state: State) -> list[str]:
-    """Take what is kept; returns the runs that are not. One that is kept was locked when that began to count."""
-    missing = []
-    for run_id in wanted:
-        if (known := kept.get(run_id)) is None:
-            missing.append(run_id)
-        else:
-            state.runs[run_id] = known.run
-    return missing
-
-
-def _tasks_kept(wanted: Iterable[TaskKey], kept: Kept, state: State) -> list[TaskKey]:
+def _take(wanted: Iterable[K], kept: Callable[[K], V | None], known: dict[K, V]) -> list[K]:
+    """Take the rows that are kept; returns the keys of the others."""
     missing = []
     for key in wanted:
-        known = kept.get(key[0])
-        task = None if known is None else known.tasks.get(key[1])
-        if task is None:
+        if (row := kept(key)) is None:
             missing.append(key)
         else:
-            state.tasks[key] = task
-    return missing
-
-
-def _scopes_kept(wanted: Iterable[Name], kept: Kept, state: State) -> list[Row]:
-    missing: list[Row] = []
-    for key in wanted:
-        known = kept.get(key[0])
-        scope = None if known is None else known.scopes.get(key[1])
-        if scope is None:
-            missing.append(key)
-        else:
-            state.scopes[key] = scope
+            known[key] = row
     return missing
 
 

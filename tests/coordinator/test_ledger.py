@@ -32,7 +32,7 @@ def busy(monkeypatch: pytest.MonkeyPatch) -> None:
 async def begun(ledger: Ledger) -> Sendable:
     """A task that was sent and confirmed."""
     [task] = (await ledger.commit([Started("r", wire.Start(node="n", run_id="r"))])).tasks
-    ledger.mark_sent([(task.run_id, task.task_id, task.attempt)], ledger.epoch)
+    ledger.mark_sent([task.mark], ledger.epoch)
     return task
 
 
@@ -161,6 +161,6 @@ async def test_marks_do_not_outlive_a_refill_by_another_coordinator(store: Store
     await ledger.flush_now()
     assert not await sent(store, task.task_id)
     assert ledger.epoch == 1
-    ledger.mark_sent([(task.run_id, task.task_id, task.attempt)], ledger.epoch)
+    ledger.mark_sent([task.mark], ledger.epoch)
     await ledger.flush_now()
     assert await sent(store, task.task_id)

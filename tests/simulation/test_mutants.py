@@ -48,7 +48,7 @@ def sent_before_the_confirm(patch: pytest.MonkeyPatch) -> None:
     send = Outbox.send
 
     async def mutant(self, tasks):
-        self._ledger.mark_sent([(task.run_id, task.task_id, task.attempt) for task in tasks], self._ledger.epoch)
+        self._ledger.mark_sent([task.mark for task in tasks], self._ledger.epoch)
         await self._ledger.flush_now()
         return await send(self, tasks)
 
