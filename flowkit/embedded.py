@@ -17,6 +17,7 @@ from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.store import open_store
 from flowkit.store.protocol import Store
+from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 from flowkit.worker.announce import describe_node
@@ -48,7 +49,7 @@ class Embedded:
             definitions = loading.load(node, self._nodes)
         except UsageError as error:
             return str(error)
-        name = f"embedded-{node}"
+        name = f"embedded-{definitions[0].name}"
         # As its first announcement would: but the first tasks must find the limits of their node.
         told = wire.Worker(worker=name, nodes=tuple(map(describe_node, definitions)))
         await self.store.transact(lambda transaction: transaction.record_workers([told], transaction.now()))
@@ -64,6 +65,14 @@ class Embedded:
         for definition in definitions:
             self._workers[definition.name] = task
         return None
+
+    async def completed(self, ended: wire.RunEnded) -> wire.RunEnded:
+        """The end of a run with its outputs, which only the store has where they are too large for a message."""
+        if ended.status != "succeeded" or ended.outputs is not None:
+            return ended
+        run = await self.store.query(lambda query: query.run(ended.run_id))
+        assert run is not None, "it has just ended"
+        return ended.model_copy(update={"outputs": codec.loads(run.outputs or b"{}")})
 
     def dismiss(self) -> None:
         """End all workers; what they were doing is dropped with the broker."""

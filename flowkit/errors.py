@@ -21,6 +21,7 @@ next.
     │   ├── WrongBroker       the broker belongs to another store
     │   └── AccessRefused     the broker's permissions do not allow it
     ├── RunFailed             a run that was waited for did not succeed                          (exit 1)
+    ├── OutputsTooLarge       a run succeeded, and no message can carry its outputs              (exit 1)
     ├── Unreadable            a message that cannot be decoded
     ├── PublishError          the broker did not take one message
     │   ├── Unroutable        no queue is bound for it
@@ -160,6 +161,18 @@ class RunFailed(FlowKitError):
         self.run_id, self.status, self.message = run_id, status, message
         said = message.rstrip(".") or "no message"
         super().__init__(f"run {run_id} {status}: {said}. See 'flowkit runs show {run_id}'.")
+
+
+class OutputsTooLarge(FlowKitError):
+    """A run succeeded, and its outputs are not in the message that says so: they are over the size limit."""
+
+    def __init__(self, run_id: str, message: str) -> None:
+        self.run_id = run_id
+        why = f" ({message.rstrip('.')})" if message else ""
+        super().__init__(
+            f"run {run_id} succeeded, but its outputs are too large for a message{why}. The store has them: "
+            f"'flowkit runs show {run_id} --json | jq .outputs'. Return the address of large data instead of the data."
+        )
 
 
 class Unreadable(FlowKitError):

@@ -95,7 +95,7 @@ async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, 
             group.create_task(_print_logs(logs, progress, threshold))
             drawing = group.create_task(_draw(house, progress))
             try:
-                ended = await (await client.start(node, inputs)).end()
+                ended = await house.completed(await (await client.start(node, inputs)).end())
                 await _detached(house, ended.run_id, progress)
             finally:
                 drawing.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import warnings
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -14,6 +15,7 @@ from flowkit.broker import Broker, Outgoing, open_broker
 from flowkit.client.ear import Awaited, Ear
 from flowkit.client.ids import new_run_id
 from flowkit.client.run import Run
+from flowkit.client.session import UNOPENED, Session
 from flowkit.errors import AccessRefused, BrokerUnreachable, PublishError, TimedOut, TooLarge, Unroutable, UsageError
 from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
@@ -27,6 +29,8 @@ ROUTE_RETRY = 0.2  # seconds between attempts while no queue is bound for starts
 
 class Client:
     """Begins runs, waits for them, signals and cancels them.
+
+    It belongs to the event loop and the process that opened it; after its block only known outputs can be read.
 
     ::
 
@@ -58,6 +62,7 @@ class Client:
         self._listen, self._patience = listen, patience
         self._broker: Broker | None = broker
         self._ear: Ear | None = None
+        self._session: Session | None = None
         self._declared: set[str] = set()
 
     @classmethod
@@ -68,6 +73,9 @@ class Client:
         return SyncClient(lambda: cls(url, namespace=namespace, listen=listen, patience=patience))
 
     async def __aenter__(self) -> Self:
+        if self._session is not None and not (self._session.closed or self._session.abandoned):
+            raise UsageError("this client is open already: use it, or make another one")
+        self._ear, self._declared = None, set()
         if self._given is None:
             assert self._url is not None
             self._broker = open_broker(self._url)
@@ -79,17 +87,33 @@ class Client:
         if self._listen:
             assert self._broker is not None
             self._ear = Ear(self._broker, self._topology, self._resend)
+        self._session = Session()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        session = self._session
+        if session is None or session.closed:
+            return
+        if (
+            session.abandoned
+        ):  # its connections are the parent's, or ended with their loop: nothing of it is ours to end
+            session.closed = True
+            return
+        session.check()
+        session.closed = True
         try:
             if self._ear is not None:
                 await self._ear.close()
         finally:
             if self._given is None and self._broker is not None:
                 await self._broker.close()
+
+    def __del__(self) -> None:
+        session = getattr(self, "_session", None)  # __init__ may have raised
+        if session is not None and not (session.closed or session.abandoned):
+            warnings.warn("a Client was not closed: use 'async with'", ResourceWarning, stacklevel=2, source=self)
 
     async def start(
         self,
@@ -133,7 +157,19 @@ class Client:
         """A run that somebody else began: to be signalled, paused or cancelled, not to be waited for."""
         if not names.is_run(run_id):
             raise UsageError(f"run id {run_id!r}: expected {names.RUN}")
+        self._opened.check_open()
         return self._run(run_id, None)
+
+    async def attach(self, asked: wire.Start | wire.Command) -> Run:
+        """Send a start or a rerun once more, and return the run that it began: the same one begins nothing new.
+
+        Args:
+            asked: what another client sent, ``Run.asked``; with the run's id.
+
+        Raises:
+            TimedOut, Refused: as ``start``.
+        """
+        return await self._rerun(asked) if isinstance(asked, wire.Command) else (await self._begin([asked]))[0]
 
     async def command(self, commands: Iterable[wire.Command]) -> None:
         """Publish commands, all together; a coordinator applies each of them once, by its id.
@@ -142,6 +178,7 @@ class Client:
             TimedOut: nobody declared the queue for commands within ``patience``.
             Refused: the broker does not allow it.
         """
+        self._opened.check()
         await self._within(self._publish("commands", self._orders(commands)), self._topology.name("commands"))
 
     async def replay(self, letters: Iterable[int]) -> None:
@@ -162,11 +199,13 @@ class Client:
         await self.command([command])
 
     async def _begin(self, starts: Sequence[wire.Start]) -> list[Run]:
+        self._opened.check()
         awaited = await self._expect(starts)
         await self._within(self._publish("starts", self._outgoing(starts)), self._topology.name("starts"))
         return [self._run(start.run_id, end) for start, end in zip(starts, awaited, strict=True)]
 
     async def _rerun(self, command: wire.Command) -> Run:
+        self._opened.check()
         (awaited,) = await self._expect([command])
         await self.command([command])
         return self._run(command.new_run_id, awaited)
@@ -179,7 +218,7 @@ class Client:
         return [self._ear.expect(one) for one in asked]
 
     def _run(self, run_id: str | None, awaited: Awaited | None) -> Run:
-        return Run(run_id or "", awaited, self._command, self._rerun)
+        return Run(run_id or "", awaited, self._opened, self._command, self._rerun)
 
     async def _open_ear(self, ear: Ear) -> None:
         await self._declare("runs")
@@ -211,6 +250,7 @@ class Client:
         await self._declare(short)
         while messages:
             verdicts = await self._connected.publish(messages)
+            self._opened.check_open()  # it may have been closed meanwhile, which is no refusal of the broker's
             for verdict in verdicts:
                 if verdict is not None and not isinstance(verdict, Unroutable):
                     raise _refusal(verdict)
@@ -246,9 +286,14 @@ class Client:
 
     @property
     def _connected(self) -> Broker:
-        if self._broker is None:
-            raise UsageError("a Client is used inside 'async with Client(url) as client:'")
+        assert self._broker is not None, "it was opened"
         return self._broker
+
+    @property
+    def _opened(self) -> Session:
+        if self._session is None:
+            raise UsageError(UNOPENED)
+        return self._session
 
 
 def start_message(

@@ -16,7 +16,8 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from flowkit.broker import Broker, Consumer
-from flowkit.errors import Conflict, FlowKitError, Refused, Unreadable
+from flowkit.client.session import CLOSED
+from flowkit.errors import Conflict, FlowKitError, Refused, Unreadable, UsageError
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
@@ -31,6 +32,7 @@ class Awaited:
 
     asked: wire.Start | wire.Command  # a start, or a rerun
     end: asyncio.Future[wire.RunEnded | FlowKitError] = field(default_factory=asyncio.Future)
+    ended: bool = False  # the end is known, and not only that nobody listens for it any more
 
     @property
     def run_id(self) -> str:
@@ -50,11 +52,15 @@ class Awaited:
         if start is not None and ended.node != start.node:
             return  # somebody else's run, or somebody else's conflict with ours
         if ended.status != "conflict":
-            self.settle(ended)
+            self._hear(ended)
         elif refused == self.mark:
-            self.settle(Conflict(ended.run_id) if start else Refused(ended.message))
+            self._hear(Conflict(ended.run_id) if start else Refused(ended.message))
         elif refused is None and start is not None:
-            self.settle(Conflict(ended.run_id))
+            self._hear(Conflict(ended.run_id))
+
+    def _hear(self, how: wire.RunEnded | FlowKitError) -> None:
+        self.ended = self.ended or not self.end.done()
+        self.settle(how)
 
     def settle(self, how: wire.RunEnded | FlowKitError) -> None:
         """It ended; the first word counts."""
@@ -128,7 +134,7 @@ class Ear:
             self._fail(error)
             raise
         except BaseException:
-            self._fail(FlowKitError("this client has stopped listening for the ends of runs"))
+            self._fail(UsageError(CLOSED))
             raise
         finally:
             listen.cancel()

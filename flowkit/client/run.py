@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from flowkit.client.ear import Awaited
 from flowkit.client.ids import new_run_id
-from flowkit.errors import FlowKitError, RunFailed, TimedOut, UsageError
+from flowkit.client.session import Session
+from flowkit.errors import FlowKitError, OutputsTooLarge, RunFailed, TimedOut, UsageError
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
@@ -22,6 +23,7 @@ class Run:
     Args:
         run_id: its id.
         awaited: its end; None when the client does not listen.
+        session: of the client that began it.
         command: publishes a command to the coordinator.
         rerun: does so, and waits for the run that it makes.
     """
@@ -30,11 +32,13 @@ class Run:
         self,
         run_id: str,
         awaited: Awaited | None,
+        session: Session,
         command: Callable[[wire.Command], Awaitable[None]],
         rerun: Callable[[wire.Command], Awaitable[Run]],
     ) -> None:
         self.id = run_id
-        self._awaited, self._command, self._rerun = awaited, command, rerun
+        self._awaited, self._session = awaited, session
+        self._command, self._rerun = command, rerun
 
     def __repr__(self) -> str:
         return f"<Run {self.id}>"
@@ -42,10 +46,15 @@ class Run:
     @property
     def ended(self) -> bool:
         """Whether its end has been heard of."""
-        return self._awaited is not None and self._awaited.end.done()
+        return self._awaited is not None and self._awaited.ended
+
+    @property
+    def asked(self) -> wire.Start | wire.Command | None:
+        """The message that asked for it; None when this client did not, or does not listen."""
+        return None if self._awaited is None else self._awaited.asked
 
     async def end(self, *, timeout: float | None = None) -> wire.RunEnded:
-        """Wait for its end, however it ends.
+        """Wait for its end, however it ends. An end that is known is returned at any time, even after the client's.
 
         Args:
             timeout: seconds to wait at most; None waits as long as it takes.
@@ -53,21 +62,24 @@ class Run:
         Raises:
             TimedOut: the run goes on.
             Conflict: its id belongs to a run of another node or with other inputs.
+            UsageError: the end is not known, and the client is closed, or of another event loop or process.
         """
         if self._awaited is None:
             raise UsageError(
                 f"run {self.id!r} cannot be waited for: its client did not start it, or was made with listen=False"
             )
+        known = self._awaited.end
+        if known.done():
+            return _end_of(known.result())
+        self._session.check()
         try:
             async with asyncio.timeout(timeout):
-                how = await asyncio.shield(self._awaited.end)  # others may wait for the same end
+                how = await asyncio.shield(known)  # others may wait for the same end
         except TimeoutError:
             raise TimedOut(
                 f"run {self.id} has not ended within {timeout:g} s; it goes on. See 'flowkit runs show {self.id}'."
             ) from None
-        if isinstance(how, FlowKitError):
-            raise how
-        return how
+        return _end_of(how)
 
     async def outputs(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Wait for its outputs.
@@ -79,12 +91,16 @@ class Run:
             RunFailed: it failed or was cancelled.
             TimedOut: the run goes on.
             Conflict: its id belongs to a run of another node or with other inputs.
+            OutputsTooLarge: it succeeded, and its outputs are over the size limit of a message.
+            UsageError: as ``end``.
         """
         ended = await self.end(timeout=timeout)
         if ended.status != "succeeded":
             why = f"{ended.error.type}: {ended.error.message}" if ended.error is not None else ended.message
             raise RunFailed(self.id, ended.status, why)
-        return ended.outputs or {}
+        if ended.outputs is None:
+            raise OutputsTooLarge(self.id, ended.message)
+        return ended.outputs
 
     async def signal(self, name: str, input: Mapping[str, Any] | None = None) -> None:  # noqa: A002 - the field's name
         """Send the run a signal, which ends one ``Wait`` of that name, now or when there is one.
@@ -160,3 +176,9 @@ class Run:
             return wire.Command(id=uuid4(), kind=kind, run_id=self.id, **words)
         except ValidationError as error:
             raise UsageError(f"cannot {kind} run {self.id}: {wire.explain(error)}") from None
+
+
+def _end_of(known: wire.RunEnded | FlowKitError) -> wire.RunEnded:
+    if isinstance(known, FlowKitError):
+        raise known
+    return known

@@ -34,6 +34,17 @@ def test_the_first_tasks_of_a_node_keep_to_its_limit_too(flowkit, folder):
     assert max(one["most"] for one in said.json["results"]) == 2
 
 
+def test_outputs_that_are_too_large_for_a_message_are_printed_all_the_same(flowkit, folder):
+    head = "from flowkit import Node, Send\nnode = Node()\n@node.main\nasync def main():\n    return "
+    for name, returned in (
+        ("two", "[Send('large'), Send('large')], {}, ''"),
+        ("large", "[], {'x': 'x' * 9_000_000}, ''"),
+    ):
+        (folder / "workers" / f"{name}.py").write_text(f"{head}{returned}\nnode.run()\n")
+    said = flowkit("run", "two")
+    assert (said.code, [len(one["x"]) for one in said.json["results"]]) == (0, [9_000_000] * 2)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -31,6 +31,8 @@ class Coordinator:
 
     async def end(self, start: wire.Start, status="succeeded", **words) -> None:
         """Announce the end of the run that this start began."""
+        if status == "succeeded":
+            words = {"outputs": {}} | words  # as a coordinator always says them
         told = wire.RunEnded(run_id=start.run_id, node=start.node, status=status, **words)
         refused = {wire.REFUSED: wire.fingerprint(start)} if status == "conflict" else {}
         await self.publish(told.encode(), f"{status}.{start.node}", refused)

@@ -241,10 +241,10 @@ def test_the_synchronous_twin_does_the_same():
 
     threads = threading.active_count()
     with Client.sync("memory:sync-twin") as client:
-        inner, loop = client._open
+        loop = client.thread()
 
         async def prepare():
-            coordinator = Coordinator(inner._broker)
+            coordinator = Coordinator(loop.client._broker)
             await coordinator.declare()
             return coordinator
 
@@ -267,5 +267,5 @@ def test_the_synchronous_twin_does_the_same():
         with pytest.raises(RunFailed, match="no"):
             failing.outputs(timeout=5)
     assert threading.active_count() == threads
-    with pytest.raises(UsageError, match=r"with Client\.sync"):
+    with pytest.raises(UsageError, match="this client is closed"):
         client.start("add")

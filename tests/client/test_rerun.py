@@ -118,10 +118,10 @@ async def test_a_replay_names_dead_letters(url, coordinator):
 def test_the_synchronous_twin_does_the_same():
     threads = threading.active_count()
     with Client.sync(f"memory:{uuid4().hex}") as client:
-        inner, loop = client._open
+        loop = client.thread()
 
         async def prepare():
-            coordinator = Coordinator(inner._broker)
+            coordinator = Coordinator(loop.client._broker)
             await coordinator.declare()
             return coordinator
 
