@@ -137,11 +137,12 @@ def _descent(run_id: str, query: Queries) -> list[RunRow]:
 def _explain(ended: RunEnded) -> None:
     """Why the run failed: the author's traceback, then one line."""
     from flowkit.cli.output import say
+    from flowkit.flow.failures import describe
 
     error = ended.error
     if error is not None and error.traceback:
         say(error.traceback.rstrip())
-    why = f"{error.type}: {error.message}" if error is not None else ended.message
+    why = describe(error.model_dump()) if error is not None else ended.message
     say(f"flowkit: the run {ended.status}: {why}")
 
 

@@ -237,9 +237,10 @@ def _text(raw: bytes | None, most: int = 2_000) -> str:
 
 
 def _why(row: RunRow | TaskRow) -> str:
+    from flowkit.flow.failures import describe
+
     error = _json(row.error)
-    text = f"{error.get('type', 'error')}: {error.get('message', '')}" if isinstance(error, dict) else row.message
-    return " ".join(text.split())
+    return describe(error) if isinstance(error, dict) else " ".join(row.message.split())
 
 
 def _state(task: TaskRow) -> str:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import typer
@@ -67,24 +67,51 @@ class Explained:
 async def _explained(settings: Settings, run_id: str) -> tuple[RunRow, list[Explained]]:
     from flowkit.cli.parts import store_of
     from flowkit.flow.explain import explain
-    from flowkit.flow.state import OUTSTANDING, RunStatus
+    from flowkit.flow.state import RunStatus
     from flowkit.store.explaining import stuck
 
     async with store_of(settings) as store:
         now = time.time()
-        row, tasks, workers = await store.query(
-            lambda query: (query.run(run_id), query.tasks(run_id), query.workers(seen_since=now - ALIVE))
+        row, outstanding, workers = await store.query(
+            lambda query: (
+                query.run(run_id),
+                query.tasks(run_id, outstanding=True),
+                query.workers(seen_since=now - ALIVE),
+            )
         )
         if row is None:
             raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
-        outstanding = [task for task in tasks if task.status in OUTSTANDING and row.ended_at is None]
-        limited = await store.query(partial(_limited, outstanding))
-    around = await _around(settings, outstanding, workers, limited)
+        outstanding = outstanding if row.ended_at is None else []
+        known = await store.query(partial(_known, run_id, outstanding))
+    around = await _around(settings, outstanding, workers, known)
     paused = row.status == RunStatus.PAUSED
-    return row, [Explained(task, explain(stuck(task, paused=paused), around[task.id], now)) for task in outstanding]
+    return row, [
+        Explained(task, explain(stuck(task, paused=paused, inputs=known.inputs.get(task.id)), around[task.id], now))
+        for task in outstanding
+    ]
 
 
-def _limited(tasks: list[TaskRow], queries: Queries) -> dict[str, tuple[NodeLimit | None, SlotCount]]:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the store knows beside the rows of the tasks."""
+
+    nodes: dict[str, dict[str, Any]]  # as they were announced last
+    slots: dict[str, tuple[NodeLimit | None, SlotCount]]  # that hold some of the tasks
+    inputs: dict[UUID, bytes]  # of handlers (on_error) among the tasks that are shown
+
+
+def _known(run_id: str, tasks: list[TaskRow], queries: Queries) -> Known:
+    if not tasks:
+        return Known({}, {}, {})
+    told = {name: json.loads(info) for name, info, _ in queries.node_infos()}
+    given = ((task.id, queries.task_inputs(run_id, task.id)) for task in tasks[:SHOWN] if task.handler)
+    inputs = {task_id: found for task_id, found in given if found is not None}
+    return Known(told, _slots(tasks, told, queries), inputs)
+
+
+def _slots(
+    tasks: list[TaskRow], told: dict[str, dict[str, Any]], queries: Queries
+) -> dict[str, tuple[NodeLimit | None, SlotCount]]:
     """What the slots are like that hold some of the tasks."""
     from flowkit.flow.slots import NodeLimit, node_of
     from flowkit.flow.state import LIMIT
@@ -92,7 +119,6 @@ def _limited(tasks: list[TaskRow], queries: Queries) -> dict[str, tuple[NodeLimi
     names = {task.slot for task in tasks if task.slot is not None and task.held_for == LIMIT}
     if not names:
         return {}
-    told = {name: json.loads(info) for name, info, _ in queries.node_infos()}
     limits = {
         name: NodeLimit(info.get("limit"), info.get("rate"), info.get("key"))
         for name, info in told.items()
@@ -105,7 +131,7 @@ async def _around(
     settings: Settings,
     tasks: list[TaskRow],
     workers: list[WorkerRow],
-    limited: dict[str, tuple[NodeLimit | None, SlotCount]],
+    known: Known,
 ) -> dict[UUID, Around]:
     """What there is around each task, of all that can tell."""
     from flowkit.flow.explain import Around
@@ -121,9 +147,10 @@ async def _around(
     for task in tasks:
         by, since = taken.get((task.id, task.attempt), (None, None))
         state = states.get(task.node)
-        limit, count = limited.get(task.slot or "", (None, None))
+        limit, count = known.slots.get(task.slot or "", (None, None))
         found[task.id] = Around(
             workers=serving[task.node],
+            announced=task.node in known.nodes,
             taken_by=by,
             taken_since=since,
             ready=state.ready if state else None,

@@ -13,6 +13,7 @@ from flowkit.client.ear import Awaited
 from flowkit.client.ids import new_run_id
 from flowkit.client.session import Session
 from flowkit.errors import FlowKitError, OutputsTooLarge, RunFailed, TimedOut, UsageError
+from flowkit.flow.failures import describe
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
@@ -96,7 +97,7 @@ class Run:
         """
         ended = await self.end(timeout=timeout)
         if ended.status != "succeeded":
-            why = f"{ended.error.type}: {ended.error.message}" if ended.error is not None else ended.message
+            why = describe(ended.error.model_dump()) if ended.error is not None else ended.message
             raise RunFailed(self.id, ended.status, why)
         if ended.outputs is None:
             raise OutputsTooLarge(self.id, ended.message)

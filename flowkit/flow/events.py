@@ -153,6 +153,7 @@ class RunExpired:
     """A run's deadline has passed."""
 
     run_id: str
+    handling: bytes | None = None  # inputs of its oldest outstanding handler (on_error): they name the first error
 
 
 Event = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from flowkit.flow import slots, state
@@ -48,6 +48,7 @@ class Stuck:
     leased_until: float | None = None  # it is sent again when nobody says by then that he has it
     slot: str | None = None  # of its limited node
     paused: bool = False  # so is its run: nothing comes of what is due
+    handles: str | None = None  # the failure that it handles (on_error), on one line
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,7 @@ class Around:
     """What there is around the task; None is what nobody could tell."""
 
     workers: int | None = None  # alive and announcing its node
+    announced: bool | None = None  # whether any worker has ever announced its node
     taken_by: str | None = None  # the worker that lists it as taken
     taken_since: float | None = None  # when it began there; None: not begun
     ready: int | None = None  # messages in the queue of its node
@@ -85,6 +87,13 @@ def explain(task: Stuck, around: Around, now: float) -> Reason:
         around: what the broker and the workers say.
         now: Unix seconds.
     """
+    reason = _explain(task, around, now)
+    if task.handles is None:
+        return reason
+    return replace(reason, text=f"handles the failure of {task.handles}. Now: {reason.text}")
+
+
+def _explain(task: Stuck, around: Around, now: float) -> Reason:
     match task.status:
         case TaskStatus.WAITING:
             return _waiting(task, around, now)
@@ -177,7 +186,8 @@ def _queued(task: Stuck, around: Around, now: float) -> Reason:
     ago = f"for {span(now - task.sent_at)}"
     serving = max(around.workers or 0, around.consumers or 0)
     if not serving:
-        text = f"no worker for node {task.node!r}: it waits in its queue{ready} {ago}"
+        unknown = ". No worker has ever announced this node: is its name right?" if around.announced is False else ""
+        text = f"no worker for node {task.node!r}: it waits in its queue{ready} {ago}{unknown}"
         return Reason(Kind.NO_WORKER, text, _begin_worker(task))
     if around.ready == 0:  # workers list what they have every few seconds, foreign ones never
         text = f"taken from its queue by a worker that has not listed it yet; sent {span(now - task.sent_at)} ago"

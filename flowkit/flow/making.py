@@ -118,9 +118,10 @@ def waiting(wait: Wait, place: Place, context: Context) -> Task:
     )
 
 
-def encode_error(error: wire.Error, node: str, task_id: UUID) -> bytes:
-    """An error with the node and the task that it came from."""
-    return codec.dumps(error.model_dump(exclude_none=True) | {"node": node, "task_id": task_id})
+def encode_error(error: wire.Error, node: str, task_id: UUID, cause: Mapping[str, Any] | None = None) -> bytes:
+    """An error with the node and the task that it came from, and the failure that the task had to handle."""
+    told = error.model_dump(exclude_none=True) | {"node": node, "task_id": task_id}
+    return codec.dumps(told if cause is None else told | {"cause": cause})
 
 
 def encode_send(send: Send) -> bytes:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from flowkit.flow import making, paths, starting, waits
+from flowkit.flow import failures, making, paths, starting, waits
 from flowkit.flow.changes import (
     AddScope,
     AddTask,
@@ -30,6 +31,7 @@ from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait, as_send, unwrap
 
 Items = list[Send | Gather | Wait]
+MAX_HANDLERS = 5  # in a chain of failures: each wraps the inputs of the one before, and a message nests so deep only
 
 
 def reported(state: State, event: Reported, context: Context) -> Iterator[Change | Event]:
@@ -269,10 +271,13 @@ def failed(state: State, event: TaskFailed, context: Context) -> Iterator[Change
     scope = state.scopes[run.id, task.scope]
     if run.status.ended or not task.status.outstanding or scope.status is not ScopeStatus.OPEN:
         return  # the same failure twice in a batch, or overtaken by another one
-    error = making.encode_error(event.error, task.node, task.id)
-    yield _settle(task, event.result, TaskStatus.FAILED, context, error=error)
-    handler = None if task.handler else state.on_error.get(task.node)
-    if handler is not None and run.tasks < context.limits.max_tasks:
+    cause = _handled(state, task)
+    error = making.encode_error(event.error, task.node, task.id, cause)
+    handler = _handler(state, task, cause)
+    goes_on = handler is not None and run.tasks < context.limits.max_tasks
+    nodes = codec.dumps([handler]) if goes_on else None  # whoever reads the row knows that this failure was handled
+    yield _settle(task, event.result, TaskStatus.FAILED, context, nodes=nodes, error=error)
+    if handler is not None and goes_on:
         inputs = {"error": codec.embed(error), "inputs": codec.embed(state.payloads[run.id, task.id])}
         place = making.Place(run, task.id, paths.child(task.path, 0), task.scope)
         # The task that failed and the one in its place both count one in the scope: its counter stays.
@@ -280,6 +285,29 @@ def failed(state: State, event: TaskFailed, context: Context) -> Iterator[Change
         yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
     else:
         yield from branch_failed(state, BranchFailed(run.id, task.scope, task.path, task.id, error), context)
+
+
+def _handled(state: State, task: Task) -> Mapping[str, Any] | None:
+    """The failure that a handler was given; None for any other task."""
+    if not task.handler:
+        return None
+    cause = codec.loads(state.payloads[task.run_id, task.id]).get("error")
+    return cause if isinstance(cause, dict) else None  # a rerun may have given it other inputs
+
+
+def _handler(state: State, task: Task, cause: Mapping[str, Any] | None) -> str | None:
+    """The node that handles the failure of a task.
+
+    A handler that fails is handled in its turn. Each node handles once in a chain of failures, and ``MAX_HANDLERS``
+    nodes at most do, so that the chain ends.
+    """
+    handler = state.on_error.get(task.node)
+    if handler is None or not task.handler:
+        return handler
+    # The oldest failure of the chain is that of the task that the first handler stands in for.
+    handled = [task.node, *(error.get("node") for error in failures.chain(cause or {}))]
+    handled = handled[: max(1, len(handled) - 1)]
+    return None if handler in handled or len(handled) >= MAX_HANDLERS else handler
 
 
 def _failure(task: Task, result: wire.Result, error: wire.Error) -> TaskFailed:

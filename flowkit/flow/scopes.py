@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
-from flowkit.flow import limiting, making, paths, slots, values
+from flowkit.flow import failures, limiting, making, paths, slots, values
 from flowkit.flow.changes import (
     CancelBelow,
     Change,
@@ -181,14 +182,21 @@ def run_expired(state: State, event: RunExpired, context: Context) -> Iterator[C
     if run.status.ended or run.deadline is None:
         return
     seconds = run.deadline - run.started_at
-    error = {"type": "DeadlineExceeded", "message": f"the run did not end within {seconds:g} s", "node": run.node}
+    error: dict[str, Any] = {
+        "type": "DeadlineExceeded",
+        "message": f"the run did not end within {seconds:g} s",
+        "node": run.node,
+    }
+    cause = None if event.handling is None else codec.loads(event.handling).get("error")
+    if isinstance(cause, dict):
+        error["cause"] = cause
     yield from end_failed(run, codec.dumps(error), context)
 
 
 def end_failed(run: Run, error: bytes, context: Context) -> Iterator[Change]:
     """The run failed: everything outstanding in it is cancelled."""
     told = codec.loads(error)
-    message = f"{told['node']}: {told['type']}" + (f": {told['message']}" if told["message"] else "")
+    message = f"{told['node']}: {failures.describe(told)}"
     yield EndRun(run_id=run.id, status=RunStatus.FAILED, ended_at=context.now, message=message[:1000], error=error)
     yield CancelBelow(run.id, "", None, context.now)
     yield Tell(wire.Control(kind="cancel", run_id=run.id))

@@ -123,7 +123,7 @@ class Task(NamedTuple):
     leaf_of: str | None = None  # the scope whose value it is part of
     wait: bytes | None = None  # JSON of the Wait that it stands for; its node is that of `then`
     signal: str | None = None  # the name that it waits for
-    handler: bool = False  # stands in for a failed task (on_error): its own failure is not handled again
+    handler: bool = False  # stands in for a failed task (on_error)
     deaths: int = 0  # processes that began this attempt alone and never came back
     message: str = ""
     error: bytes | None = None

@@ -109,10 +109,11 @@ class SqlQueries:
         )
         return _run(found[0]) if found else None
 
-    def tasks(self, run_id: str, *, payloads: bool = False) -> list[TaskRow]:
+    def tasks(self, run_id: str, *, payloads: bool = False, outstanding: bool = False) -> list[TaskRow]:
         """The tasks of a run in the order of their paths."""
         every = f"{TASK}, {INPUTS}, t.outputs {TASKS_AND_SOURCES}" if payloads else f"{TASK} FROM tasks AS t"
-        found = [self._task(row) for row in self._rows(f"{every} WHERE t.run_id = :run_id", run_id=run_id)]
+        which = f"{every} WHERE t.run_id = :run_id" + (f" AND {T_OUTSTANDING}" if outstanding else "")
+        found = [self._task(row) for row in self._rows(which, run_id=run_id)]
         return sorted(found, key=lambda task: path_order(task.path))
 
     def whole(self, run_id: str) -> Whole | None:

@@ -38,6 +38,10 @@ SENT = (
     "AND t.leased_until IS NULL"
 )
 RUNS_DUE = "SELECT t.id FROM runs AS t WHERE t.status = 'running' AND t.deadline <= :now ORDER BY t.deadline, t.id"
+HANDLING = (
+    f"SELECT t.inputs FROM tasks AS t WHERE t.run_id = :run_id AND {rows.T_OUTSTANDING} AND t.handler "
+    "ORDER BY t.created_at, t.id LIMIT 1"
+)
 SCOPES_DUE = (
     "SELECT s.run_id, s.path FROM scopes AS s JOIN runs AS t ON t.id = s.run_id "
     "WHERE s.status = 'open' AND s.due <= :now AND s.outstanding > 0 AND t.status = 'running' "
@@ -147,10 +151,17 @@ class SqlTransaction:
         Each of these events ends what it is about, so that it is not found again. The runs are locked, as in ``load``:
         what another coordinator works on comes later.
         """
-        events: list[Event] = [RunExpired(run_id) for (run_id,) in self._due(RUNS_DUE, now, limit)]
+        events: list[Event] = [
+            RunExpired(run_id, self._handling(run_id)) for (run_id,) in self._due(RUNS_DUE, now, limit)
+        ]
         events += [ScopeExpired(run_id, path) for run_id, path in self._due(SCOPES_DUE, now, limit - len(events))]
         waits = self._due(WAITS_DUE, now, limit - len(events))
         return events + [WaitExpired(run_id, self._database.id_out(task_id)) for run_id, task_id in waits]
+
+    def _handling(self, run_id: str) -> bytes | None:
+        """The inputs of the oldest outstanding handler of a run."""
+        found = self._database.select(HANDLING, {"run_id": run_id})
+        return found[0][0] if found else None
 
     def _due(self, statement: str, now: float, limit: int) -> list[Row]:
         return self._database.select(

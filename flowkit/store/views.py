@@ -134,8 +134,8 @@ class Queries(Protocol):
     def run(self, run_id: str) -> RunRow | None:
         """One run with its inputs and outputs."""
 
-    def tasks(self, run_id: str, *, payloads: bool = False) -> list[TaskRow]:
-        """The tasks of a run in the order of their paths."""
+    def tasks(self, run_id: str, *, payloads: bool = False, outstanding: bool = False) -> list[TaskRow]:
+        """The tasks of a run in the order of their paths; with ``outstanding`` those that have not ended."""
 
     def whole(self, run_id: str) -> Whole | None:
         """One run with everything in it, for an audit; None when there is no such run."""

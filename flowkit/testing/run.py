@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from flowkit.client import Run
 from flowkit.errors import RunFailed
+from flowkit.flow import failures
 from flowkit.flow.explain import Around, explain
 from flowkit.flow.state import OUTSTANDING, RunStatus
 from flowkit.store.explaining import stuck
@@ -92,7 +93,7 @@ class SimulatedRun:
         self._world.play(asyncio.sleep(2))  # that a task was sent is written down a second later
         now, paused = self._world.wall(), self.status == RunStatus.PAUSED
         return [
-            f"{task.path} {task.node}: {explain(stuck(task, paused=paused), Around(), now).text}"
+            f"{task.path} {task.node}: {explain(stuck(task, paused=paused, inputs=task.inputs), Around(), now).text}"
             for task in self.tasks
             if task.status in OUTSTANDING
         ]
@@ -129,5 +130,4 @@ class SimulatedRun:
 def _why(row: RunRow) -> str:
     if row.error is None:
         return row.message
-    error = codec.loads(row.error)
-    return f"{error.get('type')}: {error.get('message', '')}"
+    return failures.describe(codec.loads(row.error))

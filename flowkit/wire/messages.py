@@ -22,8 +22,10 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SerializerFunctionWrapHandler,
     ValidationError,
     WithJsonSchema,
+    model_serializer,
     model_validator,
 )
 
@@ -115,6 +117,21 @@ class Error(BaseModel):
     type: str
     message: str = ""
     traceback: str | None = None
+
+
+class RunError(Error):
+    """Why a run failed: the error of the task that failed last, and what that task had to handle."""
+
+    node: str | None = None
+    task_id: UUID | None = None
+    cause: RunError | None = None  # the failure that a handler (on_error) was given, when the handler failed too
+
+    @model_serializer(mode="wrap")
+    def _without_nulls(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that were added to the contract stand in a message only where they have a value."""
+        added = ("node", "task_id", "cause")
+        fields: dict[str, Any] = dump(self)
+        return {name: value for name, value in fields.items() if value is not None or name not in added}
 
 
 class Start(Message):
@@ -301,7 +318,7 @@ class RunEnded(Message):
     status: Literal["succeeded", "failed", "cancelled", "conflict"]
     outputs: Object | None = None
     message: str = ""
-    error: Error | None = None
+    error: RunError | None = None
 
 
 REASON, DETAIL = "flowkit-reason", "flowkit-detail"  # headers of a dead letter: a short word, and what was wrong

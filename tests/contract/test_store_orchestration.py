@@ -286,6 +286,16 @@ async def test_a_deadline_that_has_passed_is_forgotten(store: Store) -> None:
     assert await expired(store, 1e9) == []
 
 
+async def test_a_deadline_brings_what_was_being_handled(store: Store) -> None:
+    root, changes = begun()
+    changes[0] = c.AddRun(Run(id="r", node="add", started_at=1000.0, deadline=1100.0))
+    handler = task("r", "0.0", node="mend", handler=True, inputs=b'{"error":{"type":"OSError"}}')
+    await write(store, [*changes, failed(root), c.AddTask(handler)])
+    assert await expired(store, 1e9) == [e.RunExpired("r", b'{"error":{"type":"OSError"}}')]
+    await write(store, [settled(handler)])
+    assert await expired(store, 1e9) == [e.RunExpired("r")]
+
+
 async def test_failures_that_were_handled_stay(store: Store) -> None:
     root, changes = begun()
     handler = task("r", "0.0", node="mend", handler=True)

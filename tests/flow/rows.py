@@ -133,9 +133,13 @@ class Rows:
         events = [
             *(WaitExpired(task.run_id, task.id) for task in waits),
             *(ScopeExpired(scope.run_id, scope.path) for scope in scopes),
-            *(RunExpired(run.id) for run in runs),
+            *(RunExpired(run.id, self._handling(run.id)) for run in runs),
         ]
         self.feed(*(event for event in events if event.run_id in running))
+
+    def _handling(self, run: str) -> bytes | None:
+        handlers = (task for task in self.tasks.values() if task.run_id == run and task.handler)
+        return next((task.inputs for task in handlers if task.status.outstanding), None)
 
     def _is_due(self, due: float | None) -> bool:
         return due is not None and due <= self.now

@@ -18,6 +18,7 @@ def stuck(status: str, **fields) -> Stuck:
 
 
 BEGAN = "worker w1 began it 12 min 00 s ago"
+UNKNOWN = "for 1 min 00 s. No worker has ever announced this node: is its name right?"
 RESUME = "flowkit runs resume r"
 CASES = [
     (
@@ -37,6 +38,16 @@ CASES = [
         stuck("waiting", signal="go", due=NOW - 60, paused=True),
         Around(coordinators=1),
         (Kind.WAITING, "waits for signal 'go', whose time ended 1 min 00 s ago", RESUME),
+    ),
+    (
+        "it handles a failure, and nobody has ever heard of its node",
+        stuck("queued", sent_at=NOW - 60, handles="pay: EOFError"),
+        Around(workers=0, announced=False, consumers=0, coordinators=1),
+        (
+            Kind.NO_WORKER,
+            f"handles the failure of pay: EOFError. Now: no worker for node 'ship': it waits in its queue {UNKNOWN}",
+            WORKER,
+        ),
     ),
     (
         "its lease is all that is left of a long task",

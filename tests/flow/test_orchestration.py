@@ -124,11 +124,58 @@ def test_on_error_goes_on_in_the_place_of_the_failed_task(rows):
     assert rows.inputs("0.0.then")["results"] == [{"clean": True}, {"c": 1}]
 
 
-def test_the_failure_of_a_handler_is_not_handled_again(rows):
-    rows.on_error |= {"a": "cleanup", "cleanup": "cleanup"}
+def test_the_failure_of_a_handler_goes_to_its_own_handler(rows):
+    rows.on_error |= {"a": "mend", "mend": "report"}
     rows.fail("0")
     rows.fail("0.0", message="worse")
-    assert (rows.runs["r"].status, rows.runs["r"].message) == (RunStatus.FAILED, "cleanup: ValueError: worse")
+    report = rows.at("0.0.0")
+    assert (report.node, report.handler) == ("report", True)
+    error = rows.inputs("0.0.0")["error"]
+    assert (error["node"], error["message"]) == ("mend", "worse")
+    assert (error["cause"]["node"], error["cause"]["message"]) == ("a", "boom")
+    rows.report("0.0.0", [], {"reported": 1})
+    assert (rows.runs["r"].status, rows.outputs()) == (RunStatus.SUCCEEDED, {"reported": 1})
+
+
+@pytest.mark.parametrize(
+    ("on_error", "handlers"),
+    [
+        ({"a": "mend"}, ["mend"]),
+        ({"a": "a"}, ["a"]),
+        ({"a": "mend", "mend": "mend"}, ["mend"]),
+        ({"a": "mend", "mend": "a"}, ["mend", "a"]),
+        ({"a": "b", "b": "c", "c": "b"}, ["b", "c"]),
+        ({"a": "b1", **{f"b{n}": f"b{n + 1}" for n in range(1, 9)}}, ["b1", "b2", "b3", "b4", "b5"]),
+    ],
+)
+def test_each_node_handles_once_in_a_chain_of_failures(rows, on_error, handlers):
+    rows.on_error |= on_error
+    path = "0"
+    while rows.runs["r"].status is RunStatus.RUNNING:
+        rows.fail(path, message=f"at {path}")
+        path += ".0"
+    assert [rows.at("0" + ".0" * (number + 1)).node for number in range(len(handlers))] == handlers
+    message = rows.runs["r"].message
+    assert message.startswith(f"{handlers[-1]}: ValueError: at 0")
+    assert message.endswith("while handling the failure of a: ValueError: at 0"), "the first error is never hidden"
+
+
+def test_a_failed_run_with_handlers_goes_on_from_the_last_one(rows):
+    rows.on_error |= {"a": "mend", "mend": "report"}
+    for path in ("0", "0.0", "0.0.0"):
+        rows.fail(path)
+    rows.command("retry")
+    assert rows.outstanding() == ["0.0.0"]
+
+
+def test_a_deadline_names_the_failure_that_nobody_handled():
+    rows = Rows(on_error={"a": "nobody"})
+    rows.feed(Started("r", wire.Start(node="a", run_id="r", deadline=60)))
+    rows.fail("0")
+    rows.pass_time(60)
+    assert rows.runs["r"].status is RunStatus.FAILED
+    late = "a: DeadlineExceeded: the run did not end within 60 s"
+    assert rows.runs["r"].message == f"{late}; while handling the failure of a: ValueError: boom"
 
 
 # Timeouts
