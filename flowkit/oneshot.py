@@ -22,7 +22,7 @@ from flowkit.wire import codec, names
 from flowkit.wire.messages import Object, Outcome, Result, Start, Status, Task, rfc3339
 from flowkit.wire.topology import Topology
 from flowkit.worker import Definition, worker_name
-from flowkit.worker.execute import execute
+from flowkit.worker.execute import execute_apart
 from flowkit.worker.logs import Shipper, context_json
 from flowkit.worker.records import capture
 
@@ -116,7 +116,7 @@ class Terminal:
 async def _on_terminal(definition: Definition, task: Task) -> int:
     sink = Terminal()
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone, whatever main prints
-        done = await execute(task, definition, sink=sink, worker=worker_name())
+        done = await execute_apart(task, definition, sink=sink, worker=worker_name())
     result = done.result
     if result.error is not None and result.error.traceback:
         sink.write(task, "ERROR", result.message, exception=result.error.traceback)
@@ -135,7 +135,7 @@ async def _on_broker(definition: Definition, task: Task, broker: Broker, topolog
         shipper = Shipper(broker, topology, worker=worker)
         async with asyncio.TaskGroup() as group:
             shipping = group.create_task(shipper.run())
-            done = await execute(task, definition, sink=shipper, worker=worker)
+            done = await execute_apart(task, definition, sink=shipper, worker=worker)
             await shipper.flush()
             shipping.cancel()
         await _report(done.result, task, broker, topology)

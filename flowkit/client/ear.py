@@ -117,8 +117,10 @@ class Ear:
         """Stop listening."""
         if self._listening is not None:
             self._listening.cancel()
-            with suppress(asyncio.CancelledError, FlowKitError):  # those who waited were told
-                await self._listening
+            await asyncio.wait((self._listening,))  # so that a cancellation of the caller is not taken for that one
+            if not self._listening.cancelled():
+                with suppress(FlowKitError):  # those who waited were told
+                    self._listening.result()
         if self._consumer is not None:
             await self._consumer.close()
 

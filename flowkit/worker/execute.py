@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,6 +19,7 @@ from flowkit.worker.definition import Definition
 from flowkit.worker.failure import describe, message_of
 from flowkit.worker.report import Report, said_by
 from flowkit.worker.returned import check_returned
+from flowkit.worker.timeout import Timeout
 
 Clock = Callable[[], float]
 
@@ -34,11 +36,12 @@ async def execute(
     worker: str,
     clock: Clock = time.time,
     limits: Limits = Limits(),  # noqa: B008 - frozen
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Report:
-    """Run one attempt of a task.
+    """Run one attempt of a task, in an asyncio task that runs nothing else.
 
-    Whatever the author's code does becomes a result: every exception, ``SystemExit`` and a ``CancelledError`` that
-    nobody sent included.
+    Whatever the author's code does becomes a result: every exception, ``SystemExit`` included, and each
+    ``CancelledError`` but the one of the caller.
 
     Args:
         task: what to do.
@@ -47,14 +50,21 @@ async def execute(
         worker: the name of the process, for the result.
         clock: Unix seconds.
         limits: how much one task may return.
+        cancelled: whether the caller has cancelled this attempt. It has to be true before the caller cancels the
+            asyncio task. The task itself cannot tell: author code and its libraries cancel it too, and
+            ``cancelling()`` counts all of them.
 
     Raises:
-        asyncio.CancelledError: the asyncio task that this runs in was cancelled.
+        asyncio.CancelledError: the caller has cancelled the attempt.
     """
     started = clock()
 
     def report(status: Status, **fields: Any) -> Report:
         return Report.of(task, status, worker=worker, started_at=started, finished_at=max(started, clock()), **fields)
+
+    def raise_if_cancelled() -> None:
+        if cancelled():
+            raise asyncio.CancelledError
 
     def failed(error: Error, status: Status = Status.FAILED, **fields: Any) -> Report:
         return report(status, message=said_by(error), error=error, **fields)
@@ -65,19 +75,19 @@ async def execute(
     try:
         arguments = _arguments(task, definition.model)
     except BaseException as error:  # noqa: BLE001 - validators are the author's code
-        _raise_if_cancelled()
+        raise_if_cancelled()
         return failed(_unfit(error, task.node))
 
     token = current.set(Current(task, sink))
     try:
         value = await _main(definition, arguments)
     except BaseException as error:  # noqa: BLE001 - one of the three borders: the author's code
-        _raise_if_cancelled()
-        described = describe(error)
+        raise_if_cancelled()
+        described = _described(error)
         try:
             retry_in = await _retry_in(definition, task, error, started, clock())
         except BaseException as second:  # noqa: BLE001 - so are policies
-            _raise_if_cancelled()
+            raise_if_cancelled()
             said = f"{described.message}; then its retry policy raised {type(second).__name__}: {message_of(second)}"
             return failed(described.model_copy(update={"message": said}))
         return failed(described) if retry_in is None else failed(described, Status.RETRY, retry_in=retry_in)
@@ -89,7 +99,7 @@ async def execute(
         done = report(Status.SUCCEEDED, nodes=returned.nodes, outputs=returned.outputs, message=returned.message)
         return done.within(limits.max_message_bytes)
     except BaseException as error:  # noqa: BLE001 - a dict that another thread changes raises from anywhere in here
-        _raise_if_cancelled()
+        raise_if_cancelled()
         return failed(describe(error))  # at once: the same code returns the same again
 
 
@@ -107,14 +117,16 @@ def _unfit(error: BaseException, node: str) -> Error:
 async def _main(definition: Definition, arguments: tuple[BaseModel, ...]) -> object:
     if definition.timeout is None:
         return await definition.main(*arguments)
-    try:
-        async with asyncio.timeout(definition.timeout) as limit:
-            return await definition.main(*arguments)
-    except TimeoutError as error:
-        if not limit.expired() or not isinstance(error.__cause__, asyncio.CancelledError):
-            raise  # the author's own
-        over = TimeoutError(f"no result within {definition.timeout:g} s (timeout of node {definition.name!r})")
-        raise over.with_traceback(error.__cause__.__traceback__) from None  # where it was waiting
+    with Timeout(definition.timeout, definition.name) as timeout:
+        try:
+            value = await definition.main(*arguments)
+        except asyncio.CancelledError as error:
+            if not timeout.expired:
+                raise  # the author's own, or the caller's
+            raise timeout.error().with_traceback(error.__traceback__) from None  # where it was waiting
+        if timeout.expired:
+            raise timeout.error("; main returned later: it blocked, or went on when it was cancelled")
+        return value
 
 
 async def _retry_in(
@@ -122,12 +134,42 @@ async def _retry_in(
 ) -> float | None:
     if definition.policy is None:
         return None
+    with suppress(asyncio.CancelledError):  # which main sent to its own asyncio task in its last step
+        await asyncio.sleep(0)
     first = started if task.first_started_at is None else task.first_started_at
     return await definition.policy.retry_in(error, tries=task.tries, first=first, now=now)
 
 
-def _raise_if_cancelled() -> None:
-    """Let a cancellation through that was meant for the worker's own task, and no other."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
+def _described(error: BaseException) -> Error:
+    described = describe(error)
+    if isinstance(error, asyncio.CancelledError) and not described.message:
+        return described.model_copy(update={"message": "main cancelled itself"})
+    return described
+
+
+async def execute_apart(task: Task, definition: Definition, *, sink: Sink, worker: str) -> Report:
+    """Run one attempt in an asyncio task of its own.
+
+    A cancellation of the caller then is one of the caller: author code cannot send it, nor swallow it.
+
+    Args:
+        task: what to do.
+        definition: who does it.
+        sink: where the lines go that it logs.
+        worker: the name of the process, for the result.
+    """
+    cancelled = False
+    reports: list[Report] = []
+
+    async def attempt() -> None:
+        reports.append(await execute(task, definition, sink=sink, worker=worker, cancelled=lambda: cancelled))
+
+    running = asyncio.create_task(attempt(), name=f"node {task.node}")
+    try:
+        await asyncio.wait((running,))
+    finally:
+        cancelled = True
+        running.cancel()
+    if not reports:
+        running.result()  # it was cancelled before it began, or a mistake of ours
+    return reports[0]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from flowkit.broker.protocol import Consumer, Delivery
 from flowkit.wire.messages import Task
 from flowkit.worker.definition import Definition
+from flowkit.worker.report import Report
 from flowkit.worker.stage import Job
 
 Key = tuple[str, int, int]
@@ -42,6 +43,8 @@ class Execution:
     taken: float = 0.0  # when it was delivered, by the loop's clock
     since: float | None = None  # when its turn came, in Unix seconds
     job: Job | None = None  # its main, once it has begun
+    cancelled: bool = False  # this worker has cancelled its main; known before the main is
+    report: Report | None = None  # what its main came to
     reported: bool = False  # its one report is on its way, or it was put back: nothing more is to be said
     grace: asyncio.TimerHandle | None = None  # it was cancelled, and may go on until then
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from flowkit.broker.protocol import Consumer, Delivery
@@ -159,36 +159,38 @@ class Runner:
         name = f"node {execution.task.node}, task {execution.task.task_id}"
         execution.job = self._stage.start(partial(self._execute, execution), name, partial(self._ended, execution))
 
-    def _ended(self, execution: Execution, main: asyncio.Task[Report]) -> None:
+    def _ended(self, execution: Execution, main: asyncio.Task[None]) -> None:
         if not execution.reported:
             self._conclude(execution, main)
         self._turns.leave(execution)  # what it had to say comes before what the next one has
 
-    def _conclude(self, execution: Execution, main: asyncio.Task[Report]) -> None:
-        try:
-            # Nobody here asked for it when it was cancelled, so main cancelled the asyncio task it runs in.
-            gone = main.cancelled()
-            done = report.cancelled(execution.task, worker=self._worker, now=self._clock()) if gone else main.result()
-        except Exception as error:  # noqa: BLE001 - a mistake of ours; it is carried on whole, and ends the worker
-            self._group.create_task(_raise(error))
-        else:
+    def _conclude(self, execution: Execution, main: asyncio.Task[None]) -> None:
+        done = execution.report
+        if done is None and main.cancelled():  # by code of a node, before it began
+            done = report.cancelled(execution.task, worker=self._worker, now=self._clock())
+        if done is not None:
             self._post(execution, done)
+        elif (error := main.exception()) is not None:  # a mistake of ours; it is carried on whole, and ends the worker
+            self._group.create_task(_raise(error))
 
     def _stop(self, execution: Execution) -> None:
         execution.reported = True  # whatever its main still says is not wanted any more
+        execution.cancelled = True
         if execution.job is None:
             self._turns.leave(execution)
         else:
             execution.job.cancel()  # and it leaves when it has ended
 
-    def _execute(self, execution: Execution) -> Coroutine[object, object, Report]:
-        return execute(
+    async def _execute(self, execution: Execution) -> None:
+        # Not as the result of the asyncio task: a main that cancels it in its last step leaves it without one.
+        execution.report = await execute(
             execution.task,
             execution.definition,
             sink=self._sink,
             worker=self._worker,
             clock=self._clock,
             limits=self._limits,
+            cancelled=lambda: execution.cancelled,
         )
 
     def _post(self, execution: Execution, done: Report) -> None:
@@ -219,7 +221,7 @@ class Runner:
         return Letter(done, execution.traceparent, confirmed, too_large)
 
 
-async def _raise(error: Exception) -> None:
+async def _raise(error: BaseException) -> None:
     raise error
 
 

@@ -176,5 +176,27 @@ async def test_on_a_broker_the_result_is_a_start_whose_first_task_is_done():
     await closed()
 
 
+async def test_on_a_broker_an_error_in_a_group_begins_a_run_that_has_failed():
+    node, topology, broker = Node("add"), Topology("other"), MemoryBroker()
+
+    async def fail():
+        raise OSError("no route")
+
+    @node.main
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    await broker.declare(topology.standing)
+    starts = broker.consume(topology.starts, prefetch=1)
+    closed, broker.close = broker.close, _nothing
+    task = oneshot.Arguments("add", {}, uuid4(), "amqp://").task
+    assert await oneshot._on_broker(node.definition, task, broker, topology) == 1
+    finished = decode(Start, (await starts.receive(1))[0].body).finished
+    assert (finished.status, finished.error.type) == ("failed", "ExceptionGroup")
+    assert "OSError: no route" in finished.error.traceback
+    await closed()
+
+
 async def _nothing():
     await asyncio.sleep(0)

@@ -69,6 +69,31 @@ def test_retries_wait_as_long_as_they_say(make):
         sim.audit()
 
 
+def test_an_error_in_a_group_is_retried_and_then_given_to_on_error():
+    fetch, complain = Node("fetch", stop=stop_after_attempt(2), on_error="complain"), Node("complain")
+
+    async def fail():
+        raise OSError("no route")
+
+    @fetch.main
+    async def fetch_main():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    @complain.main
+    async def complain_main():
+        return [], complain.get_inputs()["error"], ""
+
+    with Simulation(fetch, complain) as sim:
+        outputs = sim.start("fetch").outputs()
+        assert (outputs["type"], outputs["message"]) == (
+            "ExceptionGroup", "unhandled errors in a TaskGroup (1 sub-exception)",
+        )  # fmt: skip
+        assert "OSError: no route" in outputs["traceback"]
+        assert len(sim.calls("fetch")) == 2
+        sim.audit()
+
+
 def test_explain_tells_why_it_is_tried_again(make):
     async def main(node):
         raise OSError("no route")

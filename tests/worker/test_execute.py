@@ -233,20 +233,6 @@ async def test_a_timeout_that_main_cleans_up_after_with_an_error_of_its_own():
     assert (await run(main, timeout=0.01)).error.type == "ValueError"
 
 
-async def test_a_real_cancellation_goes_through():
-    running = asyncio.Event()
-
-    async def main():
-        running.set()
-        await asyncio.Event().wait()
-
-    job = asyncio.create_task(run(main))
-    await running.wait()
-    job.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await job
-
-
 async def test_a_dict_changed_by_a_thread_meanwhile_is_a_failure_at_worst():
     outputs = {str(n): n for n in range(1_000)}
     stop = threading.Event()

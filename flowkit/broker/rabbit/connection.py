@@ -119,15 +119,18 @@ def guard() -> Iterator[None]:
     """Turn what the library raises when a connection dies into ``LinkLost``; answers of the broker pass as they are.
 
     A dying connection fails its callers with whatever killed it: an error of decoding, a bare ``Exception``, even a
-    ``CancelledError`` that nobody sent, which is told from a real one by the count of cancel requests.
+    ``CancelledError`` that nobody sent. A real one raises the number of cancel requests of the asyncio task between
+    entering and now. The number alone says nothing: others may have left it above zero, such as a ``TaskGroup`` that
+    failed (Python 3.11 and 3.12), or a cancellation after which the task closes what it had.
     """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
     try:
         yield
     except (ChannelClosed, aiormq.DeliveryError, LinkLost, FlowKitError):
         raise
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
+        if task is None or task.cancelling() > before:
             raise
         raise LinkLost("the connection died") from error
     except Exception as error:
