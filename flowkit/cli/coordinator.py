@@ -55,6 +55,7 @@ def coordinator(
         log_level=log_level and log_level.upper(),
         log_format=log_format,
     )
+    name = options.process_name(name)
     raise typer.Exit(serve(settings, lambda signals: _coordinate(settings, name, signals, take_over=take_over)))
 
 
@@ -68,7 +69,7 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals, *,
     # A batch makes thousands of objects that die with it, and no cycles: to look for some after every 700, which is
     # Python's way, takes a tenth of its time.
     gc.set_threshold(50_000, 20, 50)
-    name = name or _name()
+    name = _name() if name is None else name
     store = await open_store(settings.store_url, lock=True)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(store.close)

@@ -79,3 +79,19 @@ def seconds(text: str, option: str) -> float:
     if total > LONGEST:
         raise UsageError(f"{option} {text[:40]!r}: expected a duration {UP_TO}")
     return total
+
+
+def process_name(name: str | None, processes: int = 1) -> str | None:
+    """The value of ``--name``, checked; None when it was not given.
+
+    Args:
+        name: of the worker or coordinator.
+        processes: how many share it; with more than one each adds its number.
+    """
+    from flowkit.wire import names
+
+    longest = name if name is None or processes == 1 else f"{name}-{processes}"
+    if longest is not None and not names.is_process(longest):
+        numbered = f", and room for the number of its process (-{processes})" if processes > 1 else ""
+        raise UsageError(f"--name {(name or '')[:120]!r}: expected {names.PROCESS_IN_WORDS}{numbered}")
+    return name

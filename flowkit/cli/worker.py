@@ -79,9 +79,11 @@ def worker(
         log_format=log_format,
     )
     lifeline: Lifeline | None = None
-    if (count := _count(settings)) > 1:
+    count = _count(settings)
+    name = options.process_name(name, count)
+    if count > 1:
         lifeline = _apart(count, node, settings)  # from here on in each child
-        name = f"{name}-{lifeline.number}" if name else _name()
+        name = _name() if name is None else f"{name}-{lifeline.number}"
     # A node that cannot be loaded is said before anything is connected.
     definitions = [definition for one in dict.fromkeys(node) for definition in loading.load(one, settings.nodes_dir)]
     try:

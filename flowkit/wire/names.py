@@ -1,4 +1,4 @@
-"""What a node, a run and a namespace may be called; checked before any use of a name from outside."""
+"""What a node, a run, a namespace and a process may be called; checked before any use of a name from outside."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ NODE = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
 NODE_IN_WORDS = "a letter, then up to 62 letters, digits, '_' or '-'"
 RUN = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,99}$"
 NAMESPACE = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"  # no dots: a dot ends the namespace in every exchange and queue name
+# A worker or a coordinator. With the longest namespace its queue (<namespace>.control.<name>) is under 255 bytes.
+PROCESS = r"^[A-Za-z0-9][A-Za-z0-9._@:-]{0,99}$"
+PROCESS_IN_WORDS = "a letter or digit, then up to 99 letters, digits, '.', '_', '@', ':' or '-'"
 
 NodeName = Annotated[str, StringConstraints(pattern=NODE)]
 RunId = Annotated[str, StringConstraints(pattern=RUN)]
 
-_node, _run, _namespace = (re.compile(pattern.removesuffix("$") + r"\Z") for pattern in (NODE, RUN, NAMESPACE))
+_node, _run, _namespace, _process = (
+    re.compile(pattern.removesuffix("$") + r"\Z") for pattern in (NODE, RUN, NAMESPACE, PROCESS)
+)
 
 
 def is_node(name: str) -> bool:
@@ -31,3 +36,8 @@ def is_run(name: str) -> bool:
 def is_namespace(name: str) -> bool:
     """Whether ``name`` may be a namespace."""
     return _namespace.match(name) is not None
+
+
+def is_process(name: str) -> bool:
+    """Whether ``name`` may be the name of a worker or a coordinator."""
+    return _process.match(name) is not None

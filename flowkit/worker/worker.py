@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from flowkit.broker.protocol import Broker, Consumer
 from flowkit.errors import Unreadable, UsageError
 from flowkit.flow.limits import Limits
+from flowkit.wire import names
 from flowkit.wire.messages import Control, decode
 from flowkit.wire.topology import Topology
 from flowkit.worker.announce import Announcer
@@ -36,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 def worker_name() -> str:
     """A name for this process: ``<host>-<pid>-<4 hex digits>``."""
-    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:40]
+    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:40].lstrip("_-") or "host"
     return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
@@ -74,13 +75,15 @@ class Worker:
         clock: Clock = time.time,
         stage: Stage | None = None,
     ) -> None:
-        names = [definition.name for definition in definitions]
-        twice = sorted({one for one in names if names.count(one) > 1})
+        nodes = [definition.name for definition in definitions]
+        twice = sorted({one for one in nodes if nodes.count(one) > 1})
         if twice:
             raise UsageError(f"node {twice[0]!r} is there twice: each node of a worker has a name of its own")
-        if not names:
+        if not nodes:
             raise UsageError("a worker without nodes has nothing to do: name at least one")
-        self.name = name or worker_name()
+        if name is not None and not names.is_process(name):
+            raise UsageError(f"worker name {name[:120]!r}: expected {names.PROCESS_IN_WORDS}")
+        self.name = worker_name() if name is None else name
         self._broker, self._topology, self._definitions = broker, topology, tuple(definitions)
         self._slots = {definition.name: definition.concurrency or concurrency for definition in definitions}
         self._drain_timeout = drain_timeout

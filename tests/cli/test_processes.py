@@ -190,3 +190,19 @@ def test_a_number_of_processes_is_a_setting(flowkit, monkeypatch):
     assert flowkit("config", "--json").json["settings"]["processes"] == {
         "value": "auto", "origin": "environment FLOWKIT_PROCESSES",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", [("worker", "--node", "add"), ("coordinator",)], ids=["worker", "coordinator"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "a b", "a=b", "100%", "-x", "a/b", "a\nb", "a\x1b[31m", "ä", "\udcff", "n" * 300]
+)
+def test_a_name_that_cannot_be_is_said_in_one_line(flowkit, verb, name):
+    said = flowkit(*verb, f"--name={name}")
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert f"--name {name[:120]!r}: expected a letter or digit, then up to 99 letters" in said.err
+
+
+def test_a_name_leaves_room_for_the_numbers_of_processes(flowkit):
+    said = flowkit("worker", "--node", "add", "--processes", "10", "--name", "n" * 98)
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "room for the number of its process (-10)" in said.err
