@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
-from flowkit import settings
+from flowkit import settings, streams
 from flowkit.broker import Broker, Outgoing, open_broker
 from flowkit.errors import FlowKitError, Unreachable, Unreadable, Unroutable, UsageError
 from flowkit.wire import codec, names
@@ -123,6 +123,7 @@ async def _on_terminal(definition: Definition, task: Task) -> int:
     shown = {"status": result.status, "nodes": [], "outputs": {}, "message": result.message}
     encoded = codec.loads(done.body)
     shown |= {key: encoded[key] for key in ("nodes", "outputs") if key in encoded}
+    streams.escape_unencodable(sys.stdout)
     print(codec.dumps(shown).decode())  # noqa: T201
     return _exit_code(result)
 

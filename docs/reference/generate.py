@@ -77,9 +77,19 @@ def settings() -> str:
     return SETTINGS.format(rows="\n".join(rows), files="\n".join(files))
 
 
+STREAMS = """\
+Data goes to stdout, messages go to stderr. What the code of nodes prints while `run`, `check` or `graph` imports and
+runs it goes to stderr too, whether by `print`, by file descriptor 1, or by a child process. A character that the
+encoding of a stream cannot hold (`PYTHONIOENCODING`, a locale, a console) is written as in JSON, `\\u00e9`, so that
+JSON stays the same JSON; a lone surrogate is written so in UTF-8 too. Inputs, as arguments and on stdin, are UTF-8.
+
+Exit codes: 0 ok · 1 the run or operation failed, or stdout cannot be written · 2 usage or configuration · 3 broker or
+store unreachable · 4 not found · 5 timed out waiting · 6 refused or conflict · 130 interrupted."""
+
+
 def command_line() -> str:
     """What every verb says with --help."""
-    parts = ["# Command line", "", "<!-- written by `make docs` from each verb's --help -->", ""]
+    parts = ["# Command line", "", "<!-- written by `make docs` from each verb's --help -->", "", STREAMS, ""]
     for words, said in _helps(()):
         parts += [
             f"{'#' * min(2 + len(words[1:]), 3)} flowkit {' '.join(words)}".rstrip(),

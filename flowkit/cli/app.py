@@ -16,8 +16,8 @@ from typing import Annotated
 
 import typer
 
-from flowkit import errors
-from flowkit.cli import version
+from flowkit import errors, streams
+from flowkit.cli import output, version
 from flowkit.cli.output import say
 
 EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
@@ -70,6 +70,7 @@ def _flowkit(
 
 def main() -> None:
     """Run the command line and exit."""
+    streams.prepare()
     code = call(sys.argv[1:])
     gc.freeze()  # nothing of it is garbage: looking through all of it once more at the end would take 25 ms
     sys.exit(code)
@@ -82,12 +83,13 @@ def call(arguments: list[str]) -> int:
 
         completion.prepare()
     logging.getLogger("flowkit").addHandler(logging.NullHandler())  # an error is said once; services log on their own
-    try:
-        named = arguments[0] if arguments else None
-        code = app(named if named in VERBS else None)(arguments, prog_name="flowkit", standalone_mode=False)
-        sys.stdout.flush()
-    except BaseException as error:  # noqa: BLE001 - nothing of it is swallowed: it becomes a code, or goes on
-        return explain(error)
+    with streams.restored():
+        try:
+            named = arguments[0] if arguments else None
+            code = app(named if named in VERBS else None)(arguments, prog_name="flowkit", standalone_mode=False)
+            output.flush()
+        except BaseException as error:  # noqa: BLE001 - nothing of it is swallowed: it becomes a code, or goes on
+            return explain(error)
     if code == INTERRUPTED:  # typer has made a code of it already
         say("flowkit: interrupted")
     return code if isinstance(code, int) else 0
@@ -106,8 +108,12 @@ def explain(error: BaseException) -> int:
             say("flowkit: interrupted")
             return INTERRUPTED
         case BrokenPipeError():
-            # Whoever read our output has gone, and needs no message; nor may the interpreter try to flush it again.
-            sys.stdout = None
+            # Whoever read our output has gone, and needs no message; nor may the interpreter fail to flush it again.
+            streams.discard_unwritable()
+            return 1
+        case OSError(filename=None) if error.errno in streams.UNWRITABLE:  # typer prints help by itself
+            streams.discard_unwritable()
+            say(f"flowkit: stdout cannot be written: {error.strerror}")
             return 1
         case typer.TyperException():
             _explain_usage(error)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +10,7 @@ import typer
 
 from flowkit.cli import options
 from flowkit.errors import InvalidNode, NotFound, UsageError
+from flowkit.streams import reserve_stdout
 
 if TYPE_CHECKING:
     from flowkit.wire.messages import NodeInfo
@@ -68,8 +67,8 @@ def known(starts: list[str], *, announced: bool, nodes: Path | None, store: str 
         return options.complete(_announced(store)), starts
     if store is not None:
         raise UsageError("--store goes with --announced; the files of a folder are in none")
-    with contextlib.redirect_stdout(sys.stderr):  # what node files print as they are imported is no data of ours
-        return _in_files(options.settings_of(nodes_dir=nodes).nodes_dir, starts)
+    reserve_stdout()  # what node files print as they are imported is no data of ours
+    return _in_files(options.settings_of(nodes_dir=nodes).nodes_dir, starts)
 
 
 def _in_files(nodes_dir: Path, starts: list[str]) -> tuple[Known, list[str]]:

@@ -21,12 +21,12 @@ def inputs_of(text: str | None, fields: Sequence[str] | None) -> dict[str, Any]:
     Raises:
         UsageError: it is no JSON object, or cannot be read.
     """
-    return _object(text) | dict(_pair(field) for field in fields or ())
+    return _object(text) | dict(_pair(_argument(field)) for field in fields or ())
 
 
 def tags_of(tags: Sequence[str] | None) -> dict[str, str]:
     """``key=value`` as tags: text always."""
-    return dict(_split(tag, "--tag") for tag in tags or ())
+    return dict(_split(_argument(tag), "--tag") for tag in tags or ())
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -36,10 +36,12 @@ def _object(text: str | None) -> dict[str, Any]:
     try:
         if text == "-":
             where = "--input - (stdin)"
-            text = sys.stdin.read()
+            text = _stdin()
         elif text.startswith("@"):
             where = f"--input {text}"
             text = Path(text[1:]).read_text("utf-8")
+        else:
+            text = _argument(text)
         value = json.loads(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
@@ -55,6 +57,20 @@ def _object(text: str | None) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{where}: expected a JSON object such as '{{\"a\": 1}}', got {_kind(value)}")
     return value
+
+
+def _stdin() -> str:
+    """What stdin has, as JSON is encoded, whatever the locale says."""
+    raw = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if raw is None else raw.read().decode("utf-8")
+
+
+def _argument(text: str) -> str:
+    """An argument of the command line whose bytes are UTF-8 in a locale that is not."""
+    try:
+        return text.encode("ascii", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        return text
 
 
 def _pair(field: str) -> tuple[str, Any]:

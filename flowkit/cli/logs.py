@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -100,13 +99,14 @@ def _last(number: int | None, wanted: Wanted) -> int | None:
 async def _print(settings: Settings, wanted: Wanted, last: int | None, *, follow: bool, as_json: bool) -> None:
     from flowkit.cli import lines
     from flowkit.cli.log_stream import stream
-    from flowkit.cli.output import say
+    from flowkit.cli.output import data_raw, say
     from flowkit.cli.parts import broker_of
+    from flowkit.streams import results
     from flowkit.wire.topology import Topology
 
     def show(log: Log) -> None:
-        text = log.encode().decode() if as_json else lines.show(log, sys.stdout, run=wanted.run is None)
-        print(text, flush=follow)  # noqa: T201 - the command line prints
+        text = log.encode().decode() if as_json else lines.show(log, results(), run=wanted.run is None)
+        data_raw(text, flush=follow)
 
     topology = Topology(settings.namespace)
     offset: int | str = "first"

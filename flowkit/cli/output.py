@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
@@ -10,6 +12,9 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from flowkit.errors import FlowKitError
+from flowkit.streams import discard, results
+
 # C0 and C1 control characters but tab and newline, and the marks that turn the direction of writing.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 _COLOURS = {"red": "31", "green": "32", "yellow": "33", "grey": "90", "bold": "1"}
@@ -17,22 +22,58 @@ _COLOURS = {"red": "31", "green": "32", "yellow": "33", "grey": "90", "bold": "1
 
 def data(text: str) -> None:
     """Print a line of data."""
-    print(clean(text, sys.stdout), flush=True)  # noqa: T201 - the command line prints
+    data_raw(clean(text, results()))
 
 
 def data_marked(mark: str, colour: str, text: str) -> None:
     """Print a line of data behind a mark in colour."""
-    print(paint(mark, colour, sys.stdout), clean(text, sys.stdout), flush=True)  # noqa: T201
+    data_raw(f"{paint(mark, colour, results())} {clean(text, results())}")
 
 
 def data_json(value: Any) -> None:
     """Print a value as JSON: on one line, for a terminal indented."""
-    print(json.dumps(value, ensure_ascii=False, indent=2 if sys.stdout.isatty() else None), flush=True)  # noqa: T201
+    data_raw(json.dumps(value, ensure_ascii=False, indent=2 if results().isatty() else None))
+
+
+def data_raw(text: str, *, flush: bool = True) -> None:
+    """Print text as it is on the stream of results.
+
+    Raises:
+        FlowKitError: it cannot be written, to a full disk for example.
+        BrokenPipeError: whoever reads it has gone.
+    """
+    try:
+        print(text, file=results(), flush=flush)
+    except OSError as error:
+        raise _unwritable(error) from None
+
+
+def flush() -> None:
+    """Write what the stream of results still holds; see ``data_raw`` for what it raises."""
+    try:
+        results().flush()
+    except OSError as error:
+        raise _unwritable(error) from None
 
 
 def say(text: str) -> None:
     """Print a message on stderr."""
-    print(clean(text, sys.stderr), file=sys.stderr, flush=True)  # noqa: T201
+    message(clean(text, sys.stderr) + "\n")
+
+
+def message(text: str) -> None:
+    """Write text as it is on stderr; where that is impossible, there is nobody to tell, and no reason to stop."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a node has closed it
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def _unwritable(error: OSError) -> BrokenPipeError | FlowKitError:
+    discard(results())  # it would fail again when the interpreter ends
+    # Windows says of a pipe that nobody reads: invalid argument.
+    if isinstance(error, BrokenPipeError) or (sys.platform == "win32" and error.errno == errno.EINVAL):
+        return BrokenPipeError(error.errno, error.strerror)
+    return FlowKitError(f"stdout cannot be written: {error.strerror}")
 
 
 def clean(text: str, stream: TextIO) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from time import monotonic
 
-from flowkit.cli.output import clean, duration
+from flowkit.cli.output import clean, duration, message
 
 _CLEAR = "\r\x1b[2K"
 
@@ -38,18 +38,15 @@ class Progress:
 
     def above(self, line: str) -> None:
         """Print a line above it."""
-        sys.stderr.write((_CLEAR if self._shown else "") + line + "\n")
+        message((_CLEAR if self._shown else "") + line + "\n")
         self._draw()
-        sys.stderr.flush()
 
     def end(self) -> None:
         """Take it away."""
         if self._shown:
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
+            message(_CLEAR)
 
     def _draw(self) -> None:
         if self._shown:
             parts = [self._what, self._detail, duration(self.seconds)]
-            sys.stderr.write(_CLEAR + clean(" · ".join(part for part in parts if part), sys.stderr))
-            sys.stderr.flush()
+            message(_CLEAR + clean(" · ".join(part for part in parts if part), sys.stderr))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,8 +28,8 @@ HELP = options.page(
     """flowkit run add --input '{"a": 1, "b": 2}'""",
     "flowkit run discover -F directory=src --json | jq .files",
     after=(
-        "Outputs go to stdout, logs to stderr. It uses a broker in memory and a temporary store "
-        "(FLOWKIT_BROKER_URL and FLOWKIT_STORE_URL do not count)."
+        "Outputs go to stdout; logs, and whatever nodes print, go to stderr. "
+        "It uses a broker in memory and a temporary store (FLOWKIT_BROKER_URL and FLOWKIT_STORE_URL do not count)."
     ),
 )
 
@@ -55,7 +54,9 @@ def run(
     """Parse, run, print."""
     from flowkit.cli import output
     from flowkit.cli.service_log import configure
+    from flowkit.streams import reserve_stdout, results
 
+    reserve_stdout()  # before the code of nodes is imported
     inputs = inputs_of(input, fields)
     settings = options.settings_of(nodes_dir=nodes)
     threshold = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
@@ -70,7 +71,7 @@ def run(
         _explain(ended)
         raise typer.Exit(1)
     outputs = ended.outputs or {}
-    if sys.stdout.isatty() and not as_json:
+    if results().isatty() and not as_json:
         output.data(output.outputs(outputs))
     else:
         output.data_json(outputs)

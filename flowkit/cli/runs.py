@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,17 +140,18 @@ def show(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
 )
 def tree(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
     """Ask, print."""
-    from flowkit.cli.output import clean, data, data_json, duration, paint
+    from flowkit.cli.output import clean, data, data_json, data_raw, duration, paint
+    from flowkit.streams import results
 
     row, tasks, children = options.complete(_run_and_tasks(store, run))
     if as_json:
         data_json(_run_json(row, tasks, children))
         return
     for task in tasks:
-        mark = paint(MARKS.get(task.status, "?"), _COLOURS.get(task.status, "grey"), sys.stdout)
+        mark = paint(MARKS.get(task.status, "?"), _COLOURS.get(task.status, "grey"), results())
         words = [task.node, _stands(row, task), duration(_task_took(task)), _why(task)[:100]]
-        line = clean("  ".join(word for word in words if word), sys.stdout)
-        print("  " * (len(task.path.split(".")) - 1) + f"{mark} {line}", flush=True)  # noqa: T201 - the command line prints
+        line = clean("  ".join(word for word in words if word), results())
+        data_raw("  " * (len(task.path.split(".")) - 1) + f"{mark} {line}")
     for child in (one for one in children if one.origin == "detached"):
         data(f"↗ {child.node}  detached, {child.status}  {child.id}")
 
