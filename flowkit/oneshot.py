@@ -19,12 +19,13 @@ from flowkit import settings, streams
 from flowkit.broker import Broker, Outgoing, open_broker
 from flowkit.errors import FlowKitError, Unreachable, Unreadable, Unroutable, UsageError
 from flowkit.wire import codec, names
-from flowkit.wire.messages import Object, Outcome, Result, Start, Status, Task, rfc3339
+from flowkit.wire.messages import Object, Outcome, Result, Start, Status, Task
 from flowkit.wire.topology import Topology
 from flowkit.worker import Definition, worker_name
 from flowkit.worker.execute import execute_apart
-from flowkit.worker.logs import Shipper, context_json
+from flowkit.worker.logs import Shipper
 from flowkit.worker.records import capture
+from flowkit.worker.terminal import Terminal
 
 CONNECT_TIMEOUT = 10  # seconds, for the broker and then for a queue of starts
 _USAGE = "usage: python {} INPUT.json RUNNER_ID SELF_ADDR NODE   (SELF_ADDR: amqp://… or -)"
@@ -93,24 +94,6 @@ def run(definition: Definition, arguments: Arguments) -> int:
     configured = settings.read()
     broker = open_broker(_with_login(arguments.address, configured.broker_url), heartbeat=configured.heartbeat)
     return asyncio.run(_on_broker(once, arguments.task, broker, Topology(configured.namespace)))
-
-
-class Terminal:
-    """Log lines on stderr."""
-
-    crowded = False
-
-    def write(
-        self, task: Task | None, level: str, message: str, context: object = None, exception: str | None = None
-    ) -> None:
-        """Print one line."""
-        said = f"{rfc3339(time.time())} {level} {task.node if task else '-'}: {message}"
-        if context:
-            said += f" {context_json(context).decode()}"
-        print(said if exception is None else f"{said}\n{exception}", file=sys.stderr)  # noqa: T201
-
-    async def flush(self, timeout: float) -> None:
-        """Nothing waits."""
 
 
 async def _on_terminal(definition: Definition, task: Task) -> int:

@@ -55,6 +55,7 @@ def run(
     from flowkit.cli import output
     from flowkit.cli.service_log import configure
     from flowkit.streams import reserve_stdout, results
+    from flowkit.worker.records import protect_own_log
 
     reserve_stdout()  # before the code of nodes is imported
     inputs = inputs_of(input, fields)
@@ -62,6 +63,7 @@ def run(
     threshold = "DEBUG" if verbose else "WARNING" if quiet else "INFO"
     place = {"store_url": store, "concurrency": concurrency or 20, "limits": settings.limits}
     configure("WARNING", settings.log_format)
+    protect_own_log()
     # All that is loaded by now stays to the end, so the collector need not look at it again and again: of the
     # 24 s of CPU that the code census took, whose nodes make millions of short-lived objects, 7 were the collector.
     gc.freeze()

@@ -36,21 +36,30 @@ def configure(level: str, style: str, worker: str | None = None) -> None:
         style: ``text`` or ``json``.
         worker: name that stands in each line, where several processes write to one stderr.
     """
-    handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter(
         "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
         if worker is None
         else "%(asctime)s %(levelname)-7s [%(worker)s] %(name)s: %(message)s"
     )
-    handler.setFormatter(JsonLines() if style == "json" else text)
 
     def named(record: logging.LogRecord) -> bool:
         record.worker = worker
         return True
 
-    if worker is not None:
-        handler.addFilter(named)
-    logging.basicConfig(level="WARNING", handlers=[handler], force=True)
-    logging.getLogger("flowkit").setLevel(level)
+    def handler() -> logging.Handler:
+        made = logging.StreamHandler(sys.stderr)
+        made.setFormatter(JsonLines() if style == "json" else text)
+        if worker is not None:
+            made.addFilter(named)
+        return made
+
+    # The root logger is left to node files, which may configure it in any way.
+    own = logging.getLogger("flowkit")
+    own.handlers[:] = [handler()]
+    own.propagate = False  # or a handler of a node file would print each line a second time
+    own.setLevel(level)
+    others = handler()
+    others.setLevel(logging.WARNING)
+    logging.lastResort = others  # other libraries, where no node file configures logging
     for loud in ("aio_pika", "aiormq"):  # every reconnect with a traceback: FlowKit says it in one line
         logging.getLogger(loud).setLevel("CRITICAL")

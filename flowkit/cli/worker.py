@@ -67,6 +67,8 @@ def worker(
     from flowkit import loading
     from flowkit.cli.app import explain
     from flowkit.cli.service import serve
+    from flowkit.cli.service_log import configure
+    from flowkit.worker.records import protect_own_log
 
     settings = options.settings_of(
         nodes_dir=nodes,
@@ -84,6 +86,9 @@ def worker(
     if count > 1:
         lifeline = _apart(count, node, settings)  # from here on in each child
         name = _name() if name is None else f"{name}-{lifeline.number}"
+    # Before node files are imported: what is logged about them is shown as all else.
+    configure(settings.log_level, settings.log_format, name if lifeline else None)
+    protect_own_log()
     # A node that cannot be loaded is said before anything is connected.
     definitions = [definition for one in dict.fromkeys(node) for definition in loading.load(one, settings.nodes_dir)]
     try:

@@ -56,7 +56,8 @@ class Shipper:
         self._broker, self._exchange = broker, topology.name("logs")
         self._worker, self._linger, self._clock = worker, linger, clock
         self._max_lines, self._max_bytes = max_lines, max_bytes
-        self._lock = threading.Lock()  # lines come from threads too; what follows is shared with them
+        # Lines come from threads too; what follows is shared with them. A finalizer may log while its thread holds it.
+        self._lock = threading.RLock()
         self._lines: deque[tuple[Line, int]] = deque()
         self._bytes = self._dropped = self._written = 0
         self._settled = self._seq = 0

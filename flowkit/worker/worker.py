@@ -28,6 +28,7 @@ from flowkit.worker.execute import Clock
 from flowkit.worker.execution import Taken
 from flowkit.worker.intake import Intake, prefetch_for
 from flowkit.worker.logs import Shipper
+from flowkit.worker.records import capture
 from flowkit.worker.reporter import Reporter
 from flowkit.worker.runner import Runner
 from flowkit.worker.stage import SameLoop, Stage
@@ -135,6 +136,7 @@ class Worker:
                 that is missing.
         """
         self._running, self._whole = True, asyncio.current_task()
+        capture()
         self._stage.begin()
         try:
             await self._declare()

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from flowkit.cli.app import call
+from tests.logging_state import restored_logging
 
 ADD = """
 from flowkit.log import Logger
@@ -50,6 +51,13 @@ def folder(tmp_path, monkeypatch) -> Path:
     (tmp_path / "workers").mkdir()
     (tmp_path / "workers" / "add.py").write_text(ADD)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def own_log():
+    """Verbs that log configure it for their process, which is the test run's here."""
+    with restored_logging():
+        yield
 
 
 @pytest.fixture

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import logging.config
+import os
 from datetime import datetime
 from itertools import pairwise
 
@@ -10,6 +12,7 @@ import pytest
 from flowkit import Logger, Node, log
 from flowkit.wire.messages import Log, decode_many
 from flowkit.worker.logs import Shipper
+from tests.logging_state import restored_logging
 
 from .tasks import task
 
@@ -26,15 +29,9 @@ async def shipper(house):
 @pytest.fixture
 def captured():
     """stdlib logging as a worker process has it."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.DEBUG)
-    log.capture()
-    yield
-    root.setLevel(level)
-    for handler in root.handlers[:]:
-        if isinstance(handler, log.TaskHandler):
-            root.removeHandler(handler)
+    with restored_logging():
+        log.capture()
+        yield
 
 
 async def test_a_line_has_all_that_the_contract_says(house, shipper):
@@ -201,6 +198,112 @@ async def test_stdlib_logging_reaches_the_run(house, captured):
     assert lines[1].context == {"logger": "lib"}
     assert lines[2].exception.endswith("ZeroDivisionError: division by zero")
     assert all(line.run_id == "run-1" and line.node == "work" for line in lines)
+
+
+async def _logged_by(house, lines: int, main) -> list[Log]:
+    node = Node("work")
+    node.register_main(main)
+    async with house.worker(node.definition):
+        await house.send(task())
+        return await house.logs(lines)
+
+
+SETTINGS = {
+    "none": lambda: None,
+    "basicConfig": lambda: logging.basicConfig(level="ERROR"),
+    "force": lambda: logging.basicConfig(level="WARNING", force=True),
+    "dictConfig": lambda: logging.config.dictConfig({"version": 1, "root": {"level": "ERROR", "handlers": []}}),
+    "handlers cleared": logging.getLogger().handlers.clear,
+    "level": lambda: logging.getLogger().setLevel("CRITICAL"),
+}
+
+
+@pytest.mark.parametrize("configure", SETTINGS.values(), ids=SETTINGS)
+async def test_whatever_a_node_does_to_the_root_logger_its_run_gets_each_line_once(house, captured, configure):
+    early = logging.getLogger("early")
+
+    async def main():
+        configure()
+        logging.getLogger().info("of the root logger")
+        early.info("of a logger that was there before")
+        logging.getLogger("late").info("of a new one")
+        apart = logging.getLogger("apart")
+        apart.propagate = False
+        apart.warning("of one that does not propagate")
+        apart.info("last")
+        return [], {}, ""
+
+    lines = await _logged_by(house, 5, main)
+    assert [(line.level, line.message) for line in lines] == [
+        ("INFO", "of the root logger"),
+        ("INFO", "of a logger that was there before"),
+        ("INFO", "of a new one"),
+        ("WARNING", "of one that does not propagate"),
+        ("INFO", "last"),
+    ]
+
+
+async def test_what_a_node_says_of_a_named_logger_holds_for_its_run(house, captured):
+    hidden = []
+
+    async def main():
+        logging.getLogger("quiet").setLevel("ERROR")
+        logging.getLogger("quiet.child").warning("below its level")
+        logging.getLogger("loud").setLevel("DEBUG")
+        logging.getLogger("loud").debug("above its level")
+        redacted = logging.getLogger("redacted")
+        redacted.addFilter(lambda record: hidden.append(record.getMessage()))
+        redacted.error("secret")
+        logging.disable(logging.ERROR)
+        logging.getLogger("loud").error("all is disabled")
+        logging.getLogger("loud").critical("last")
+        return [], {}, ""
+
+    assert [line.message for line in await _logged_by(house, 2, main)] == ["above its level", "last"]
+    assert hidden == ["secret"]
+
+
+async def test_handlers_of_a_node_get_what_they_would_without_a_worker(house, captured):
+    got: list[str] = []
+
+    class Keeping(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            got.append(record.getMessage())
+
+    async def main():
+        logging.basicConfig(level="WARNING", handlers=[Keeping()], force=True)
+        logging.getLogger().info("below the level")
+        logging.getLogger().warning("above it")
+        logging.getLogger().info("last")
+        return [], {}, ""
+
+    assert [line.message for line in await _logged_by(house, 3, main)] == ["below the level", "above it", "last"]
+    assert got == ["above it"]
+
+
+async def test_a_line_of_the_run_is_no_last_resort_as_well(house, captured, capsys):
+    async def main():
+        for handler in logging.getLogger().handlers[:]:
+            logging.getLogger().removeHandler(handler)
+        logging.warning("said once")  # noqa: LOG015 - which configures logging where nobody has
+        logging.getLogger("lib").warning("said once")
+        return [], {}, ""
+
+    await _logged_by(house, 2, main)
+    assert "said once" not in capsys.readouterr().err
+
+
+async def test_a_forked_child_logs_on_stderr(house, captured, capfd):
+    async def main():
+        if (child := os.fork()) == 0:
+            logging.getLogger().info("in the child")
+            os._exit(0)
+        os.waitpid(child, 0)
+        logging.getLogger().info("in the parent")
+        return [], {}, ""
+
+    assert [line.message for line in await _logged_by(house, 1, main)] == ["in the parent"]
+    assert "INFO work: in the child" in capfd.readouterr().err
 
 
 async def test_a_logger_without_a_task_speaks_to_the_operator(caplog):
