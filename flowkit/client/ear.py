@@ -44,7 +44,9 @@ class Awaited:
     @property
     def mark(self) -> str:
         """What tells it from others that ask for a run of the same id."""
-        return wire.fingerprint(self.asked) if isinstance(self.asked, wire.Start) else str(self.asked.id)
+        if isinstance(self.asked, wire.Start):
+            return wire.value_fingerprint(self.asked.node, self.asked.inputs)
+        return str(self.asked.id)
 
     def tell(self, ended: wire.RunEnded, refused: str | None) -> None:
         """A run of this id has ended, or what asked for one was refused: the one with the mark ``refused``."""
@@ -52,11 +54,24 @@ class Awaited:
         if start is not None and ended.node != start.node:
             return  # somebody else's run, or somebody else's conflict with ours
         if ended.status != "conflict":
-            self._hear(ended)
-        elif refused == self.mark:
+            if self._began(ended):
+                self._hear(ended)
+        elif refused is not None and refused == (wire.fingerprint(start) if start else self.mark):
             self._hear(Conflict(ended.run_id) if start else Refused(ended.message))
         elif refused is None and start is not None:
             self._hear(Conflict(ended.run_id))
+
+    def _began(self, ended: wire.RunEnded) -> bool:
+        """Whether this asked for the run that has ended.
+
+        If not, somebody else's run of this id ended before the coordinator has read what this client sent; its answer
+        is a refusal, which follows. Older coordinators do not say with what a run began.
+        """
+        if ended.fingerprint is None:
+            return True
+        return (
+            ended.fingerprint == self.mark if isinstance(self.asked, wire.Start) else ended.parent == self.asked.run_id
+        )
 
     def _hear(self, how: wire.RunEnded | FlowKitError) -> None:
         self.ended = self.ended or not self.end.done()

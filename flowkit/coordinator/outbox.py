@@ -232,6 +232,10 @@ class Outbox:
         }
         if run.error is not None:
             body["error"] = codec.embed(run.error)
+        if run.inputs is not None:
+            body["fingerprint"] = wire.value_fingerprint(run.node, codec.loads(run.inputs))
+        if run.parent is not None:
+            body["parent"] = run.parent
         return self._run_message(run, codec.dumps(body))
 
     def _run_message(self, run: EndedRun | wire.RunEnded, body: bytes) -> Outgoing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -16,6 +17,8 @@ from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
 from flowkit.wire.access import Logins
 from flowkit.wire.topology import Topology
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,8 @@ class Reader:
             if _may_be_deep(delivery.body):
                 _check_depth(start.inputs, "inputs")
             run_id = start.run_id or _run_id(delivery.message_id)
+            if delivery.redelivered and start.run_id is None and delivery.message_id is None:
+                _warn_of_second_run(start.node, run_id)
             return Message([Started(run_id, start.model_copy(update={"run_id": run_id}), delivery.traceparent)])
         if queue == self._results:
             return _results(delivery.body, self._logins.answers_for(delivery.user_id) if self._logins else None)
@@ -100,10 +105,21 @@ class Reader:
 
 
 def _run_id(message_id: str | None) -> str:
-    """A start without a run id that is delivered again keeps its message id, so that gives the same run."""
+    """A start without a run id that is delivered again keeps its message id, so that gives the same run.
+
+    Without either, nothing tells a message that is delivered again from another one of the same content, which is to
+    begin another run. To lose a start would be worse than to begin it twice.
+    """
     if message_id is None:
         return uuid4().hex
     return UUID(bytes=hashlib.sha256(message_id.encode()).digest()[:16]).hex
+
+
+def _warn_of_second_run(node: str, run_id: str) -> None:
+    logger.warning(
+        "a start of node %s that has neither run_id nor message_id was delivered again: if it was applied before, "
+        "run %s is a second one", node, run_id, extra={"action": "unidentified_start", "run_id": run_id},
+    )  # fmt: skip
 
 
 def _may_be_deep(body: bytes) -> bool:

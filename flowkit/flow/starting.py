@@ -22,7 +22,8 @@ def started(state: State, event: Started, context: Context) -> Iterator[Change |
     start, run_id, now = event.start, event.run_id, context.now
     run = state.runs.get(run_id)
     if run is not None:
-        if run.node != start.node or codec.loads(state.inputs[run_id]) != start.inputs:
+        there = codec.loads(state.inputs[run_id])
+        if run.node != start.node or codec.by_value(there) != codec.by_value(start.inputs):
             yield DeclareConflict(run_id, start)
         elif run.status.ended:
             yield AnnounceRun(run_id)

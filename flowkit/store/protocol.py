@@ -53,6 +53,8 @@ class EndedRun:
     outputs: bytes | None
     message: str
     error: bytes | None
+    inputs: bytes | None = None  # of its first task
+    parent: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,8 +79,9 @@ SENDABLE = (
     "LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
 )
 ENDED_RUN = (
-    "SELECT t.id, t.node, t.status, coalesce(t.outputs, source.outputs), t.message, t.error "
-    "FROM runs AS t LEFT JOIN tasks AS source ON source.run_id = t.id AND source.id = t.outputs_from"
+    "SELECT t.id, t.node, t.status, coalesce(t.outputs, source.outputs), t.message, t.error, root.inputs, "
+    "t.parent FROM runs AS t LEFT JOIN tasks AS source ON source.run_id = t.id AND source.id = t.outputs_from "
+    "LEFT JOIN tasks AS root ON root.run_id = t.id AND root.id = t.root"
 )
 
 # A look into a dict costs a tenth of a call of the enum.
@@ -229,5 +230,5 @@ def read_dead(row: Row) -> DeadLetter:
 
 def read_ended(row: Row) -> EndedRun:
     """A row of ``ENDED_RUN``."""
-    run_id, node, status, outputs, message, error = row
-    return EndedRun(run_id, node, status, outputs, message.decode(), error)
+    run_id, node, status, outputs, message, error, inputs, parent = row
+    return EndedRun(run_id, node, status, outputs, message.decode(), error, inputs, parent)

@@ -7,6 +7,7 @@ orjson writes NaN as ``null`` in silence, reads nesting to 1,024 but writes only
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,6 +59,26 @@ def dumps(value: Any) -> bytes:
 def canonical(value: Any) -> bytes:
     """Encode a value of a message so that equal ones are equal bytes: keys in order."""
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def by_value(value: Any) -> bytes:
+    """Encode a value so that those that are equal as JSON values are equal bytes: keys in order, 1.0 as 1."""
+    raw = canonical(value)
+    return canonical(_integral(value)) if _FLOAT.search(raw) else raw
+
+
+_FLOAT = re.compile(rb"\d[.e]")  # as orjson writes one; in a text it does no harm
+
+
+def _integral(value: Any) -> Any:
+    """The value with whole numbers as integers: JSON knows one kind of number, and booleans are none."""
+    if isinstance(value, dict):
+        return {key: _integral(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_integral(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer() and _INT_MIN <= value <= _INT_MAX:
+        return int(value)
+    return value
 
 
 def embed(raw: bytes) -> Any:

@@ -319,6 +319,8 @@ class RunEnded(Message):
     outputs: Object | None = None
     message: str = ""
     error: RunError | None = None
+    fingerprint: Annotated[str, Field(max_length=100)] | None = None  # of the node and inputs that it began with
+    parent: RunId | None = None  # the run that began it: a rerun's source, a detached run's sender
 
 
 REASON, DETAIL = "flowkit-reason", "flowkit-detail"  # headers of a dead letter: a short word, and what was wrong
@@ -326,8 +328,13 @@ REFUSED = "flowkit-refused"  # header of a conflict: the fingerprint of the star
 
 
 def fingerprint(start: Start) -> str:
-    """What tells starts of one run id apart: node and inputs."""
+    """What names one start message in a refusal: its node and inputs, as they are written."""
     return sha256(codec.dumps([start.node, start.inputs])).hexdigest()
+
+
+def value_fingerprint(node: str, inputs: Object) -> str:
+    """What tells runs of one id apart: the node and the inputs that they began with, compared as JSON values."""
+    return sha256(codec.by_value([node, inputs])).hexdigest()
 
 
 M = TypeVar("M", bound=Message)

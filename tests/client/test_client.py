@@ -54,7 +54,7 @@ async def test_a_failed_run_raises_with_its_reason(url, coordinator):
     async with Client(url) as client:
         run = await client.start("add", id="r1")
         (start,) = await coordinator.starts(1)
-        await coordinator.end(start, "failed", error=wire.Error(type="KeyError", message="'a'"))
+        await coordinator.end(start, "failed", error=wire.RunError(type="KeyError", message="'a'"))
         with pytest.raises(RunFailed, match=r"run r1 failed: KeyError: 'a'"):
             await run.outputs(timeout=5)
 

@@ -269,6 +269,29 @@ def test_another_start_with_the_same_id_is_a_conflict(other):
     assert rows.feed(Started("r", other)) == [DeclareConflict("r", other)]
 
 
+@pytest.mark.parametrize(
+    ("inputs", "others", "same"),
+    [
+        ({"a": 1, "b": {"c": 2, "d": 3}}, {"b": {"d": 3, "c": 2}, "a": 1}, True),
+        ({"a": [1, -0.0]}, {"a": [1.0, 0]}, True),
+        ({"a": 1e15}, {"a": 10**15}, True),
+        ({"a": 1}, {"a": True}, False),
+        ({"a": 0}, {"a": False}, False),
+        ({"a": 1}, {"a": 1.5}, False),
+        ({"a": 2**53 + 1}, {"a": 2.0**53}, False),
+        ({"a": "1.0"}, {"a": "1"}, False),
+        ({"a": [1, 2]}, {"a": [2, 1]}, False),
+        ({"a": None}, {}, False),
+    ],
+)
+def test_inputs_of_starts_are_compared_as_json_values(inputs, others, same):
+    rows = Rows()
+    rows.feed(Started("r", wire.Start(node="a", run_id="r", inputs=inputs)))
+    other = wire.Start(node="a", run_id="r", inputs=others)
+    assert rows.feed(Started("r", other)) == ([] if same else [DeclareConflict("r", other)])
+    assert (wire.value_fingerprint("a", inputs) == wire.value_fingerprint("a", others)) is same
+
+
 def test_a_finished_start_goes_on_behind_the_first_task():
     run = "6f1c1c1e-0000-4000-8000-000000000001"
     rows = Rows()
