@@ -19,7 +19,8 @@ next.
     │   ├── Conflict          the same run id with another node or other inputs
     │   ├── StoreInUse        a second coordinator on one SQLite file
     │   ├── WrongBroker       the broker belongs to another store
-    │   └── AccessRefused     the broker's permissions do not allow it
+    │   ├── AccessRefused     the broker's permissions do not allow it
+    │   └── QueueFull         a queue that is full and takes no more (a PublishError too)
     ├── RunFailed             a run that was waited for did not succeed                          (exit 1)
     ├── OutputsTooLarge       a run succeeded, and no message can carry its outputs              (exit 1)
     ├── Unreadable            a message that cannot be decoded
@@ -188,7 +189,7 @@ class PublishError(FlowKitError):
 
 
 class Unroutable(PublishError):
-    """No queue is bound for the message."""
+    """No queue is bound for the message, or its exchange does not exist."""
 
     def __init__(self, exchange: str, key: str) -> None:
         self.exchange, self.key = exchange, key
@@ -205,6 +206,17 @@ class TooLarge(PublishError):
 
 class NotSent(PublishError):
     """A transient message was dropped because the link is down."""
+
+
+class QueueFull(Refused, PublishError):
+    """The broker refused a message (``basic.nack``): a queue that it was routed to has reached its length limit.
+
+    A quorum queue without a leader refuses in the same way. Other queues of the same message may have it.
+    """
+
+    def __init__(self, exchange: str, key: str) -> None:
+        self.exchange, self.key = exchange, key
+        super().__init__(f"a queue for key {key!r} of exchange {exchange!r} is full and refuses messages")
 
 
 class Permanent(FlowKitError):

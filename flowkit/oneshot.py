@@ -17,7 +17,7 @@ from uuid import UUID
 
 from flowkit import settings, streams
 from flowkit.broker import Broker, Outgoing, open_broker
-from flowkit.errors import FlowKitError, Unreachable, Unreadable, Unroutable, UsageError
+from flowkit.errors import FlowKitError, QueueFull, Unreachable, Unreadable, Unroutable, UsageError
 from flowkit.wire import codec, names
 from flowkit.wire.messages import Object, Outcome, Result, Start, Status, Task
 from flowkit.wire.topology import Topology
@@ -145,9 +145,9 @@ async def _report(result: Result, task: Task, broker: Broker, topology: Topology
     )
     give_up = time.monotonic() + CONNECT_TIMEOUT
     while (error := (await broker.publish([message]))[0]) is not None:
-        if not isinstance(error, Unroutable) or time.monotonic() > give_up:
+        if not isinstance(error, Unroutable | QueueFull) or time.monotonic() > give_up:
             raise error
-        await asyncio.sleep(0.2)  # a coordinator that starts declares the queue
+        await asyncio.sleep(0.2)  # a coordinator declares the queue, or makes room in it
 
 
 def _inputs(file: Path) -> Object:

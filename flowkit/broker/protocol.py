@@ -23,8 +23,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Outgoing(NamedTuple):
     """A message to publish.
 
-    ``durable`` messages are persistent, mandatory, and tried again over every reconnect until the broker confirms
-    them. The others (logs, heartbeats, control) travel on a link of their own, may have no queue, and are
+    ``durable`` messages are persistent, mandatory, and tried again over every reconnect until the broker has answered
+    for them. The others (logs, heartbeats, control) travel on a link of their own, may have no queue, and are
     dropped with ``NotSent`` when that link is down. The broker gives each attempt a fresh ``message_id``.
     """
 
@@ -236,11 +236,19 @@ class Broker(Protocol):
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
         """Publish all, pipelined, with one wait for their confirms.
 
-        Waits through reconnects for durable messages. A missing exchange (404) is tried again until it is there.
+        Durable messages wait through reconnects and alarms. Nothing else is tried again here: what a queue or an
+        exchange refuses is the caller's to try again, so that it does not hold up the others.
 
         Returns:
-            for each message None when it was confirmed, else why this one cannot be: ``Unroutable``, ``TooLarge``,
-            ``NotSent`` (transient while the link is down; any once the broker is closed), ``PublishError`` for 403.
+            for each message None when it was confirmed, else why not:
+
+            | verdict | the message | to be tried again |
+            | --- | --- | --- |
+            | ``Unroutable`` | has no queue, or no exchange (durable ones) | when it was declared |
+            | ``QueueFull`` | was refused by a queue (``basic.nack``) | when the queue has room |
+            | ``TooLarge`` | is over the size limit | never |
+            | ``NotSent`` | is transient and the link is down or the exchange is missing; any once closed | at will |
+            | ``PublishError`` | may not be published there (403), or cannot be written as AMQP | never |
 
         Raises:
             BrokerUnreachable: of durable messages, when the broker has refused the login for so long that it is final.

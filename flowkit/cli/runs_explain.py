@@ -97,16 +97,17 @@ class Known:
 
     nodes: dict[str, dict[str, Any]]  # as they were announced last
     slots: dict[str, tuple[NodeLimit | None, SlotCount]]  # that hold some of the tasks
+    refusals: dict[str, str]  # why queues of some of the nodes refuse tasks
     inputs: dict[UUID, bytes]  # of handlers (on_error) among the tasks that are shown
 
 
 def _known(run_id: str, tasks: list[TaskRow], queries: Queries) -> Known:
     if not tasks:
-        return Known({}, {}, {})
+        return Known({}, {}, {}, {})
     told = {name: json.loads(info) for name, info, _ in queries.node_infos()}
     given = ((task.id, queries.task_inputs(run_id, task.id)) for task in tasks[:SHOWN] if task.handler)
     inputs = {task_id: found for task_id, found in given if found is not None}
-    return Known(told, _slots(tasks, told, queries), inputs)
+    return Known(told, _slots(tasks, told, queries), _refusals(tasks, queries), inputs)
 
 
 def _slots(
@@ -125,6 +126,15 @@ def _slots(
         if info.get("limit") is not None or info.get("rate") is not None
     }
     return {slot: (limits.get(node_of(slot)), count) for slot, count in queries.slots(names).items()}
+
+
+def _refusals(tasks: list[TaskRow], queries: Queries) -> dict[str, str]:
+    """Why the queues of some of the tasks refuse messages, where a coordinator noted it lately."""
+    from flowkit.flow.refusals import key_of, read_reason
+
+    unsent = sorted({task.node for task in tasks if task.sent_at is None})
+    now = time.time()
+    return {node: why for node in unsent if (why := read_reason(queries.meta(key_of(node)), now)) is not None}
 
 
 async def _around(
@@ -156,6 +166,7 @@ async def _around(
             ready=state.ready if state else None,
             consumers=state.consumers if state else None,
             coordinators=coordinators,
+            refusal=known.refusals.get(task.node),
             limit=limit,
             slot_out=count.out if count else None,
             slot_held=count.held if count else None,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from uuid import uuid4
@@ -14,17 +13,16 @@ from pydantic import ValidationError
 from flowkit.broker import Broker, Outgoing, open_broker
 from flowkit.client.ear import Awaited, Ear
 from flowkit.client.ids import new_run_id
+from flowkit.client.publishing import RequestPublisher
 from flowkit.client.run import Run
 from flowkit.client.session import UNOPENED, Session
-from flowkit.errors import AccessRefused, BrokerUnreachable, PublishError, TimedOut, TooLarge, Unroutable, UsageError
+from flowkit.errors import UsageError
 from flowkit.wire import codec, names
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
 if TYPE_CHECKING:
     from flowkit.client.sync import SyncClient
-
-ROUTE_RETRY = 0.2  # seconds between attempts while no queue is bound for starts
 
 
 class Client:
@@ -63,7 +61,7 @@ class Client:
         self._broker: Broker | None = broker
         self._ear: Ear | None = None
         self._session: Session | None = None
-        self._declared: set[str] = set()
+        self._requests: RequestPublisher | None = None
 
     @classmethod
     def sync(cls, url: str, *, namespace: str = "flowkit", listen: bool = True, patience: float = 10) -> SyncClient:
@@ -75,7 +73,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._session is not None and not (self._session.closed or self._session.abandoned):
             raise UsageError("this client is open already: use it, or make another one")
-        self._ear, self._declared = None, set()
+        self._ear = None
         if self._given is None:
             assert self._url is not None
             self._broker = open_broker(self._url)
@@ -84,10 +82,14 @@ class Client:
             except BaseException:
                 await self._broker.close()
                 raise
+        assert self._broker is not None
+        session = Session()
+        self._requests = RequestPublisher(
+            self._broker, self._topology, patience=self._patience, check_open=session.check_open
+        )
         if self._listen:
-            assert self._broker is not None
             self._ear = Ear(self._broker, self._topology, self._resend)
-        self._session = Session()
+        self._session = session
         return self
 
     async def __aexit__(
@@ -138,7 +140,7 @@ class Client:
         Raises:
             UsageError: a name, the inputs or a number cannot be; the message says which.
             TimedOut: nobody declared the queue for starts within ``patience``.
-            Refused: the broker does not allow it.
+            Refused: the broker does not allow it, or the queue was full for ``patience`` seconds.
         """
         start = start_message(node, inputs, run_id=id, tags=tags, delay=delay, deadline=deadline)
         return (await self._begin([start]))[0]
@@ -176,10 +178,10 @@ class Client:
 
         Raises:
             TimedOut: nobody declared the queue for commands within ``patience``.
-            Refused: the broker does not allow it.
+            Refused: the broker does not allow it, or the queue was full for ``patience`` seconds.
         """
         self._opened.check()
-        await self._within(self._publish("commands", self._orders(commands)), self._topology.name("commands"))
+        await self._connected.publish_within_patience("commands", self._orders(commands))
 
     async def replay(self, letters: Iterable[int]) -> None:
         """Ask a coordinator to publish dead letters again to the queues they came from.
@@ -201,7 +203,7 @@ class Client:
     async def _begin(self, starts: Sequence[wire.Start]) -> list[Run]:
         self._opened.check()
         awaited = await self._expect(starts)
-        await self._within(self._publish("starts", self._outgoing(starts)), self._topology.name("starts"))
+        await self._connected.publish_within_patience("starts", self._outgoing(starts))
         return [self._run(start.run_id, end) for start, end in zip(starts, awaited, strict=True)]
 
     async def _rerun(self, command: wire.Command) -> Run:
@@ -214,22 +216,22 @@ class Client:
         """Listen for the ends of these runs, where this client listens."""
         if self._ear is None:
             return [None] * len(asked)
-        await self._within(self._open_ear(self._ear), self._topology.name("runs"))
+        await self._connected.within_patience("runs", self._open_ear(self._ear))
         return [self._ear.expect(one) for one in asked]
 
     def _run(self, run_id: str | None, awaited: Awaited | None) -> Run:
         return Run(run_id or "", awaited, self._opened, self._command, self._rerun)
 
     async def _open_ear(self, ear: Ear) -> None:
-        await self._declare("runs")
+        await self._connected.declare("runs")
         await ear.open()
 
     async def _resend(self, asked: Sequence[wire.Start | wire.Command]) -> None:
         """After a reconnect. The broker may have forgotten everything; there is no hurry, the runs are under way."""
-        self._declared.clear()
-        await self._publish("starts", self._outgoing([one for one in asked if isinstance(one, wire.Start)]))
+        self._connected.declare_again()
+        await self._connected.publish("starts", self._outgoing([one for one in asked if isinstance(one, wire.Start)]))
         if reruns := [one for one in asked if isinstance(one, wire.Command)]:
-            await self._publish("commands", self._orders(reruns))
+            await self._connected.publish("commands", self._orders(reruns))
 
     def _outgoing(self, starts: Sequence[wire.Start]) -> list[Outgoing]:
         exchange = self._topology.name("starts")
@@ -245,49 +247,10 @@ class Client:
     async def _command(self, command: wire.Command) -> None:
         await self.command([command])
 
-    async def _publish(self, short: str, messages: Sequence[Outgoing]) -> None:
-        """Publish until all are taken; while no queue is bound, somebody may still declare it."""
-        await self._declare(short)
-        while messages:
-            verdicts = await self._connected.publish(messages)
-            self._opened.check_open()  # it may have been closed meanwhile, which is no refusal of the broker's
-            for verdict in verdicts:
-                if verdict is not None and not isinstance(verdict, Unroutable):
-                    raise _refusal(verdict)
-            messages = [one for one, verdict in zip(messages, verdicts, strict=True) if verdict is not None]
-            if messages:
-                await asyncio.sleep(ROUTE_RETRY)
-
-    async def _declare(self, short: str) -> None:
-        """Declare an exchange, and the queue that keeps what is sent there, as far as permissions go."""
-        if short in self._declared:
-            return
-        name = self._topology.name(short)
-        queues = {"starts": (self._topology.starts,), "commands": (self._topology.commands,)}
-        dead_letters = (self._topology.unreadable, self._topology.dead) if short in queues else ()
-        exchanges = {exchange.name: exchange for exchange in self._topology.exchanges}
-        needed = [exchanges[name], *([exchanges[self._topology.name("dead")]] if dead_letters else [])]
-        await self._connected.declare([*needed, *dead_letters, *queues.get(short, ())])
-        self._declared.add(short)
-
-    async def _within(self, work: Coroutine[Any, Any, None], missing: str) -> None:
-        """Do this within ``patience``, or say what is missing."""
-        try:
-            async with asyncio.timeout(self._patience):
-                await work
-        except TimeoutError:
-            broker = self._connected
-            if not broker.connected:
-                raise BrokerUnreachable(broker.url, f"no connection for {self._patience:g} s") from None
-            raise TimedOut(
-                f"broker {broker.url}: nobody has declared {missing!r} within {self._patience:g} s, "
-                "and this login may not. Start a coordinator ('flowkit coordinator')."
-            ) from None
-
     @property
-    def _connected(self) -> Broker:
-        assert self._broker is not None, "it was opened"
-        return self._broker
+    def _connected(self) -> RequestPublisher:
+        assert self._requests is not None, "it was opened"
+        return self._requests
 
     @property
     def _opened(self) -> Session:
@@ -328,9 +291,3 @@ def start_message(
         return wire.Start(**values)
     except ValidationError as error:
         raise UsageError(f"this run cannot be started: {wire.explain(error)}") from None
-
-
-def _refusal(verdict: PublishError) -> Exception:
-    if isinstance(verdict, TooLarge):
-        return UsageError(f"the inputs are too large: {verdict}. Put the data elsewhere and pass its address.")
-    return AccessRefused(f"the broker did not take it: {verdict}")

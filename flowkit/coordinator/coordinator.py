@@ -24,6 +24,7 @@ from flowkit.coordinator.outbox import Outbox, Summon
 from flowkit.coordinator.overdue import Overdue
 from flowkit.coordinator.presence import Presence
 from flowkit.coordinator.reading import Reader
+from flowkit.coordinator.refusals import OWN_AGE, RefusedTasks
 from flowkit.coordinator.relay import Relay, Timers
 from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.schedules import Schedules
@@ -151,6 +152,7 @@ class Coordinator:
         identity = Identity(self._broker, self._topology, ledger, archive, store_id=store_id, take_over=self._take_over)
         if not await self._unless_stopped(identity.claim()):
             return
+        refused_age = min(OWN_AGE, self._pace.relay_after)
         terms = Terms(self._pace.lease_after, self._pace.lease_silence)
         leases = Leases(ledger, outbox, terms)
         presence = Presence(
@@ -186,6 +188,7 @@ class Coordinator:
         clockwork: tuple[Callable[[], Coroutine[object, object, None]], ...] = (
             *self._by_the_clock(ledger, outbox),
             relay.run,
+            RefusedTasks(self._broker, ledger, outbox, age=0 if self._alone else refused_age).run,
             sweeper.run,
             silence.run,
             lonely.run,

@@ -11,14 +11,14 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from flowkit.broker.protocol import Broker, Delivery, Outgoing
 from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
-from flowkit.errors import FlowKitError, TooLarge, Unreadable, Unroutable
+from flowkit.errors import FlowKitError, QueueFull, TooLarge, Unreadable, Unroutable
 from flowkit.flow.changes import Forbid
 from flowkit.flow.events import Event, Reported
 from flowkit.store.protocol import DeadLetter, Transaction
@@ -43,8 +43,12 @@ class Rejected:
     run_id: str | None = None  # of that part, when it is known
 
 
-async def bury(broker: Broker, topology: Topology, rejected: Sequence[Rejected]) -> None:
-    """Publish dead letters and wait for their confirms; the caller then acknowledges the originals."""
+async def bury(broker: Broker, topology: Topology, ledger: Ledger, rejected: Sequence[Rejected]) -> None:
+    """Publish dead letters and wait for their confirms; the caller then acknowledges the originals.
+
+    Those that a full queue refuses are added to the store at once, which is where the queue's reader puts them: waiting
+    for room would hold up the results and starts behind them.
+    """
     if not rejected:
         return
     for one in rejected:
@@ -54,18 +58,56 @@ async def bury(broker: Broker, topology: Topology, rejected: Sequence[Rejected])
     while letters:
         verdicts = await broker.publish(letters)
         again: list[Outgoing] = []
+        refused: list[Outgoing] = []
         for letter, verdict in zip(letters, verdicts, strict=True):
             if isinstance(verdict, TooLarge):
                 again.append(_cut(letter))
             elif isinstance(verdict, Unroutable):
                 again.append(letter)
+            elif isinstance(verdict, QueueFull):
+                refused.append(letter)
             elif verdict is not None:
                 raise verdict
+        if refused:
+            logger.warning("queue %s is full: %d dead letters are added to the store directly", topology.dead.name,
+                           len(refused), extra={"action": "dead_full", "queue": topology.dead.name})  # fmt: skip
+            await ledger.transact(partial(_add_letters, refused))
         if any(isinstance(verdict, Unroutable) for verdict in verdicts):
             # Somebody deleted the queue, or the broker is a new one that has not got its queues yet.
             await asyncio.sleep(ROUTE_RETRY)
             await broker.declare(topology.standing)
         letters = again
+
+
+def _add_letters(letters: Sequence[Outgoing], transaction: Transaction) -> None:
+    """Add messages that the queue of dead letters did not accept, as its reader would have."""
+    now = transaction.now()
+    transaction.add_dead(
+        [
+            DeadLetter(
+                reason=str(letter.headers[REASON]),
+                detail=str(letter.headers[DETAIL]),
+                queue=letter.key,
+                body=letter.body,
+                properties=_properties(letter.type, letter.correlation_id, letter.app_id),
+                at=now,
+                run_id=_run_of(letter.correlation_id),
+            )
+            for letter in letters
+        ]
+    )
+
+
+def _properties(
+    kind: str | None, run_id: str | None, app_id: str | None, message_id: str | None = None, user_id: str | None = None
+) -> bytes:
+    """The properties of a message as a dead letter keeps them."""
+    values = {"type": kind, "message_id": message_id, "correlation_id": run_id, "app_id": app_id, "user_id": user_id}
+    return codec.dumps({name: value for name, value in values.items() if value is not None})
+
+
+def _run_of(run_id: str | None) -> str | None:
+    return run_id if run_id is not None and names.is_run(run_id) else None
 
 
 def _cut(letter: Outgoing) -> Outgoing:
@@ -148,13 +190,6 @@ class DeadLetters:
     ) -> None:
         body = delivery.body if part is None else part
         run_id = run_id or delivery.correlation_id
-        properties: dict[str, Any] = {
-            "type": delivery.type,
-            "message_id": delivery.message_id,
-            "correlation_id": run_id,
-            "app_id": delivery.app_id,
-            "user_id": delivery.user_id,
-        }
 
         def work(transaction: Transaction) -> None:
             letter = DeadLetter(
@@ -162,9 +197,9 @@ class DeadLetters:
                 detail=detail,
                 queue=delivery.key,
                 body=body,
-                properties=codec.dumps({name: value for name, value in properties.items() if value is not None}),
+                properties=_properties(delivery.type, run_id, delivery.app_id, delivery.message_id, delivery.user_id),
                 at=transaction.now(),
-                run_id=run_id if run_id is not None and names.is_run(run_id) else None,
+                run_id=_run_of(run_id),
             )
             transaction.add_dead([letter])
 

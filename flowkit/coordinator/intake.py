@@ -77,7 +77,8 @@ class Intake:
         while step := await self._committed.get():
             for committed in step.committed:
                 await self._outbox.deliver(committed)
-            await bury(self._broker, self._topology, [*step.rejected, *await self._replay(step.replays)])
+            rejected = [*step.rejected, *await self._replay(step.replays)]
+            await bury(self._broker, self._topology, self._ledger, rejected)
             await self.consumer.ack(step.deliveries)
 
     async def _replay(self, replays: Sequence[tuple[Delivery, wire.Command]]) -> list[Rejected]:

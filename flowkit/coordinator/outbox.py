@@ -1,26 +1,26 @@
-"""What was committed goes out: tasks, ends of runs, conflicts."""
+"""What was committed goes out: tasks, control messages, ends of runs."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from flowkit.broker.protocol import Broker, Outgoing
+from flowkit.coordinator.announcing import RunAnnouncements
 from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.refusals import Refusals
 from flowkit.errors import NotFound, PublishError, Refused, TooLarge, Unroutable
 from flowkit.flow.events import Event, Reported, Started
-from flowkit.store.protocol import EndedRun, Sendable, SentMark
+from flowkit.store.protocol import Sendable, SentMark
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.items import nodes_of, unwrap
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
-WIPED = 0.1  # seconds between looks for exchanges that are gone
 
 Summon = Callable[[str], Awaitable[str | None]]
 """Brings up a worker for a node before its first task; answers why it cannot, or None."""
@@ -38,6 +38,9 @@ class Outbox:
         self._declared: set[str] = set()
         self._queue_timeouts: dict[str, float] = {}
         self._generation = broker.generation
+        self._over_limit: list[str] = []  # nodes that were last logged as being too many
+        self.refusals = Refusals(topology)
+        self.announcements = RunAnnouncements(broker, topology)
 
     def in_flight(self) -> set[SentMark]:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
@@ -74,20 +77,33 @@ class Outbox:
         """Publish all that follows, and return when the broker has confirmed it."""
         while True:
             failures = await self.send(committed.tasks)
-            await self._announce(committed)
+            await self.announcements.announce(committed)
             await self.tell(committed.controls)
             if not failures:
                 return
             committed = await self._ledger.commit(failures)
 
     async def send(self, tasks: Sequence[Sendable]) -> list[Event]:
-        """Publish tasks.
+        """Publish tasks, but those of nodes whose queues refuse them: these are left to ``RefusedTasks``.
 
         Returns:
             the failures of tasks whose messages can never be sent.
         """
+        if len(self.refusals):
+            held = {task.mark for task in tasks if self.refusals.holds(task.node)}
+            self._ledger.in_hand -= held
+            tasks = [task for task in tasks if task.mark not in held]
+        failures, _ = await self.publish_tasks(tasks)
+        return failures
+
+    async def publish_tasks(self, tasks: Sequence[Sendable]) -> tuple[list[Event], list[Sendable]]:
+        """Publish tasks, whatever their queues did before.
+
+        Returns:
+            the failures of tasks whose messages can never be sent; and tasks that were refused and stay unsent.
+        """
         if not tasks:
-            return []
+            return [], []
         marks = {task.mark for task in tasks}
         self._ledger.in_hand |= marks
         try:
@@ -100,16 +116,31 @@ class Outbox:
             ]
             epoch = self._ledger.epoch
             verdicts = await self._broker.publish([self._message(task) for task in present])
-            confirmed: list[SentMark] = []
+            confirmed: list[Sendable] = []
+            refused: list[tuple[Sendable, PublishError]] = []
             for task, verdict in zip(present, verdicts, strict=True):
                 if verdict is None:
-                    confirmed.append(task.mark)
+                    confirmed.append(task)
+                elif isinstance(verdict, TooLarge):
+                    failures.append(_failure(task, "TooLarge", f"the task's inputs cannot be sent: {verdict}"))
                 else:
-                    failures += self._refused(task, verdict)
-            self._ledger.mark_sent(confirmed, epoch)
-            return failures
+                    refused.append((task, verdict))
+            self._ledger.mark_sent([task.mark for task in confirmed], epoch)
+            if refused or len(self.refusals):
+                self._record(confirmed, refused)
+            return failures, [task for task, _ in refused]
         finally:
             self._ledger.in_hand -= marks
+
+    def _record(self, confirmed: Sequence[Sendable], refused: Sequence[tuple[Sendable, PublishError]]) -> None:
+        """Note which nodes' queues refused tasks, and which accepted some."""
+        accepted = Counter(task.node for task in confirmed)
+        counts = Counter(task.node for task, _ in refused)
+        reasons = {task.node: verdict for task, verdict in refused}
+        for node in {**accepted, **counts}:
+            if isinstance(reasons.get(node), Unroutable):
+                self._declared.discard(node)  # somebody deleted its queue: it is declared by the next attempt
+            self.refusals.record(node, accepted[node], counts[node], reasons.get(node))
 
     async def declare(self, nodes: set[str]) -> None:
         """Make sure that these nodes have their queues."""
@@ -121,27 +152,21 @@ class Outbox:
             return
         if len(self._declared) + len(missing) > self._max_nodes:
             # Names of queues become atoms of the broker's runtime, which are never freed.
-            logger.error("over %d node names: no queues for %s (setting max_nodes)", self._max_nodes, missing,
-                         extra={"action": "max_nodes"})  # fmt: skip
+            if missing != self._over_limit:
+                logger.error("over %d node names: no queues for %s (setting max_nodes)", self._max_nodes, missing,
+                             extra={"action": "max_nodes"})  # fmt: skip
+            self._over_limit = missing
             return
         for node in missing:
-            await self._declare_node(node)
-        self._declared.update(missing)
-
-    async def _declare_node(self, node: str) -> None:
-        while True:
             try:
                 await self._broker.declare([self._topology.tasks(node)])
             except NotFound:
-                # The broker was wiped a moment ago: whoever watches over that declares its exchanges, and then refills.
-                await asyncio.sleep(WIPED)
+                continue  # its exchanges are missing: whoever watches over them declares them, and the node comes again
             except Refused as error:
                 # Somebody else declared this queue, with other arguments: its node may work all the same, and the other
                 # nodes have nothing to do with it.
                 logger.error("%s", error, extra={"action": "queue_differs", "node": node})  # noqa: TRY400
-                return
-            else:
-                return
+            self._declared.add(node)
 
     async def tell(self, controls: Sequence[wire.Control]) -> None:
         """Workers are told as well as can be: a task that slips through is superseded."""
@@ -181,72 +206,6 @@ class Outbox:
             correlation_id=task.run_id,
             app_id="flowkit",
             headers={} if task.traceparent is None else {"traceparent": task.traceparent},
-        )
-
-    def _refused(self, task: Sendable, verdict: PublishError) -> list[Event]:
-        if isinstance(verdict, TooLarge):
-            return [_failure(task, "TooLarge", f"the task's inputs cannot be sent: {verdict}")]
-        if isinstance(verdict, Unroutable):
-            self._declared.discard(task.node)  # somebody deleted its queue: the relay declares and sends again
-        logger.error("task %s for node %s was not sent, trying again: %s", task.task_id, task.node, verdict,
-                     extra={"action": "not_sent", "run_id": task.run_id, "node": task.node})  # fmt: skip
-        return []
-
-    async def _announce(self, committed: Committed) -> None:
-        ended = committed.ended
-        messages = [self._ended(run) for run in ended]
-        for start in committed.conflicts:
-            told = wire.RunEnded(
-                run_id=start.run_id or "", node=start.node, status="conflict",
-                message="the run exists already with another node or other inputs",
-            )  # fmt: skip
-            refused = {wire.REFUSED: wire.fingerprint(start)}  # others wait for the run that is there: not theirs
-            messages.append(self._run_message(told, told.encode())._replace(headers=refused))
-        for rerun in committed.unmade:
-            told = wire.RunEnded(run_id=rerun.run_id, node=rerun.node, status="conflict", message=rerun.reason)
-            messages.append(self._run_message(told, told.encode())._replace(headers={wire.REFUSED: str(rerun.id)}))
-        if not messages:
-            return
-        verdicts = await self._broker.publish(messages)
-        shorter = [
-            self._ended(
-                replace(run, outputs=None, message=f"{run.message} (outputs too large for a message: {verdict})")
-            )
-            for run, verdict in zip(ended, verdicts, strict=False)
-            if isinstance(verdict, TooLarge)
-        ]
-        if shorter:
-            verdicts += await self._broker.publish(shorter)
-        for verdict in verdicts:
-            if verdict is not None:
-                logger.error("the end of a run was not announced: %s", verdict, extra={"action": "not_announced"})
-
-    def _ended(self, run: EndedRun) -> Outgoing:
-        body: dict[str, object] = {
-            "v": wire.VERSION,
-            "run_id": run.id,
-            "node": run.node,
-            "status": run.status,
-            "outputs": None if run.outputs is None else codec.embed(run.outputs),
-            "message": run.message,
-        }
-        if run.error is not None:
-            body["error"] = codec.embed(run.error)
-        if run.inputs is not None:
-            body["fingerprint"] = wire.value_fingerprint(run.node, codec.loads(run.inputs))
-        if run.parent is not None:
-            body["parent"] = run.parent
-        return self._run_message(run, codec.dumps(body))
-
-    def _run_message(self, run: EndedRun | wire.RunEnded, body: bytes) -> Outgoing:
-        return Outgoing(
-            exchange=self._topology.name("runs"),
-            key=f"{run.status}.{run.node}",
-            body=body,
-            type=wire.RunEnded.TYPE,
-            mandatory=False,
-            correlation_id=run.id if isinstance(run, EndedRun) else run.run_id,
-            app_id="flowkit",
         )
 
 

@@ -91,15 +91,17 @@ class Relay:
                 await asyncio.wait_for(self._ledger.released.wait(), self._every)
             self._ledger.released.clear()
             await self._broker.wait_connected()
+            await self._outbox.announcements.retry()
             while await self.look() == LIMIT:
                 pass
 
     async def look(self, *, after: float | None = None) -> int:
         """Send what has been unsent for ``after`` seconds (the relay's own by default)."""
         wait = self._after if after is None else after
+        refusing = self._outbox.refusals.nodes()  # their tasks are published again at their own pace
 
         def work(transaction: Transaction) -> list[Sendable]:
-            return transaction.unsent(before=transaction.now() - wait, limit=LIMIT)
+            return transaction.unsent(before=transaction.now() - wait, limit=LIMIT, without=refusing)
 
         # What is in flight may be written while this looks, and what is written just then was in flight before.
         before = self._outbox.in_flight()
@@ -108,7 +110,13 @@ class Relay:
         stranded = [task for task in unsent if task.mark not in mine]
         if stranded:
             logger.info("relaying %d tasks that were never sent", len(stranded), extra={"action": "relay"})
-        await send(self._ledger, self._outbox, stranded)
+        failures, refused = await self._outbox.publish_tasks(stranded)
+        if refused:  # they keep their places in the order
+            await self._ledger.transact(lambda transaction: transaction.restore_unsent(refused))
+        if failures:
+            await self._outbox.deliver(await self._ledger.commit(failures))
+        # Sent rows must not be found again by the very next look.
+        await self._ledger.flush_now()
         return len(unsent)
 
 

@@ -19,6 +19,7 @@ class Kind(StrEnum):
     NO_WORKER = "no-worker"  # it stands in its queue, and nobody takes from it
     QUEUED = "queued"  # it stands in its queue, and there are workers
     UNSENT = "unsent"  # a coordinator has yet to send it
+    REFUSED = "refused"  # a coordinator cannot send it: its queue is full, or does not exist
     TAKEN = "taken"  # a worker has it, and has not said that it begins
     RUNNING = "running"
     SILENT = "silent"  # a worker began it and has not been heard of since
@@ -62,6 +63,7 @@ class Around:
     ready: int | None = None  # messages in the queue of its node
     consumers: int | None = None  # of that queue: foreign workers, which announce nothing, are among them
     coordinators: int | None = None  # consumers of the queue of results
+    refusal: str | None = None  # why its queue refused tasks a moment ago, as a coordinator noted
     limit: NodeLimit | None = None  # of its node
     slot_out: int | None = None  # tasks of its slot that are sent and not answered
     slot_held: int | None = None  # tasks that its slot holds, this one included
@@ -181,7 +183,7 @@ def _silent(task: Stuck, around: Around, now: float) -> Reason:
 
 def _queued(task: Stuck, around: Around, now: float) -> Reason:
     if task.sent_at is None:
-        return Reason(Kind.UNSENT, "not sent yet", _begin_coordinator() if around.coordinators == 0 else "")
+        return _unsent(task, around)
     ready = "" if around.ready is None else f" with {around.ready:,} ready"
     ago = f"for {span(now - task.sent_at)}"
     serving = max(around.workers or 0, around.consumers or 0)
@@ -195,6 +197,20 @@ def _queued(task: Stuck, around: Around, now: float) -> Reason:
     workers = f"{serving:,} worker{'s' if serving != 1 else ''}"
     hint = f"more workers: {_begin_worker(task)}" if around.ready else ""
     return Reason(Kind.QUEUED, f"waiting in its queue{ready}{' and' if ready else ' with'} {workers} {ago}", hint)
+
+
+def _unsent(task: Stuck, around: Around) -> Reason:
+    if around.coordinators == 0:
+        return Reason(Kind.UNSENT, "not sent yet", _begin_coordinator())
+    if around.refusal is None:
+        return Reason(Kind.UNSENT, "not sent yet")
+    ready = "" if around.ready is None else f" with {around.ready:,} ready"
+    serving = max(around.workers or 0, around.consumers or 0)
+    if not serving:
+        text = f"not sent: queue of node {task.node!r}{ready} refuses tasks, {around.refusal}, and no worker takes any"
+        return Reason(Kind.REFUSED, text, _begin_worker(task))
+    text = f"not sent: queue of node {task.node!r}{ready} refuses tasks, {around.refusal}; it is tried again"
+    return Reason(Kind.REFUSED, text, f"a larger max-length in its policy, or more workers: {_begin_worker(task)}")
 
 
 def _unless_late(task: Stuck, around: Around, now: float, hint: str) -> str:

@@ -5,7 +5,7 @@ One hop per transaction: the caller passes a function, which runs in that thread
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 from uuid import UUID
@@ -36,6 +36,7 @@ class Sendable(NamedTuple):
     inputs: bytes
     first_started_at: float | None = None
     traceparent: str | None = None
+    unsent_since: float | None = None  # Unix seconds; of what ``unsent`` found
 
     @property
     def mark(self) -> SentMark:
@@ -145,12 +146,23 @@ class Transaction(Protocol):
     def mark_sent(self, tasks: Sequence[SentMark], at: float) -> None:
         """Note that these (run, task, attempt) were confirmed by the broker."""
 
-    def unsent(self, *, before: float, limit: int) -> list[Sendable]:
+    def unsent(
+        self, *, before: float, limit: int, node: str | None = None, without: Collection[str] = ()
+    ) -> list[Sendable]:
         """Queued tasks of running runs that are unsent since before ``before`` (created or released), ``skip locked``.
 
         So are those that are dated a minute ahead, or more: a clock was set back. They count as unsent since now from
         here on, so that another coordinator does not take them too.
+
+        Args:
+            before: Unix seconds.
+            limit: how many at most; the oldest ones.
+            node: only tasks of this node.
+            without: no tasks of these nodes.
         """
+
+    def restore_unsent(self, tasks: Sequence[Sendable]) -> None:
+        """Give back what ``unsent`` found and nobody sent: unsent since the same time, in the same order, as before."""
 
     def release_due(self, now: float, limit: int, limits: Mapping[str, NodeLimit]) -> Released:
         """Held tasks of running runs whose time has come become queued (attempt as it is, sent_at None).

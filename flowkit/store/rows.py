@@ -75,7 +75,7 @@ PAYLOAD = (
 ROOT_INPUTS = "SELECT t.id, root.inputs FROM runs AS t JOIN tasks AS root ON root.run_id = t.id AND root.id = t.root"
 SENDABLE = (
     "SELECT t.run_id, t.id, t.node, t.attempt, t.tries, coalesce(t.inputs, source.outputs), t.first_started_at, "
-    "run.traceparent FROM tasks AS t JOIN runs AS run ON run.id = t.run_id "
+    "run.traceparent, t.unsent_since FROM tasks AS t JOIN runs AS run ON run.id = t.run_id "
     "LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
 )
 ENDED_RUN = (
@@ -206,10 +206,11 @@ def read_task(row: Row, id_out: IdOut) -> Task:
 
 def read_sendable(row: Row, id_out: IdOut) -> Sendable:
     """A row of ``SENDABLE``."""
-    run_id, task_id, node, attempt, tries, inputs, first_started_at, traceparent = row
+    run_id, task_id, node, attempt, tries, inputs, first_started_at, traceparent, unsent_since = row
     return Sendable(
-        run_id, id_out(task_id), node, attempt, tries, inputs or b"{}", first_started_at, _maybe_text(traceparent)
-    )
+        run_id, id_out(task_id), node, attempt, tries, inputs or b"{}", first_started_at, _maybe_text(traceparent),
+        unsent_since,
+    )  # fmt: skip
 
 
 def dead_row(letter: DeadLetter) -> Row:

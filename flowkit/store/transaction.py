@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from flowkit.flow.changes import Change
 from flowkit.flow.events import Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
@@ -10,7 +10,7 @@ from flowkit.flow.leases import Known, Lease
 from flowkit.flow.schedules import Schedule
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
-from flowkit.store import admission, leasing, overdue, pruning, rows, scheduling
+from flowkit.store import admission, leasing, overdue, pruning, resending, rows, scheduling
 from flowkit.store.database import Database, Row
 from flowkit.store.effects import changed_as_a_set
 from flowkit.store.kept import Kept
@@ -32,7 +32,6 @@ from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
 MAX_SEQ = 2**63 - 1
-AHEAD = 60.0  # seconds: what is dated later than this was written before a clock was set back, so nobody knows its age
 SENT = (
     f"{rows.T_OUTSTANDING} AND t.status IN ('queued', 'running') AND (t.sent_at < :before OR t.sent_at > :ahead) "
     "AND t.leased_until IS NULL"
@@ -107,21 +106,21 @@ class SqlTransaction:
         for mark in tasks:
             self._kept.sent(*mark, at)
 
-    def unsent(self, *, before: float, limit: int) -> list[Sendable]:
+    def unsent(
+        self, *, before: float, limit: int, node: str | None = None, without: Collection[str] = ()
+    ) -> list[Sendable]:
         """Queued tasks of running runs that are unsent since before ``before``. They count as unsent since now."""
-        now = self.now()
-        found = self._take("t.status = 'queued' AND t.unsent_since < :time", "t.unsent_since", before, limit)
-        if len(found) < limit:
-            ahead = "t.status = 'queued' AND t.unsent_since > :time"
-            found += self._take(ahead, "t.unsent_since", max(before, now + AHEAD), limit - len(found))
-        taken = [(row[0], row[1], now) for row in found]
-        if taken:
-            self._database.update("tasks", rows.TASK_KEY, ("unsent_since",), taken)
-        return [rows.read_sendable(row, self._database.id_out) for row in found]
+        return resending.claim_unsent(self._database, before=before, limit=limit, node=node, without=without)
+
+    def restore_unsent(self, tasks: Sequence[Sendable]) -> None:
+        """Give back what ``unsent`` found and nobody sent: in the same order as before, and at once."""
+        resending.restore_unsent(self._database, tasks)
 
     def release_due(self, now: float, limit: int, limits: Mapping[str, NodeLimit]) -> Released:
         """Held tasks of running runs whose time has come become queued, or are held in their slots."""
-        found = self._take("t.status = 'held' AND t.due <= :time", "t.due", now, limit)
+        found = resending.take(
+            self._database, "t.status = 'held' AND t.due <= :time", order="t.due", time=now, limit=limit
+        )
         self._kept.forget(*{row[0] for row in found})
         return admission.release(self._database, found, limits, now)
 
@@ -168,13 +167,6 @@ class SqlTransaction:
             f"{statement} LIMIT :limit {self._database.skip_locked}", {"now": now, "limit": limit}
         )
 
-    def _take(self, condition: str, order: str, time: float, limit: int) -> list[Row]:
-        return self._database.select(
-            f"{rows.SENDABLE} WHERE {condition} AND run.status = 'running' "
-            f"ORDER BY {order}, t.run_id, t.id LIMIT :limit {self._database.skip_locked}",
-            {"time": time, "limit": limit},
-        )
-
     def ended(self, runs: Iterable[str]) -> list[EndedRun]:
         """Those of the runs that have ended, in the order they were asked for."""
         wanted = list(dict.fromkeys(runs))
@@ -196,7 +188,7 @@ class SqlTransaction:
         found = self._database.select(
             f"SELECT t.run_id, t.id, t.node, t.attempt, t.scope, t.sent_at FROM tasks AS t WHERE {SENT} {behind}"
             "ORDER BY t.run_id, t.scope, t.id LIMIT :limit",
-            {"before": before, "ahead": self.now() + AHEAD, "limit": limit, **values},
+            {"before": before, "ahead": self.now() + resending.AHEAD, "limit": limit, **values},
         )
         return [SentTask(run_id, self._database.id_out(task_id), *rest) for run_id, task_id, *rest in found]
 
@@ -210,7 +202,7 @@ class SqlTransaction:
 
     def nodes_sent(self, before: float) -> list[str]:
         """Nodes with tasks queued or running that were sent before ``before``."""
-        values = {"before": before, "ahead": self.now() + AHEAD}
+        values = {"before": before, "ahead": self.now() + resending.AHEAD}
         found = self._database.select(f"SELECT DISTINCT t.node FROM tasks AS t WHERE {SENT}", values)
         return sorted(node for (node,) in found)
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from flowkit.broker.protocol import Broker, Outgoing
-from flowkit.errors import InvalidPayload, NotSent
+from flowkit.errors import InvalidPayload, NotSent, PublishError, QueueFull
 from flowkit.wire import codec
 from flowkit.wire.messages import VERSION, Log, Object, Task, rfc3339
 from flowkit.wire.topology import Topology
@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 _BATCH_LINES = 500
 _BATCH_BYTES = 1024 * 1024
 _CONTEXT_BYTES = 64 * 1024
+_REFUSALS = 5  # times that a batch is published to a queue that refuses it; the other queues of the exchange get each
 
 Line = dict[str, Any]
 
@@ -61,6 +62,7 @@ class Shipper:
         self._lines: deque[tuple[Line, int]] = deque()
         self._bytes = self._dropped = self._written = 0
         self._settled = self._seq = 0
+        self._losing = False  # the last messages were given up
         self._awake = False  # whoever ships looks for lines, or has been told to: one call for many of them
         self._loop: asyncio.AbstractEventLoop | None = None
         self._some, self._hurry, self._progress = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -161,20 +163,30 @@ class Shipper:
         for line in batch:
             by_node.setdefault(line.get("node"), []).append(line)
         waiting = [self._outgoing(node, lines) for node, lines in by_node.items()]
+        pause, refusals = 0.1, 0
+        lost: list[PublishError] = []
         while True:
             verdicts = await self._broker.publish(waiting)
-            for error in verdicts:
-                if error is not None and not isinstance(error, NotSent):
-                    _log.warning("log lines lost: %s", error, extra={"action": "logs_lost"})
-            waiting = [one for one, error in zip(waiting, verdicts, strict=True) if isinstance(error, NotSent)]
+            refusals += any(isinstance(error, QueueFull) for error in verdicts)
+            transient = NotSent if refusals >= _REFUSALS else NotSent | QueueFull
+            lost += [error for error in verdicts if error is not None and not isinstance(error, transient)]
+            waiting = [one for one, error in zip(waiting, verdicts, strict=True) if isinstance(error, transient)]
             if not waiting:
                 break
             # The link for logs has no signal of its own; meanwhile the buffer fills, and then drops and counts.
             await self._broker.wait_connected()
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
+            pause = min(1.0, pause * 2)
+        self._note_loss(lost)
         self._settled += len(batch)
         self._progress.set()
         self._progress = asyncio.Event()
+
+    def _note_loss(self, errors: list[PublishError]) -> None:
+        """Log why messages are given up, once until a batch passes."""
+        if errors and not self._losing:
+            _log.warning("log lines lost: %s", errors[0], extra={"action": "logs_lost"})
+        self._losing = bool(errors)
 
     def _outgoing(self, node: str | None, lines: list[Line]) -> Outgoing:
         body = codec.dumps(lines[0] if len(lines) == 1 else lines)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from flowkit.broker.protocol import Broker, Consumer, Delivery, Outgoing
-from flowkit.errors import PublishError, TooLarge, Unroutable
+from flowkit.errors import PublishError, QueueFull, TooLarge, Unroutable
 from flowkit.wire.messages import Result, Status, join
 from flowkit.worker.report import Report
 
@@ -79,7 +79,7 @@ class Reporter:
         broker: where to publish.
         exchange: of results.
         on_batch: called after each batch.
-        backoff: seconds to wait when no queue is bound for results.
+        backoff: seconds to wait when results are refused: no queue is bound for them, or it is full.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class Reporter:
         self._bundle_bytes = _BUNDLE_BYTES
         self._waiting: list[Letter] = []
         self._some = asyncio.Event()
+        self._refusal: type[PublishError] | None = None  # why the last batch was refused, in part or whole
 
     def post(self, letter: Letter) -> None:
         """Publish this with the next batch."""
@@ -109,7 +110,7 @@ class Reporter:
             verdicts = await self._broker.publish([bundle.message(self._exchange) for bundle in bundles])
             again = await self._settle(bundles, verdicts)
             self._on_batch()
-            self._waiting = again + self._waiting
+            self._waiting += again  # behind the others, which may go to another queue
             if not self._waiting:
                 self._some.clear()
             elif again:
@@ -134,6 +135,7 @@ class Reporter:
         """Acknowledge what is confirmed; returns what has to be published again."""
         again: list[Letter] = []
         refused: PublishError | None = None
+        held: PublishError | None = None
         done: dict[Consumer, list[Delivery]] = {}
         for bundle, error in zip(bundles, verdicts, strict=True):
             if error is None:
@@ -142,17 +144,27 @@ class Reporter:
                         done.setdefault(consumer, []).append(delivery)
             elif isinstance(error, TooLarge) and self._make_smaller(bundle, error):
                 pass
-            elif isinstance(error, Unroutable):
-                # Its queue is not there yet: a coordinator declares it. What is finished must not get lost meanwhile.
-                _log.warning("%s; trying again", error, extra={"action": "publish_again"})
+            elif isinstance(error, Unroutable | QueueFull):
+                # A coordinator declares the queue, or makes room in it. What is finished must not get lost meanwhile.
+                held = error
                 again += bundle.letters
             else:
                 refused = refused or error
         for consumer, deliveries in done.items():
             await consumer.ack(deliveries)
+        self._note_refusal(held, len(again))
         if refused is not None:  # it ends the worker, but what is confirmed shall not run again for that
             raise refused
         return again
+
+    def _note_refusal(self, why: PublishError | None, count: int) -> None:
+        """Log that results are refused, for another reason than before, or accepted again."""
+        before, self._refusal = self._refusal, None if why is None else type(why)
+        if why is not None and before is not self._refusal:
+            _log.warning("%s; %d results are kept and published again until it takes them", why, count,
+                         extra={"action": "publish_again"})  # fmt: skip
+        elif why is None and before is not None:
+            _log.info("results are accepted again", extra={"action": "publish_accepted"})
 
     def _make_smaller(self, bundle: Bundle, error: TooLarge) -> bool:
         """Post what was in it again: in smaller bundles while it is one, then as what says that it was too large.

@@ -10,7 +10,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.stage import Figures, Stage, go_on, said, stage, stop, until
+from flowkit.client import Client
+from tests.chaos.stage import PATIENCE, Figures, Stage, go_on, said, stage, stop, until
 from tests.services.postgres import Cluster, database
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
@@ -324,12 +325,51 @@ async def log_flood(place: Place, rounds: int) -> Figures:
         return await here.conclude()
 
 
+LATE = """
+from flowkit import Node
+late = Node("late")
+
+@late.main
+async def finish():
+    return [], late.get_inputs(), ""
+"""
+
+
+async def queue_full(place: Place, rounds: int) -> Figures:
+    """The queue of one node without a worker is full, by a policy; the others go on, and it catches up later."""
+    (place.folder / "late.py").write_text(LATE)
+    pattern = f"^{place.namespace}\\.tasks\\.late$"
+    policy = ("set_policy", "full", pattern, '{"max-length": 3, "overflow": "reject-publish"}')
+    await asyncio.to_thread(place.rabbit.ctl, *policy)
+    try:
+        async with (
+            stage("queue of one node full", place.folder, place.namespace, place.rabbit.url) as here,
+            Client(place.rabbit.url, namespace=place.namespace) as client,
+        ):
+            (coordinator,) = here.coordinators
+            for _ in range(rounds):
+                before, runs = said(coordinator, "late refuses tasks, it is full"), []
+                async with asyncio.timeout(PATIENCE):  # a quorum queue takes some more before it knows that it is full
+                    while said(coordinator, "late refuses tasks, it is full") == before:
+                        runs += await client.start_many("late", [{"n": len(runs) + n} for n in range(10)])
+                await here.recovered()
+                worker = await here.shell.worker(str(place.folder / "late.py"))
+                async with asyncio.timeout(PATIENCE):
+                    outputs = [(await run.outputs())["n"] for run in runs]
+                assert outputs == list(range(len(runs)))
+                await coordinator.says("late accepts tasks again")
+                await worker.terminate()
+            return await here.conclude()
+    finally:
+        await asyncio.to_thread(place.rabbit.ctl, "clear_policy", "full")
+
+
 SCENARIOS: dict[str, Scenario] = {
     scenario.__name__.replace("_", "-"): scenario
     for scenario in (
         worker_killed, coordinator_killed, one_of_two_coordinators_killed, broker_restarted, broker_killed,
         broker_wiped, broker_wiped_under_two_coordinators, worker_stopped, coordinator_stopped, network_cut,
         network_black_hole, network_one_way, network_slow, memory_alarm, consumer_timeout, store_locked, store_full,
-        postgres_restarted, rolling_restart, restart_on_sqlite, log_flood,
+        postgres_restarted, rolling_restart, restart_on_sqlite, log_flood, queue_full,
     )
 }  # fmt: skip

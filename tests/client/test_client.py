@@ -10,7 +10,7 @@ import pytest
 
 from flowkit import Client
 from flowkit.broker.memory import MemoryBroker
-from flowkit.errors import Conflict, InvalidPayload, RunFailed, TimedOut, UsageError
+from flowkit.errors import Conflict, InvalidPayload, Refused, RunFailed, TimedOut, UsageError
 from flowkit.wire import messages as wire
 from tests.client.coordinator import TOPOLOGY
 
@@ -269,3 +269,37 @@ def test_the_synchronous_twin_does_the_same():
     assert threading.active_count() == threads
     with pytest.raises(UsageError, match="this client is closed"):
         client.start("add")
+
+
+@pytest.mark.parametrize("queue", [TOPOLOGY.starts, TOPOLOGY.commands])
+async def test_a_full_queue_is_named_as_such(url, coordinator, queue):
+    broker = MemoryBroker.named(url.removeprefix("memory:"))
+    async with Client(url, patience=0.5) as client:
+        await broker.declare(TOPOLOGY.standing)
+        broker.limit_length(queue.name, 0)
+        with pytest.raises(
+            Refused, match=rf"queue '{queue.name}' is full, it has refused messages for 0.5 s.*max-length"
+        ):
+            await (client.start("add") if queue == TOPOLOGY.starts else client.run("r1").cancel())
+    await broker.close()
+
+
+async def test_a_start_waits_until_a_full_queue_has_room(url, coordinator):
+    broker = MemoryBroker.named(url.removeprefix("memory:"))
+    async with Client(url) as client:
+        await broker.declare(TOPOLOGY.standing)
+        broker.limit_length(TOPOLOGY.starts.name, 2)
+        starting = asyncio.create_task(client.start_many("add", [{"n": n} for n in range(7)]))
+        assert [start.inputs["n"] for start in await coordinator.starts(7)] == list(range(7))
+        assert len(await starting) == 7
+    await broker.close()
+
+
+async def test_an_exchange_that_is_deleted_is_declared_again_by_who_needs_it(url, coordinator):
+    broker = MemoryBroker.named(url.removeprefix("memory:"))
+    async with Client(url) as client:
+        await client.start("add", id="r1")
+        broker.delete_exchange(TOPOLOGY.name("starts"))
+        await client.start("add", id="r2")
+        assert [start.run_id for start in await coordinator.starts(2)] == ["r1", "r2"]
+    await broker.close()

@@ -13,7 +13,7 @@ from flowkit.broker import Broker, Consumer, Delivery, Outgoing, open_broker
 from flowkit.broker.memory import MemoryBroker
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES
 from flowkit.broker.rabbit import RabbitBroker
-from flowkit.errors import BrokerUnreachable, NotFound, NotSent, Refused, TooLarge, Unroutable, UsageError
+from flowkit.errors import BrokerUnreachable, NotFound, NotSent, QueueFull, Refused, TooLarge, Unroutable, UsageError
 from flowkit.wire.topology import Binding, Exchange, Queue, Topology
 
 
@@ -182,21 +182,65 @@ async def test_durable_and_transient_may_stand_in_one_batch(site: Site, broker: 
     assert len(await gather(broker.consume(topology.workers, prefetch=5), 1)) == 1
 
 
-async def test_a_durable_message_waits_for_a_missing_exchange_and_a_transient_one_is_dropped(
+async def test_without_its_exchange_a_message_is_refused_and_the_others_arrive(
     site: Site, broker: Broker, topology: Topology
 ) -> None:
     late = Exchange(topology.name("late"), "fanout")
     [verdict] = await broker.publish([site.message(to="late", durable=False)])
     assert isinstance(verdict, NotSent)
-    async with asyncio.TaskGroup() as group:
-        sending = group.create_task(broker.publish([site.message(b"w", to="late"), site.message(b"others")]))
-        others = broker.consume(topology.results, prefetch=5)
-        assert (await others.receive(1))[0].body == b"others"  # those that can be sent do not wait
-        assert not sending.done()
-        await broker.declare([late, Queue(topology.name("lateq"), bindings=(Binding(late.name),))])
-    assert sending.result() == [None, None]
-    assert len(await gather(broker.consume(Queue(topology.name("lateq")), prefetch=5), 1)) == 1
+    for _ in range(2):  # the second time it is known to be missing
+        missing, announced, other = await broker.publish(
+            [site.message(b"w", to="late"), site.message(to="late", mandatory=False), site.message(b"other")]
+        )
+        assert isinstance(missing, Unroutable)
+        assert (missing.exchange, missing.key) == (late.name, "add.succeeded")
+        assert isinstance(announced, Unroutable)
+        assert other is None
+    await broker.declare([late, Queue(topology.name("lateq"), bindings=(Binding(late.name),))])
+    for _ in range(2):
+        assert await broker.publish([site.message(b"w", to="late"), site.message(b"other")]) == [None, None]
+    assert len(await gather(broker.consume(topology.results, prefetch=5), 4)) == 4
+    assert len(await gather(broker.consume(Queue(topology.name("lateq")), prefetch=5), 2)) == 2
     await broker.delete(topology.name("lateq"))
+
+
+@pytest.mark.parametrize("kind", ["quorum", "classic"])
+async def test_a_full_queue_refuses_and_the_others_of_the_batch_arrive(
+    site: Site, broker: Broker, topology: Topology, kind: str
+) -> None:
+    limits = (("x-queue-type", kind), ("x-max-length", 2), ("x-overflow", "reject-publish"))
+    short = Queue(topology.name("short"), limits, (Binding(topology.name("tasks"), "short"),))
+    await broker.declare([short])
+
+    async def is_full() -> bool:  # a quorum queue takes some more before it knows
+        return isinstance((await broker.publish([site.message(to="tasks", key="short")]))[0], QueueFull)
+
+    await eventually(is_full)
+    full, other = await broker.publish([site.message(to="tasks", key="short"), site.message(b"other")])
+    assert isinstance(full, QueueFull)
+    assert (full.exchange, full.key) == (topology.name("tasks"), "short")
+    assert other is None
+    [passing] = await broker.publish([site.message(to="tasks", key="short", durable=False)])
+    assert isinstance(passing, QueueFull)
+    consumer = broker.consume(short, prefetch=100)
+    await consumer.ack(await gather(consumer, 2))  # there is room again
+    await eventually(lambda: _sent(broker, site.message(to="tasks", key="short")))
+    await broker.delete(short.name)
+
+
+async def test_a_full_queue_refuses_and_the_other_queues_of_the_exchange_have_the_message(
+    site: Site, broker: Broker, topology: Topology
+) -> None:
+    limits = (("x-max-length", 1), ("x-overflow", "reject-publish"))
+    full = Queue(topology.name("full"), limits, (Binding(topology.name("logs")),))
+    wide = broker.consume(topology.logs, prefetch=9, offset="next")
+    await wide.wait_connected()
+    await broker.declare([full])
+    assert await broker.publish([site.message(b"1", to="logs", key="")]) == [None]
+    [verdict] = await broker.publish([site.message(b"2", to="logs", key="")])
+    assert isinstance(verdict, QueueFull)
+    assert [one.body for one in await gather(wide, 2)] == [b"1", b"2"]
+    await broker.delete(full.name)
 
 
 async def test_after_close_nothing_is_sent_and_it_is_said(site: Site, broker: Broker) -> None:

@@ -216,6 +216,26 @@ async def test_unsent_are_taken_once_for_a_while(store: Store, clock: Clock) -> 
     assert len(await store.transact(lambda tx: tx.unsent(before=1021.0, limit=9))) == 1
 
 
+async def test_unsent_tasks_of_one_node_or_without_some_keep_their_places_when_they_are_given_back(
+    store: Store, clock: Clock
+) -> None:
+    for n, node in enumerate(["full", "add", "full", "full"]):
+        _, changes = begun(f"r{n}", node=node, created_at=1000.0 + n)
+        await write(store, changes)
+    clock.now = 1100.0
+
+    async def found(**which: object) -> list[str]:
+        return [one.run_id for one in await store.transact(lambda tx: tx.unsent(before=1050.0, limit=9, **which))]
+
+    first = await store.transact(lambda tx: tx.unsent(before=1050.0, limit=2, node="full"))
+    assert [one.run_id for one in first] == ["r0", "r2"]
+    assert await found(without=["full"]) == ["r1"]
+    assert await found(node="full") == ["r3"], "the others are claimed"
+    await store.transact(lambda tx: tx.mark_sent([first[1].mark], 1100.0))
+    await store.transact(lambda tx: tx.restore_unsent(first))
+    assert await found() == ["r0"], "what was sent meanwhile is not unsent again"
+
+
 async def test_what_was_written_before_a_clock_was_set_back_is_looked_at_at_once(store: Store, clock: Clock) -> None:
     root, changes = begun()
     clock.now = 5000.0

@@ -22,6 +22,26 @@ UNKNOWN = "for 1 min 00 s. No worker has ever announced this node: is its name r
 RESUME = "flowkit runs resume r"
 CASES = [
     (
+        "its queue is full, and nobody empties it",
+        stuck("queued"),
+        Around(workers=0, consumers=0, ready=3, coordinators=1, refusal="it is full"),
+        (Kind.REFUSED,
+         "not sent: queue of node 'ship' with 3 ready refuses tasks, it is full, and no worker takes any", WORKER),
+    ),
+    (
+        "its queue is full although somebody empties it",
+        stuck("queued"),
+        Around(workers=1, consumers=1, ready=3, coordinators=1, refusal="it is full"),
+        (Kind.REFUSED, "not sent: queue of node 'ship' with 3 ready refuses tasks, it is full; it is tried again",
+         f"a larger max-length in its policy, or more workers: {WORKER}"),
+    ),
+    (
+        "its queue was full when there was a coordinator",
+        stuck("queued"),
+        Around(coordinators=0, refusal="it is full"),
+        (Kind.UNSENT, "not sent yet", COORDINATOR),
+    ),
+    (
         "its time has come, and its run is paused",
         stuck("held", held_for="retry", due=NOW - 60, error="OSError: down", paused=True),
         Around(coordinators=1),

@@ -11,6 +11,7 @@ import pytest
 
 from flowkit import Logger, Node, log
 from flowkit.wire.messages import Log, decode_many
+from flowkit.wire.topology import Binding, Queue
 from flowkit.worker.logs import Shipper
 from tests.logging_state import restored_logging
 
@@ -101,6 +102,19 @@ async def test_whatever_stands_in_a_context_the_line_arrives(house, shipper, con
     (line,) = await house.logs()
     assert line.context == sent
     assert line.message == "m?"
+
+
+async def test_somebody_elses_full_queue_loses_no_line_of_the_stream(house, shipper, caplog, monkeypatch):
+    monkeypatch.setattr("flowkit.worker.logs._REFUSALS", 2)
+    await house.mine.declare([Queue("own", (), (Binding(house.topology.name("logs")),))])
+    house.mine.limit_length("own", 0)
+    for number in range(3):
+        shipper.write(task(), "INFO", str(number))
+        await shipper.flush()
+    lines = await house.logs(6)
+    assert [line.message for line in lines] == ["0", "0", "1", "1", "2", "2"], "each twice, and none a third time"
+    told = [one for one in caplog.records if getattr(one, "action", "") == "logs_lost"]
+    assert len(told) == 1, "not one for each batch"
 
 
 async def test_a_cyclic_context(house, shipper):

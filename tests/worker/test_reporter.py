@@ -10,6 +10,7 @@ import pytest
 from flowkit.errors import PublishError, Unroutable
 from flowkit.wire import codec
 from flowkit.wire.messages import Result, Status, Task, decode_many
+from flowkit.wire.topology import Binding, Queue
 from flowkit.worker import Worker
 
 from .tasks import define, task
@@ -135,6 +136,28 @@ async def test_what_nobody_hears_yet_is_said_again(house, monkeypatch):
         assert await worker.stop() is False
     assert len(refused) == 2
     assert await house.left() == 0
+
+
+async def test_results_that_a_full_queue_refuses_are_kept_and_the_other_queue_gets_its_own(house, caplog):
+    async with house.worker(define(fine), define(fine, "other")) as worker:
+        worker._reporter._backoff = 0.01
+        own = Queue("own", (), (Binding(house.topology.name("results"), "work.*"),))
+        await house.mine.declare([own])
+        house.mine.limit_length(own.name, 0)
+        await house.send(*[task() for _ in range(3)])
+        await house.send(task("other"))
+        async with asyncio.timeout(5):
+            while not (told := [one for one in caplog.records if getattr(one, "action", "") == "publish_again"]):
+                await asyncio.sleep(0)
+            house.mine.limit_length(own.name, None)
+            kept = house.mine.consume(own, prefetch=9)
+            got = []
+            while sum(len(decode_many(Result, one.body)) for one in got) < 3:
+                got += await kept.receive(9)
+        assert await worker.stop() is False
+    assert "full" in told[0].message
+    assert len(told) == 1
+    assert (await house.left(), await house.left("other")) == (0, 0)
 
 
 async def test_a_result_that_is_refused_ends_the_worker_but_what_was_confirmed_is_acknowledged(house, monkeypatch):

@@ -9,9 +9,18 @@ from typing import ClassVar
 
 from flowkit.broker.fresh import fresh_ids
 from flowkit.broker.memory.consumer import MemoryConsumer
-from flowkit.broker.memory.server import Later, MissingExchange, NotConnected, Server
+from flowkit.broker.memory.server import MissingExchange, NoRoom, NotConnected, Server
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
-from flowkit.errors import BrokerUnreachable, NotFound, NotSent, PublishError, TooLarge, Unroutable, UsageError
+from flowkit.errors import (
+    BrokerUnreachable,
+    NotFound,
+    NotSent,
+    PublishError,
+    QueueFull,
+    TooLarge,
+    Unroutable,
+    UsageError,
+)
 from flowkit.wire.topology import Exchange, Part, Queue
 
 
@@ -85,13 +94,13 @@ class MemoryBroker:
         return []
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
-        """Publish all; waits while the connection is down, an exchange is missing or a queue is full."""
+        """Publish all; waits while the connection is down or an alarm blocks it."""
         await asyncio.sleep(0)  # as with any broker, others get a turn while one waits for the confirms
         verdicts: dict[int, PublishError | None] = {}
         while True:
             for at, message in enumerate(messages):
                 if at not in verdicts:
-                    with suppress(Later):
+                    with suppress(NotConnected):
                         verdicts[at] = self._try(message)
             if self._lose_confirms and self.connected:
                 self._lose_confirms = False
@@ -171,6 +180,14 @@ class MemoryBroker:
         self._server.blocked = False
         self._server.change.notify()
 
+    def limit_length(self, queue: str, most: int | None) -> None:
+        """Let a queue that exists refuse what is over so many messages, as a policy does; None: as it was declared."""
+        self._server.queues[queue].limit_length(most)
+
+    def delete_exchange(self, name: str) -> None:
+        """Delete an exchange with its bindings, as an operator does by mistake."""
+        self._server.drop_exchange(name)
+
     def wipe(self) -> None:
         """Let the broker forget everything; every client loses its connections and makes them again."""
         self._server.wipe()
@@ -180,20 +197,23 @@ class MemoryBroker:
             await self._server.change.wait()
 
     def _try(self, message: Outgoing) -> PublishError | None:
-        """Publish one message; a durable one that has to wait raises ``Later``."""
+        """Publish one message; a durable one that has to wait raises ``NotConnected``."""
         if len(message.body) > self._limit:
             return TooLarge(len(message.body), self._limit)
         if self._closed:
             return NotSent("the broker was closed")
+        unroutable = Unroutable(message.exchange, message.key)
         try:
             routed = self._store(message)
-        except Later as reason:
+        except NoRoom:
+            return QueueFull(message.exchange, message.key)
+        except MissingExchange as missing:
+            return unroutable if message.durable else NotSent(f"exchange {str(missing)!r} does not exist")
+        except NotConnected:
             if message.durable:
                 raise
-            return NotSent(f"{type(reason).__name__} {reason}".strip())
-        return (
-            Unroutable(message.exchange, message.key) if not routed and message.durable and message.mandatory else None
-        )
+            return NotSent("the link to the broker is down")
+        return unroutable if not routed and message.durable and message.mandatory else None
 
     def _store(self, message: Outgoing) -> int:
         if not self.connected:

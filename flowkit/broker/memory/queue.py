@@ -66,6 +66,7 @@ class MemoryQueue:
         self._counts = self.arguments.get("x-queue-type") == "quorum"
         self._limit = _number(self.arguments, "x-delivery-limit")
         self._max_length = _number(self.arguments, "x-max-length")
+        self._refuses = self.arguments.get("x-overflow") == "reject-publish"
         ttl = _number(self.arguments, "x-message-ttl")
         self._ttl = None if ttl is None else ttl / 1000
 
@@ -76,8 +77,12 @@ class MemoryQueue:
     @property
     def full(self) -> bool:
         """Whether it refuses to take one more (``x-overflow: reject-publish``)."""
-        refuses = self._max_length is not None and self.arguments.get("x-overflow") == "reject-publish"
-        return refuses and len(self) >= (self._max_length or 0)
+        return self._refuses and self._max_length is not None and len(self) >= self._max_length
+
+    def limit_length(self, most: int | None) -> None:
+        """Refuse what is over so many messages from now on; None: as it was declared."""
+        self._max_length = _number(self.arguments, "x-max-length") if most is None else most
+        self._refuses = most is not None or self.arguments.get("x-overflow") == "reject-publish"
 
     def put(self, message: Outgoing) -> None:
         """Take a message at the end, and drop the oldest one where there are too many."""

@@ -14,20 +14,16 @@ from flowkit.broker.refusal import mismatch
 from flowkit.wire.topology import Exchange, Part, Queue
 
 
-class Later(Exception):
-    """Not now: a durable message waits until it is otherwise."""
-
-
-class NotConnected(Later):
+class NotConnected(Exception):
     """The connection is down, or the broker has raised an alarm."""
 
 
-class MissingExchange(Later):
+class MissingExchange(Exception):
     """There is no such exchange (AMQP 404)."""
 
 
-class QueueFull(Later):
-    """A queue with ``reject-publish`` has no room: nothing was stored anywhere."""
+class NoRoom(Exception):
+    """A queue with ``reject-publish`` is full; the other queues of the message have it."""
 
 
 @dataclass(slots=True)
@@ -79,20 +75,22 @@ class Server:
         return name in self._exchanges
 
     def route(self, message: Outgoing) -> int:
-        """Store a message in every queue that is bound for it, in all or in none.
+        """Store a message in every queue that is bound for it and has room.
 
         Returns:
             in how many queues.
 
         Raises:
             MissingExchange
-            QueueFull
+            NoRoom: not in all of them.
         """
         queues = self._routes(message.exchange, message.key)
-        if any(queue.full for queue in queues):
-            raise QueueFull
+        full = [queue for queue in queues if queue.full]
         for queue in queues:
-            queue.put(message)
+            if queue not in full:
+                queue.put(message)
+        if full:
+            raise NoRoom
         return len(queues)
 
     def drop_queue(self, name: str) -> None:
@@ -105,6 +103,15 @@ class Server:
         for taker in tuple(queue.takers):
             taker.cancelled()
         self._attach()
+
+    def drop_exchange(self, name: str) -> None:
+        """Delete an exchange and its bindings."""
+        self._exchanges.pop(name, None)
+
+    def drop_binding(self, exchange: str, queue: str) -> None:
+        """Delete the bindings between an exchange and a queue."""
+        standing = self._exchanges[exchange]
+        standing.bindings = {bound: None for bound in standing.bindings if bound[0] != queue}
 
     def wipe(self) -> None:
         """Forget everything, and cut all connections."""
@@ -178,5 +185,5 @@ class Server:
         dead = message._replace(exchange=str(exchange), key=key, headers=headers)
         try:
             self.route(dead)
-        except MissingExchange:
+        except (MissingExchange, NoRoom):
             return  # RabbitMQ drops it too, or holds it (at-least-once) until the exchange is there

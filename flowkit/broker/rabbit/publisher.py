@@ -1,4 +1,7 @@
-"""Publishing batches with confirms, over every reconnect, so that one bad message never holds up the others."""
+"""Publishing batches with confirms, over every reconnect, so that one bad message never holds up the others.
+
+Only a lost connection is tried again here. Each message that the broker answers for gets its verdict.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from flowkit.broker.protocol import Outgoing
 from flowkit.broker.rabbit.faults import LinkClosed, LinkLost
 from flowkit.broker.rabbit.link import Link, pauses
 from flowkit.broker.rabbit.session import Session, let_go
-from flowkit.errors import NotSent, PublishError, TooLarge, Unroutable
+from flowkit.errors import NotSent, PublishError, QueueFull, TooLarge, Unroutable
 
 PATIENCE = 5.0  # seconds that transient messages wait for their confirms
 IN_FLIGHT = 10_000  # transient messages on their way at a time; more are dropped
@@ -39,9 +42,10 @@ class Publisher:
         self._opening = asyncio.Lock()
         self._transient = 0
         self._ids = fresh_ids()
+        self._missing: set[str] = set()  # exchanges that did not exist when they were last published to
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
-        """Publish durable messages; return when each is confirmed or cannot ever be."""
+        """Publish durable messages; return when the broker has answered for each of them."""
         verdicts, waiting = self._sizes(messages)
         waits = pauses(most=1.0)
         try:
@@ -93,14 +97,20 @@ class Publisher:
         return verdicts, {at: message for at, message in enumerate(messages) if at not in verdicts}
 
     async def _round(self, batch: Batch) -> Verdicts:
-        """Try all once, and return the verdicts that are final."""
+        """Try all once, and return the verdicts; without one are those whose connection was lost."""
+        suspects: Batch = {}
+        if self._missing:  # a channel of their own: a missing exchange closes it, for all that is in flight there
+            suspects = {at: message for at, message in batch.items() if message.exchange in self._missing}
+            batch = {at: message for at, message in batch.items() if at not in suspects}
+        settled: Verdicts = {}
         try:
-            channel = await self._open()
-            settled, blamed, _ = await self._send(channel, batch)
-            if blamed:
-                settled |= await self._isolate(blamed)
+            if batch:
+                settled, blamed, _ = await self._send(await self._open(), batch)
+                suspects = {**suspects, **blamed}
+            if suspects:
+                settled |= await self._isolate(suspects)
         except LinkLost:
-            return {}
+            pass
         return settled
 
     async def _open(self) -> amqp.Channel:
@@ -135,8 +145,10 @@ class Publisher:
                 case amqp.ChannelClosed():
                     blamed[at] = message
                     why = str(outcome)
-                case amqp.ConnectionLost() | amqp.Nacked():
-                    pass  # again in the next round; a negative confirm is a full queue, which may have room then
+                case amqp.Nacked():
+                    settled[at] = QueueFull(message.exchange, message.key)
+                case amqp.ConnectionLost():
+                    pass  # again in the next round
                 case ValueError():
                     settled[at] = _unwritable(outcome)
         return settled, blamed, why
@@ -164,6 +176,8 @@ class Publisher:
             settled, blamed, why = await self._send(channel, batch)
         finally:
             await let_go(channel)
+        if self._missing and settled:
+            self._missing.difference_update(batch[at].exchange for at, verdict in settled.items() if verdict is None)
         if not blamed:
             return settled
         by_exchange: dict[str, dict[int, Outgoing]] = {}
@@ -174,9 +188,12 @@ class Publisher:
                 settled |= await self._isolate(group)
         elif "NOT_FOUND" in why:
             exchange = next(iter(by_exchange))
-            logger.warning(
-                "exchange %s is missing", exchange, extra={"action": "exchange_missing", "exchange": exchange}
-            )
+            if exchange not in self._missing:
+                self._missing.add(exchange)
+                logger.warning(
+                    "exchange %s is missing", exchange, extra={"action": "exchange_missing", "exchange": exchange}
+                )
+            settled |= {at: _no_exchange(message) for at, message in blamed.items()}
         elif "access to exchange" in why:
             settled |= {at: PublishError(why) for at in blamed}
         elif len(blamed) == 1:
@@ -190,6 +207,12 @@ class Publisher:
     def _sentence(self, message: Outgoing, why: str) -> PublishError:
         size = re.search(r"larger than configured max size (\d+)", why)
         return TooLarge(len(message.body), int(size[1])) if size else PublishError(why)
+
+
+def _no_exchange(message: Outgoing) -> PublishError:
+    if message.durable:
+        return Unroutable(message.exchange, message.key)
+    return NotSent(f"exchange {message.exchange!r} does not exist")
 
 
 def _unwritable(error: Exception) -> PublishError:
