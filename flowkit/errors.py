@@ -18,6 +18,7 @@ next.
     ├── Refused               it is there, and says no                                           (exit 6)
     │   ├── Conflict          the same run id with another node or other inputs
     │   ├── StoreInUse        a second coordinator on one SQLite file
+    │   ├── NameInUse         a second worker of the same name
     │   ├── WrongBroker       the broker belongs to another store
     │   ├── AccessRefused     the broker's permissions do not allow it
     │   └── QueueFull         a queue that is full and takes no more (a PublishError too)
@@ -144,6 +145,21 @@ class StoreInUse(Refused):
         super().__init__(
             f"store {path}: another coordinator holds its lock, and SQLite takes one at a time. "
             "Stop the other one, or use PostgreSQL (--store postgresql://…) to run several."
+        )
+
+
+class NameInUse(Refused):
+    """A second worker of the same name."""
+
+    def __init__(self, name: str, where: str | None, patience: float) -> None:
+        self.name = name
+        who = (
+            f"another worker has it{where}"
+            if where is not None
+            else f"another connection has held its queue for {patience:g} s"
+        )
+        super().__init__(
+            f"worker name {name!r} is in use: {who}. Stop the other one, give this one another --name, or none."
         )
 
 

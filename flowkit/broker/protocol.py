@@ -199,6 +199,13 @@ class Consumer(Protocol):
     def reconnects(self) -> int:
         """How many times the connection was lost and made again."""
 
+    @property
+    def locked(self) -> bool:
+        """Whether another connection holds this exclusive queue (405), which is tried again at 0.1-1 s."""
+
+    async def wait_locked(self) -> None:
+        """Return when ``locked``."""
+
 
 class Broker(Protocol):
     """A connection to a broker: publish, consume, declare, look."""

@@ -127,7 +127,7 @@ def _apart(count: int, nodes: list[str], settings: Settings) -> Lifeline:
 
 
 def _name() -> str:
-    from flowkit.worker.worker import worker_name
+    from flowkit.worker.naming import worker_name
 
     return worker_name()
 
@@ -168,6 +168,7 @@ async def _work(
             name=name,
             concurrency=settings.concurrency,
             drain_timeout=settings.drain_timeout,
+            name_patience=3 * settings.heartbeat + 5,  # after two that it misses the broker ends a connection
             limits=settings.limits,
             stage=OwnThread(loop_factory()),
         )

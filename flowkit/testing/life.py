@@ -236,6 +236,15 @@ class Taking:
         """How many times the connection was lost and made again."""
         return self._consumer.reconnects
 
+    @property
+    def locked(self) -> bool:
+        """Whether another connection holds this exclusive queue."""
+        return self._consumer.locked
+
+    async def wait_locked(self) -> None:
+        """Return when ``locked``."""
+        await self._consumer.wait_locked()
+
     async def wait_connected(self) -> None:
         """Return when ``connected``, or stopped."""
         await self._consumer.wait_connected()

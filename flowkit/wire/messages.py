@@ -293,6 +293,9 @@ class Worker(Message):
     nodes: tuple[NodeInfo, ...] = ()
     running: tuple[Annotated[Running, BeforeValidator(_known_places), PlainSerializer(_entry)], ...] = ()
     stopping: bool = False
+    host: Annotated[str, Field(max_length=200)] | None = None
+    pid: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    started_at: Instant | None = None  # when this process began to work
 
 
 class Control(Message):

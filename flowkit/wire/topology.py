@@ -128,6 +128,10 @@ class Topology:
         """One worker's own ear."""
         return Queue(self.name("control", worker), (), (Binding(self.name("control")),), exclusive=True)
 
+    def announcements(self, listener: str, worker: str) -> Queue:
+        """One worker's own ear for what all workers announce, below the name that it may declare queues of."""
+        return Queue(self.name("control", worker, listener), (), (Binding(self.name("workers")),), exclusive=True)
+
     def runs(self, listener: str, key: str = "#") -> Queue:
         """One waiting client's own ear for the ends of runs; ``key`` is ``<status>.<node>``."""
         return Queue(self.name("runs", listener), (), (Binding(self.name("runs"), key),), exclusive=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import time
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +16,7 @@ from flowkit.wire.messages import NodeInfo, Running, Worker
 from flowkit.wire.topology import Topology
 from flowkit.worker.definition import Definition
 from flowkit.worker.execution import Taken
+from flowkit.worker.naming import host_name
 from flowkit.worker.schemas import MAX_WORKER, schemas_of
 
 _log = logging.getLogger(__name__)
@@ -95,6 +98,7 @@ class Announcer:
         self._broker, self._exchange, self._worker = broker, topology.name("workers"), worker
         self._nodes = tuple(describe_nodes(definitions))
         self._taken, self._every = taken, every
+        self._process = {"host": host_name(), "pid": os.getpid(), "started_at": time.time()}
 
     async def run(self) -> None:
         """Announce until cancelled."""
@@ -106,8 +110,9 @@ class Announcer:
         """Announce once; nothing is lost when it does not arrive."""
         running = tuple(Running(one.task.task_id, one.task.attempt, one.since, one.task.run_id) for one in self._taken)
         message = Worker(
-            worker=self._worker, version=flowkit_version(), nodes=self._nodes, running=running, stopping=stopping
-        )
+            worker=self._worker, version=flowkit_version(), nodes=self._nodes, running=running, stopping=stopping,
+            **self._process,
+        )  # fmt: skip
         outgoing = Outgoing(self._exchange, "", message.encode(), Worker.TYPE, durable=False)
         for error in await self._broker.publish([outgoing]):
             if error is not None:

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import re
-import secrets
-import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 from flowkit.broker.protocol import Broker, Consumer
 from flowkit.errors import Unreadable, UsageError
@@ -28,18 +24,13 @@ from flowkit.worker.execute import Clock
 from flowkit.worker.execution import Taken
 from flowkit.worker.intake import Intake, prefetch_for
 from flowkit.worker.logs import Shipper
+from flowkit.worker.naming import NameGuard, worker_name
 from flowkit.worker.records import capture
 from flowkit.worker.reporter import Reporter
 from flowkit.worker.runner import Runner
 from flowkit.worker.stage import SameLoop, Stage
 
 _log = logging.getLogger(__name__)
-
-
-def worker_name() -> str:
-    """A name for this process: ``<host>-<pid>-<4 hex digits>``."""
-    host = re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:40].lstrip("_-") or "host"
-    return f"{host}-{os.getpid()}-{secrets.token_hex(2)}"
 
 
 class Worker:
@@ -54,6 +45,7 @@ class Worker:
         drain_timeout: seconds that running tasks have to finish after ``stop``.
         heartbeat: seconds between two announcements.
         patience: seconds that a task which was taken waits here for a slot.
+        name_patience: seconds to wait for the name of a worker whose connection has not ended yet.
         log_linger: seconds that log lines wait for more before they leave together.
         limits: how much one task may return.
         clock: Unix seconds.
@@ -71,6 +63,7 @@ class Worker:
         drain_timeout: float = 25,
         heartbeat: float = 5,
         patience: float = 300,
+        name_patience: float = 50,
         log_linger: float = 0.05,
         limits: Limits = Limits(),  # noqa: B008 - frozen
         clock: Clock = time.time,
@@ -94,7 +87,7 @@ class Worker:
         self._announcer = Announcer(
             broker, topology, worker=self.name, definitions=definitions, taken=self._taken, every=heartbeat
         )
-        self._heartbeat, self._patience = heartbeat, patience
+        self._heartbeat, self._patience, self._name_patience = heartbeat, patience, name_patience
         self._group = asyncio.TaskGroup()
         self._stage = stage or SameLoop()
         self._runner = Runner(
@@ -176,18 +169,24 @@ class Worker:
 
     async def _work(self) -> None:
         control = self._broker.consume(self._topology.control(self.name), prefetch=100)
+        guard = NameGuard(self._broker, self._topology, control, name=self.name, patience=self._name_patience)
         side = [
             self._group.create_task(loop)
             for loop in (
                 self._logs.run(),
                 self._reporter.run(),
                 self._keep_declared(),
+                guard.run(),
                 self._stage.watch(),
                 self._runner.relieve(self._patience),
             )
         ]
         # Whoever answers an announcement must be heard: first the ear, then the voice.
-        await control.wait_connected()
+        if not await self._unless_stopping(control.wait_connected()):
+            for loop_task in side:
+                loop_task.cancel()
+            await control.close()
+            return
         side.append(self._group.create_task(self._obey(control)))
         for definition in self._definitions:
             self._intakes.append(self._intake(definition))
@@ -209,6 +208,19 @@ class Worker:
         for loop_task in side:
             loop_task.cancel()
         self._stopped.set()  # before the group ends: code that swallows its cancellation must not hold up the answer
+
+    async def _unless_stopping(self, wait: Coroutine[object, object, None]) -> bool:
+        """Wait for something before the first task is taken; False when ``stop`` was called first."""
+        waiting = asyncio.create_task(wait)
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait((waiting, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if waiting.done():
+                waiting.result()
+            return waiting.done()
+        finally:
+            waiting.cancel()
+            stopping.cancel()
 
     def _intake(self, definition: Definition) -> Intake:
         prefetch = prefetch_for(self._slots[definition.name])

@@ -122,6 +122,19 @@ def test_a_worker_drains_at_the_first_signal_and_stops_at_the_second(
     assert worker.wait(timeout=15) == code
 
 
+def test_a_second_worker_of_a_name_says_who_has_it(system):
+    """As does one of several; and when the first one is killed, the next one gets the name at once."""
+    first = system("worker", "--node", "add", "--name", "w-1", says="takes tasks")
+    for arguments in (("--name", "w-1"), ("--name", "w", "--processes", "2")):
+        second = cli("worker", "--node", "add", *arguments)
+        assert second.returncode == 6
+        assert f"worker name 'w-1' is in use: another worker has it (process {first.pid} on " in second.stderr
+        assert "Traceback" not in second.stderr
+    first.kill()
+    first.wait()
+    system("worker", "--node", "add", "--name", "w-1", says="takes tasks")
+
+
 def test_a_second_coordinator_on_one_file_is_refused(coordinator):
     second = cli("coordinator")
     assert second.returncode == 6

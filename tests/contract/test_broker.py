@@ -454,11 +454,13 @@ async def test_an_exclusive_queue_is_taken_over_when_its_owner_is_gone(
     first = other.consume(topology.control("w1"), prefetch=1)
     await first.wait_connected()
     second = broker.consume(topology.control("w1"), prefetch=1)
-    assert await nothing_arrives(second)
-    assert not second.connected
+    async with asyncio.timeout(10):
+        await second.wait_locked()
+    assert (first.locked, second.locked, second.connected) == (False, True, False)
     await other.close()
     async with asyncio.timeout(10):
         await second.wait_connected()
+    assert not second.locked
 
 
 async def test_declare_refuses_exclusive_queues_and_names_a_missing_exchange(

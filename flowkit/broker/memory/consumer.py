@@ -55,6 +55,17 @@ class MemoryConsumer:
         """How many deliveries are out and not acknowledged."""
         return len(self._held)
 
+    @property
+    def locked(self) -> bool:
+        """Whether another connection holds this exclusive queue."""
+        queue = self._server.queues.get(self._declared.name)
+        mine = queue is None or queue.owner in (None, self._connection)
+        return self._declared.exclusive and not mine and not self._stopped
+
+    async def wait_locked(self) -> None:
+        """Return when ``locked``."""
+        await self._server.change.until(lambda: self.locked)
+
     async def wait_connected(self) -> None:
         """Return when ``connected``, or stopped."""
         while not (self.connected or self._stopped):

@@ -29,7 +29,7 @@ QUIET = 12.0
 SETTLE = 0.3
 SESSION = 1 << 40  # a tag is session * SESSION + AMQP's delivery tag: those of dead channels are recognised by it
 GONE = (LinkLost, amqp.ConnectionLost, amqp.ChannelClosed)
-FORBIDDEN, MISSING, DIFFERENT = 403, 404, 406  # https://www.rabbitmq.com/amqp-0-9-1-reference#constants
+FORBIDDEN, MISSING, LOCKED, DIFFERENT = 403, 404, 405, 406  # https://www.rabbitmq.com/amqp-0-9-1-reference#constants
 logger = logging.getLogger(__name__)
 
 
@@ -69,7 +69,7 @@ class RabbitConsumer:
         self._wake = asyncio.Event()
         self._change = Change()
         self._look = asyncio.Event()  # the loop shall look again: the queue was cancelled, or more is allowed
-        self._cancelled = self._was_lost = False
+        self._cancelled = self._was_lost = self._locked = False
         self._stop = asyncio.Event()
         self._error: FlowKitError | None = None
         self.reconnects = 0
@@ -95,6 +95,15 @@ class RabbitConsumer:
         while not (self.connected or self._stopped):
             self._fail_if_ended()
             await self._change.wait()
+
+    @property
+    def locked(self) -> bool:
+        """Whether another connection holds this exclusive queue."""
+        return self._locked and not self._stopped
+
+    async def wait_locked(self) -> None:
+        """Return when ``locked``."""
+        await self._change.until(lambda: self.locked)
 
     async def receive(self, limit: int) -> list[Delivery]:
         """What is there, at least one, at most ``limit``."""
@@ -207,7 +216,9 @@ class RabbitConsumer:
                     waits = pauses(most=1.0)
                 else:
                     logger.debug("queue %s: %s", self._queue.name, error)
-                missing = self._cancelled or (isinstance(error, amqp.ChannelClosed) and error.code == MISSING)
+                code = error.code if isinstance(error, amqp.ChannelClosed) else None
+                missing = self._cancelled or code == MISSING
+                self._locked = code == LOCKED
             finally:
                 self._end_session()
                 await self._let_go(channel)
@@ -281,7 +292,7 @@ class RabbitConsumer:
             raise
         if self._was_lost:
             self.reconnects += 1
-        self._was_lost = False
+        self._was_lost = self._locked = False
         self._change.notify()
         return granted
 
