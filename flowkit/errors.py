@@ -34,6 +34,8 @@ next.
 
 from __future__ import annotations
 
+from flowkit.addresses import mask
+
 
 class FlowKitError(Exception):
     """The root of the tree: ``except FlowKitError`` catches all of ours and nothing else."""
@@ -87,13 +89,10 @@ class BrokerUnreachable(Unreachable):
     """The broker cannot be reached, or refuses the login."""
 
     def __init__(self, url: str, why: str, *, final: bool = False) -> None:
-        self.url, self.why, self.final = (
-            url,
-            why,
-            final,
-        )  # final: trying again cannot help (password, virtual host, no AMQP)
+        # final: trying again cannot help (password, virtual host, no AMQP)
+        self.url, self.why, self.final = mask(url), why, final
         super().__init__(
-            f"broker {url}: {why}. Check the address (--broker or FLOWKIT_BROKER_URL), then 'flowkit doctor'."
+            f"broker {self.url}: {why}. Check the address (--broker or FLOWKIT_BROKER_URL), then 'flowkit doctor'."
         )
 
 
@@ -101,13 +100,14 @@ class StoreUnreachable(Unreachable):
     """The store cannot be reached or opened."""
 
     def __init__(self, url: str, why: str, *, final: bool = False) -> None:
-        self.url, self.why, self.final = url, why, final  # final: waiting cannot help, the file is no store or damaged
+        # final: waiting cannot help, the file is no store or damaged
+        self.url, self.why, self.final = mask(url), why, final
         advice = (
             "Bring back a copy from your backup, or name another store (--store or FLOWKIT_STORE_URL)"
             if final
             else "Check the address (--store or FLOWKIT_STORE_URL), then 'flowkit doctor'"
         )
-        super().__init__(f"store {url}: {why}. {advice}.")
+        super().__init__(f"store {self.url}: {why}. {advice}.")
 
 
 class NotFound(FlowKitError):

@@ -12,11 +12,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from flowkit import settings, streams
+from flowkit.addresses import mask
 from flowkit.broker import Broker, Outgoing, open_broker
+from flowkit.broker.address import check
 from flowkit.errors import FlowKitError, QueueFull, Unreachable, Unreadable, Unroutable, UsageError
 from flowkit.wire import codec, names
 from flowkit.wire.messages import Object, Outcome, Result, Start, Status, Task
@@ -68,8 +70,10 @@ def parse(argv: list[str]) -> Arguments:
         runner = UUID(runner_id)
     except ValueError:
         raise UsageError(f"RUNNER_ID {runner_id!r} is no UUID, such as 123e4567-e89b-42d3-a456-426614174000") from None
-    if address != "-" and not address.startswith(("amqp://", "amqps://")):
-        raise UsageError(f"SELF_ADDR {settings.mask(address)!r}: expected amqp://…, amqps://…, or - for the terminal")
+    if address != "-":
+        if not address.startswith(("amqp://", "amqps://")):
+            raise UsageError(f"SELF_ADDR {mask(address)!r}: expected amqp://…, amqps://…, or - for the terminal")
+        check(address)
     return Arguments(node, _inputs(Path(file)), runner, address)
 
 
@@ -164,10 +168,11 @@ def _inputs(file: Path) -> Object:
 
 def _with_login(address: str, configured: str) -> str:
     """The address with the user and password of the configured one, when it has none."""
-    parts, login = urlsplit(address), urlsplit(configured).netloc.rpartition("@")[0]
-    if "@" in parts.netloc or not login or not re.match("amqps?:", configured):
+    if "@" in urlsplit(address).netloc or not re.match("amqps?://", configured):
         return address
-    return urlunsplit(parts._replace(netloc=f"{login}@{parts.netloc}"))
+    check(configured)
+    login = urlsplit(configured).netloc.rpartition("@")[0]
+    return address.replace("://", f"://{login}@", 1) if login else address
 
 
 def _exit_code(result: Result) -> int:

@@ -8,16 +8,16 @@ script read this; everything else takes plain values.
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
+from flowkit.addresses import mask
 from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.flow.terms import Terms
@@ -72,8 +72,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    broker_url: str = Field("amqp://guest:guest@localhost:5672/", description="amqp:// or amqps:// address of RabbitMQ")
-    store_url: str = Field("sqlite:///.flowkit/flowkit.db", description="sqlite:///path or postgresql://…")
+    broker_url: str = Field(
+        "amqp://guest:guest@localhost:5672/", repr=False, description="amqp:// or amqps:// address of RabbitMQ"
+    )
+    store_url: str = Field("sqlite:///.flowkit/flowkit.db", repr=False, description="sqlite:///path or postgresql://…")
     namespace: Annotated[str, AfterValidator(_namespace)] = Field(
         "flowkit", description="prefix of every exchange and queue"
     )
@@ -187,12 +189,6 @@ def read(
     return settings
 
 
-def mask(url: str) -> str:
-    """An address with its password hidden. Rather too much than too little: up to the last ``@``."""
-    hidden = re.sub(r"^([A-Za-z][\w+.-]*://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
-    return re.sub(r"([?&](?:password|passfile|sslpassword)=)[^&#]*", r"\1***", hidden, flags=re.IGNORECASE)
-
-
 def _file(directory: Path) -> tuple[str, dict[str, Any]]:
     """The configuration file: what to call it, and its values."""
     own, project = directory / "flowkit.toml", directory / "pyproject.toml"
@@ -225,7 +221,8 @@ def _checked(where: str, table: Any) -> dict[str, Any]:
 def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     problem = error.errors(include_url=False)[0]
     name = str(problem["loc"][0])
-    shown = mask(str(problem["input"]))[:100]
+    given = str(problem["input"])
+    shown = (mask(given) if name.endswith("_url") or "://" in given else given)[:100]
     reason = problem["msg"].removeprefix("Value error, ")
     return f"setting {name} = {shown!r} ({origins.get(name, 'default')}): {reason[:1].lower()}{reason[1:]}"
 
@@ -236,11 +233,11 @@ def _with_password(url: str, path: str, variable: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise UsageError(f"{variable}: {path} cannot be read: {reason}") from None
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    name = user.partition(":")[0]
-    if not at or not name:
+    scheme, _, rest = url.partition("://")
+    login, at, place = rest.rpartition("@")
+    name = login.partition(":")[0]
+    if not at or not name or "/" in name:
         raise UsageError(
             f"{variable} is set, but the address {mask(url)} names no user; write it as scheme://user@host/…"
         )
-    return urlunsplit(parts._replace(netloc=f"{name}:{quote(password, safe='')}@{host}"))
+    return f"{scheme}://{name}:{quote(password, safe='')}@{place}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+EXPECTED = "expected amqp://user:password@host:5672/virtual-host, or amqps://"
 PORTS = {"amqp": 5672, "amqps": 5671}
 
 
@@ -37,12 +38,16 @@ class Address:
                 ``certfile`` and ``keyfile``.
 
         Raises:
-            ValueError: it is none, or asks not to verify certificates.
+            ValueError: it is none, or asks not to verify certificates; the message has nothing of the login in it.
             OSError: a file cannot be read.
         """
-        parts = urlsplit(url)
-        if parts.scheme not in PORTS or not parts.hostname:
-            raise ValueError("expected amqp://user:password@host:5672/virtual-host, or amqps://")
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+        except ValueError:  # its message quotes what may be a part of the password
+            raise ValueError(f"{EXPECTED}; a password with / ? # [ or ] has to be percent-encoded") from None
+        if parts.scheme not in PORTS or not host:
+            raise ValueError(EXPECTED)
         asked = dict(parse_qsl(parts.query, keep_blank_values=True))
         if "no_verify_ssl" in asked:
             raise ValueError("no_verify_ssl: certificates are always verified; name their authority in cafile")
@@ -50,8 +55,8 @@ class Address:
         if heartbeat is not None and not (heartbeat.isascii() and heartbeat.isdigit() and int(heartbeat) < 1 << 16):
             raise ValueError(f"heartbeat={heartbeat}: expected whole seconds from 0 to 65535")
         return cls(
-            host=parts.hostname,
-            port=parts.port or PORTS[parts.scheme],
+            host=host,
+            port=port or PORTS[parts.scheme],
             user=unquote(parts.username or "") or "guest",
             password=unquote(parts.password or "") or "guest",
             vhost=unquote(parts.path[1:]) or "/",

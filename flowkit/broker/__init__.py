@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from flowkit.addresses import flaw, mask
 from flowkit.broker.protocol import Broker, Consumer, Delivery, Outgoing, QueueState
 
 __all__ = ["Broker", "Consumer", "Delivery", "Outgoing", "QueueState", "open_broker"]
@@ -28,5 +29,5 @@ def open_broker(url: str, *, heartbeat: float = 15) -> Broker:
         from flowkit.broker.rabbit import RabbitBroker
 
         return RabbitBroker(url, heartbeat=heartbeat)
-    scheme = url.partition(":")[0]
-    raise UsageError(f"broker address with scheme {scheme!r}: expected amqp://, amqps:// or memory:")
+    wrong = flaw(url) or "expected amqp://, amqps:// or memory:"
+    raise UsageError(f"broker address {mask(url)!r}: {wrong}")

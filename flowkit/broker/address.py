@@ -1,40 +1,40 @@
-"""Broker addresses: what is shown of them, and what they may not ask for."""
+"""Broker addresses: what they may not ask for."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit
 
+from flowkit.addresses import ENCODE, flaw, mask, without_query
 from flowkit.errors import UsageError
 
 CERTIFICATES = {"cafile", "certfile", "keyfile"}  # what an amqps:// address may name
-
-
-def mask(url: str) -> str:
-    """The address without its password and its query, as it may stand in a log."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    user, colon, _ = login.partition(":")
-    return urlunsplit((parts.scheme, f"{user}{':***' if colon else ''}{at}{host}", parts.path, "", ""))
+EXPECTED = "expected amqp://user:password@host:5672/virtual-host"
 
 
 def check(url: str) -> None:
     """See that an AMQP address is one, and asks for nothing unsafe.
 
     Raises:
-        UsageError
+        UsageError: it cannot be read, or not in one way only; the message says what has to be percent-encoded.
     """
-    parts = urlsplit(url)
+    if (wrong := flaw(url)) is not None:
+        raise UsageError(f"broker address {mask(url)!r}: {wrong}")
     try:
-        usable = parts.hostname is not None and parts.port != 0
-    except ValueError:  # a port that is no number
-        usable = False
-    if not usable:
-        raise UsageError(f"broker address {mask(url)!r}: expected amqp://user:password@host:5672/virtual-host")
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # brackets, or a port that is no number: the words of the error would show a part of it
+        host = port = None
+    else:
+        if "@" in parts.path + parts.query + parts.fragment:  # the end of a password with a slash, or a virtual host
+            host = None
+    if host is None or port == 0:
+        encode = f". {ENCODE}, also in a virtual host" if "@" in url or mask(url) != url else ""
+        raise UsageError(f"broker address {without_query(url)!r} cannot be read: {EXPECTED}{encode}")
     asked = dict(parse_qsl(parts.query, keep_blank_values=True))
     if "no_verify_ssl" in asked:
         raise UsageError(
-            f"broker address {mask(url)!r} asks for no_verify_ssl: certificates are always verified. "
+            f"broker address {without_query(url)!r} asks for no_verify_ssl: certificates are always verified. "
             "Name the authority's certificate instead: ?cafile=/etc/ssl/ca.pem"
         )
     for name in CERTIFICATES & asked.keys():
@@ -43,9 +43,12 @@ def check(url: str) -> None:
 
 def _see_file(url: str, name: str, path: str) -> None:
     """A file that TLS needs is looked at before a connection is tried: its own errors would name no file."""
+    shown = without_query(url)
     try:
         text = Path(path).read_text("ascii", "replace")
     except OSError as error:
-        raise UsageError(f"broker address {mask(url)!r}: {name}={path} cannot be read: {error.strerror}") from None
+        raise UsageError(f"broker address {shown!r}: {name}={path} cannot be read: {error.strerror}") from None
+    except ValueError:  # a NUL, percent-encoded
+        raise UsageError(f"broker address {shown!r}: {name} is no path") from None
     if "-----BEGIN " not in text:
-        raise UsageError(f"broker address {mask(url)!r}: {name}={path} is no PEM file: it has no line -----BEGIN …")
+        raise UsageError(f"broker address {shown!r}: {name}={path} is no PEM file: it has no line -----BEGIN …")

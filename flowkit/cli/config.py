@@ -52,7 +52,7 @@ def config(
 
 
 def _shown(settings: Settings, name: str) -> Any:
-    from flowkit.settings import mask
+    from flowkit.addresses import mask
 
     value = settings.model_dump(mode="json")[name]
     return mask(value) if name.endswith("_url") else value

@@ -33,10 +33,11 @@ def status(*, store: options.Store = None, as_json: options.Json = False) -> Non
 
     settings = options.settings_of(store_url=store)
     if not exists(settings.store_url):
+        from flowkit.addresses import mask
         from flowkit.store import SchemaStatus
         from flowkit.store.schema import HEAD
 
-        found = SchemaStatus(settings.store_url, None, HEAD)  # to look must not make a file
+        found = SchemaStatus(mask(settings.store_url), None, HEAD)  # to look must not make a file
     else:
         found = options.complete(schema_status(settings.store_url))
     _print(found, as_json=as_json)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from flowkit.addresses import mask
 from flowkit.cli import options
 from flowkit.errors import FlowKitError, UsageError
 
@@ -147,8 +148,7 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
             found = f"messages wait in {', '.join(deaf)}" if deaf else "nothing waits for one"
             yield Check("coordinator", not deaf, found, "start one: flowkit coordinator" if deaf else "")
     except FlowKitError as error:
-        yield Check("broker", ok=False, found=str(error).partition(". ")[0],
-                    fix="check FLOWKIT_BROKER_URL, that RabbitMQ runs, and the login's permissions")  # fmt: skip
+        yield _failed("broker", error, "check FLOWKIT_BROKER_URL, that RabbitMQ runs, and the login's permissions")
 
 
 async def _queues(broker: Broker, settings: Settings) -> AsyncIterator[Check]:
@@ -183,9 +183,9 @@ async def _known_nodes(settings: Settings) -> list[str]:
     """Nodes that workers have announced, as far as the store can be asked."""
     from flowkit.cli.parts import exists, store_of
 
-    if not exists(settings.store_url):
-        return []
     try:
+        if not exists(settings.store_url):
+            return []
         async with store_of(settings) as store:
             return [name for name, _, _ in await store.query(lambda query: query.node_infos())]
     except FlowKitError:
@@ -216,10 +216,10 @@ async def _version(broker: Broker) -> AsyncIterator[Check]:
 async def _store(settings: Settings) -> AsyncIterator[Check]:
     from flowkit.cli.parts import exists, store_of
 
-    if not exists(settings.store_url):
-        yield Check("store", ok=True, found=f"{settings.store_url} is not there yet; a coordinator makes it")
-        return
     try:
+        if not exists(settings.store_url):
+            yield Check("store", ok=True, found=f"{mask(settings.store_url)} is not there yet; a coordinator makes it")
+            return
         async with store_of(settings) as store:
             yield Check("store", ok=True, found=f"{store.url} answers, its tables are current")
             yield await _clock(store)
@@ -230,8 +230,13 @@ async def _store(settings: Settings) -> AsyncIterator[Check]:
             if found:
                 yield _schedules(found, until)
     except FlowKitError as error:
-        yield Check("store", ok=False, found=str(error).partition(". ")[0],
-                    fix="check FLOWKIT_STORE_URL, that the database runs, and 'flowkit db status'")  # fmt: skip
+        yield _failed("store", error, "check FLOWKIT_STORE_URL, that the database runs, and 'flowkit db status'")
+
+
+def _failed(name: str, error: FlowKitError, fix: str) -> Check:
+    """A service that cannot be used; what is wrong with its address is said with the error itself."""
+    found, _, advice = str(error).partition(". ")
+    return Check(name, ok=False, found=found, fix=advice if isinstance(error, UsageError) and advice else fix)
 
 
 async def _audit(settings: Settings, since: float | None) -> AsyncIterator[Check]:
@@ -239,10 +244,10 @@ async def _audit(settings: Settings, since: float | None) -> AsyncIterator[Check
     from flowkit.cli.parts import exists, store_of
     from flowkit.cli.progress import Progress
 
-    if not exists(settings.store_url):
-        return
     progress = Progress("audit")
     try:
+        if not exists(settings.store_url):
+            return
         async with store_of(settings) as store:
             found = await audit(store, since=since, progress=lambda count: progress.update(f"{count:,} runs"))
     except FlowKitError as error:

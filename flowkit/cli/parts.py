@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowkit.errors import StoreUnreachable
@@ -55,7 +54,7 @@ async def store_of(settings: Settings) -> AsyncIterator[Store]:
 
 def exists(store_url: str) -> bool:
     """Whether the file of an SQLite store is there; of any other store: yes, until it is asked."""
-    if not store_url.startswith("sqlite:///"):
-        return True
-    path = store_url.removeprefix("sqlite:///")
-    return path in ("", ":memory:") or Path(path).exists()
+    from flowkit.store.address import sqlite_path
+
+    path = sqlite_path(store_url)
+    return path is None or path.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from flowkit.addresses import flaw, mask
 from flowkit.errors import UsageError
 from flowkit.store.database import Database
 from flowkit.store.sqlite import SQLite
@@ -13,7 +14,12 @@ FORMS = "sqlite:///path/to/file.db, sqlite:// (in memory) or postgresql://user@h
 
 
 def sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite address; None for one in memory and for other databases."""
+    """The file of an SQLite address; None for one in memory and for other databases.
+
+    Raises:
+        UsageError: a newline or another control character in it, or a blank around it, would name another file.
+    """
+    _check(url)
     scheme, _, rest = url.partition("://")
     path = rest.removeprefix("/")
     return Path(path) if scheme == "sqlite" and path not in ("", ":memory:") else None
@@ -29,6 +35,7 @@ def database_at(url: str, *, clock: Callable[[], float] | None = None) -> Databa
     Raises:
         UsageError: it is no such address, or the driver is not installed.
     """
+    _check(url)
     scheme, separator, rest = url.partition("://")
     if scheme == "sqlite" and separator and (not rest or rest.startswith("/")):
         path = sqlite_path(url)
@@ -43,5 +50,9 @@ def database_at(url: str, *, clock: Callable[[], float] | None = None) -> Databa
                 "a PostgreSQL store needs the driver psycopg. Install it with: pip install 'flowkit-mq[postgres]'"
             ) from None
         return PostgreSQL(url, clock=clock)
-    shown = f"{scheme}://…" if separator else "it"  # the rest may hold a password
-    raise UsageError(f"store address: {shown} is no store that FlowKit knows. Write {FORMS}.")
+    raise UsageError(f"store address {mask(url)!r} is no store that FlowKit knows. Write {FORMS}.")
+
+
+def _check(url: str) -> None:
+    if (wrong := flaw(url)) is not None:
+        raise UsageError(f"store address {mask(url)!r}: {wrong}")

@@ -43,7 +43,14 @@ class Database(Protocol):
 
     @property
     def engine_url(self) -> str:
-        """The address as SQLAlchemy writes it, password and all: for migrations."""
+        """The dialect and the driver as SQLAlchemy writes them, without an address: for migrations."""
+
+    def connect(self) -> Any:
+        """Make a connection of the driver for somebody else, who closes it: for migrations.
+
+        Raises:
+            StoreUnreachable: with a short reason.
+        """
 
     def open(self) -> None:
         """Connect, unless it is connected.

@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
 from uuid import UUID
 
 import psycopg
 from psycopg import errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
+from flowkit.addresses import mask
 from flowkit.errors import StoreUnreachable
+from flowkit.store.conninfo import conninfo, reason
 from flowkit.store.database import NAMES_LOCK, SCHEMA_LOCK, Again, Down, Row, Values
 
 if TYPE_CHECKING:
@@ -23,14 +23,6 @@ if TYPE_CHECKING:
 
 NOW = "SELECT extract(epoch FROM now())::float8"
 BUCKETS = 64  # advisory locks for any number of names: the server has room for some thousands in all
-# A server that vanishes without a word is noticed in about 15 s; TCP alone would wait for a quarter of an hour or more.
-PATIENCE = {
-    "connect_timeout": 5,  # seconds
-    "keepalives_idle": 5,
-    "keepalives_interval": 5,
-    "keepalives_count": 2,
-    "tcp_user_timeout": 15_000,  # milliseconds
-}
 # A transaction that stands still holds its locks: a process that was stopped in the middle of one, or whose machine is
 # gone, must not hold up the other coordinators for longer. The longest that computes takes a few seconds.
 IDLE = 30  # seconds
@@ -55,24 +47,30 @@ class PostgreSQL:
     @property
     def url(self) -> str:
         """Its address with the password masked."""
-        return masked(self._address)
+        return mask(self._address)
 
     @property
     def engine_url(self) -> str:
-        """Its address as SQLAlchemy writes it."""
-        return "postgresql+psycopg" + self._address[self._address.index("://") :]
+        """What SQLAlchemy calls it."""
+        return "postgresql+psycopg://"
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A connection of its own, for SQLAlchemy."""
+        try:
+            return psycopg.connect(conninfo(self._address))
+        except psycopg.Error as error:
+            raise StoreUnreachable(self.url, reason(error, self._address)) from None
 
     def open(self) -> None:
         """Connect, unless it is connected."""
         if self._connection and not self._connection.closed:
             return
+        given = conninfo(self._address)
         try:
-            given = {key: value for key, value in conninfo_to_dict(self._address).items() if value is not None}
-            address = make_conninfo(self._address, **(PATIENCE | {key: given[key] for key in PATIENCE if key in given}))
-            self._connection = psycopg.connect(address, autocommit=True)
+            self._connection = psycopg.connect(given, autocommit=True)
             self._connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE}s'")
         except psycopg.Error as error:
-            raise StoreUnreachable(self.url, _reason(error)) from None
+            raise StoreUnreachable(self.url, reason(error, self._address)) from None
 
     def close(self) -> None:
         """Disconnect."""
@@ -205,7 +203,7 @@ class PostgreSQL:
             return Again.AGAIN
         state = getattr(error, "sqlstate", None) or ""
         if state.startswith(AWAY) or self._connection is None or self._connection.closed:
-            return Down(_reason(error))
+            return Down(reason(error, self._address))
         return None
 
     def compile(self, statement: Any) -> tuple[str, Values]:
@@ -276,21 +274,3 @@ def dialect() -> Dialect:
 def _placeholders(statement: str) -> str:
     """``:name`` as psycopg wants it; ``::type`` stays."""
     return re.sub(r"(?<![:\w]):([a-z_][a-z0-9_]*)", r"%(\1)s", statement)
-
-
-def masked(url: str) -> str:
-    """The address without its password."""
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    user, colon, _ = login.partition(":")
-    query = re.sub(r"(?i)\b(password|sslpassword)=[^&]*", r"\1=***", parts.query)
-    return urlunsplit(parts._replace(netloc=f"{user}{colon and ':***'}{at}{host}", query=query))
-
-
-def _reason(error: Exception) -> str:
-    """The part of libpq's words that says what is wrong, such as ``Connection refused``."""
-    text = str(error).strip() or type(error).__name__
-    first = next(iter(text.splitlines()))
-    first = re.sub(r"^connection failed: |^connection to server at .*? failed: |^connection is bad: ", "", first)
-    first = re.sub(r"^connection to server (at|on) .*? failed: ", "", first)
-    return first.removeprefix("FATAL:").strip()

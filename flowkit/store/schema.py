@@ -99,7 +99,7 @@ def _migrate(database: Database) -> None:
     from flowkit.store.migrations import upgrade
 
     database.close()  # SQLite: alembic writes on a connection of its own
-    upgrade(database.engine_url, HEAD)
+    upgrade(database, HEAD)
 
 
 def _has_facts(database: Database) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from flowkit.addresses import mask
 from flowkit.errors import StoreUnreachable
 from flowkit.store.database import Again, Down, Row, Values
 
@@ -50,12 +51,19 @@ class SQLite:
     @property
     def url(self) -> str:
         """Its address."""
-        return f"sqlite:///{self._path}" if self._path else "sqlite://"
+        return mask(f"sqlite:///{self._path}") if self._path else "sqlite://"
 
     @property
     def engine_url(self) -> str:
-        """Its address as SQLAlchemy writes it, which is the same."""
-        return self.url
+        """What SQLAlchemy calls it."""
+        return "sqlite://"
+
+    def connect(self) -> sqlite3.Connection:
+        """A connection of its own, for SQLAlchemy."""
+        try:
+            return sqlite3.connect(self._path or ":memory:", timeout=BUSY)
+        except sqlite3.Error as error:
+            raise _unreachable(self.url, error) from None
 
     def open(self) -> None:
         """Connect; the folder is made when it is missing."""

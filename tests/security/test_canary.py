@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from urllib.parse import quote, unquote
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.e2e.processes import WORKERS, Command, Shell
 
 CANARY = "k4n4ri3nv0g3l"
+MARKS = "/?#[]@:%"  # what has to be percent-encoded in an address, and what people forget to
 STORE_CANARY = "s3cret-canary"  # of the PostgreSQL that tests start
 BOOM = """
 from flowkit import Node
@@ -29,13 +31,13 @@ node.run()
 async def shell(private_rabbitmq, postgres_database, tmp_path, namespace):
     """Everything at its most talkative, with the canary in both addresses."""
     user = f"{namespace}-all"
-    private_rabbitmq.ctl("add_user", user, CANARY)
+    private_rabbitmq.ctl("add_user", user, CANARY + MARKS)
     private_rabbitmq.ctl("set_permissions", user, ".*", ".*", ".*")
     assert STORE_CANARY in postgres_database
     (tmp_path / "boom.py").write_text(BOOM)
     shell = Shell(
         tmp_path,
-        FLOWKIT_BROKER_URL=f"amqp://{user}:{CANARY}@127.0.0.1:{private_rabbitmq.port}/",
+        FLOWKIT_BROKER_URL=f"amqp://{user}:{CANARY}{quote(MARKS, safe='')}@127.0.0.1:{private_rabbitmq.port}/",
         FLOWKIT_STORE_URL=postgres_database,
         FLOWKIT_NAMESPACE=namespace,
         FLOWKIT_NODES_DIR=str(WORKERS),
@@ -73,7 +75,7 @@ async def test_no_password_is_written_anywhere(shell, private_rabbitmq, postgres
     for more in ((), ("--json",)):
         await asyncio.gather(*(call(*verb.split(), *more, code=None) for verb in verbs))
     for wrong in (address.replace(CANARY, f"{CANARY}-wrong"), address.replace("127.0.0.1", "127.0.0.2:1/x@127.0.0.1"),
-                  address.replace("amqp:", "amqps:"), address.replace("amqp:", "http:")):  # fmt: skip
+                  address.replace("amqp:", "amqps:"), address.replace("amqp:", "http:"), unquote(address)):  # fmt: skip
         shell.environment["FLOWKIT_BROKER_URL"] = wrong
         await call("doctor", code=None)
     for service in services:

@@ -16,7 +16,6 @@ import pytest
 from flowkit.errors import StoreInUse, StoreUnreachable, UsageError
 from flowkit.store import Inline, open_store
 from flowkit.store.address import database_at
-from flowkit.store.postgres import masked
 from tests.services.postgres import with_database
 
 
@@ -192,6 +191,4 @@ async def test_the_clock_of_postgres_decides(postgres_database: str) -> None:
 
 
 def test_passwords_are_masked() -> None:
-    assert masked("postgresql://me:s3cret@h:5432/d?sslmode=require") == "postgresql://me:***@h:5432/d?sslmode=require"
-    assert masked("postgresql://me@h/d?password=s3cret&a=b") == "postgresql://me@h/d?password=***&a=b"
     assert database_at("postgresql://u:p@ss:w@h/d").url == "postgresql://u:***@h/d"

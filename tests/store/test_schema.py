@@ -51,7 +51,7 @@ def description(database: Database) -> list[tuple[str, ...]]:
 
 def test_migrations_end_in_the_same_schema_as_the_tables(empty_url: str, tmp_path: Path) -> None:
     database = database_at(empty_url)
-    upgrade(database.engine_url, "head")
+    upgrade(database, "head")
     migrated = description(database)
     assert schema.status(database).current
     if empty_url.startswith("sqlite"):
@@ -73,7 +73,7 @@ def test_versions_are_those_of_the_migrations() -> None:
 
 async def test_an_older_database_is_migrated_or_refused(empty_url: str) -> None:
     database = database_at(empty_url)
-    upgrade(database.engine_url, "0001")
+    upgrade(database, "0001")
     database.close()
     told = rf"has schema 0001, this FlowKit works with {schema.HEAD}\. Run 'flowkit db upgrade'"
     with pytest.raises(UsageError, match=told):
@@ -134,8 +134,10 @@ def test_opening_an_existing_store_is_quick(tmp_path: Path) -> None:
 
 async def test_migrations_wait_for_each_other(empty_postgres_database: str) -> None:
     """Three processes want to make the tables; two of them wait, and find them made."""
-    url = database_at(empty_postgres_database).engine_url
-    program = f"from flowkit.store.migrations import upgrade; upgrade({url!r}, 'head')"
+    program = (
+        "from flowkit.store.address import database_at; from flowkit.store.migrations import upgrade; "
+        f"upgrade(database_at({empty_postgres_database!r}), 'head')"
+    )
     processes = [await asyncio.create_subprocess_exec(sys.executable, "-c", program) for _ in range(3)]
     assert [await process.wait() for process in processes] == [0, 0, 0]
     with psycopg.connect(empty_postgres_database) as connection:

@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from flowkit.broker.address import check, mask
+from flowkit.addresses import without_query
+from flowkit.broker.address import check
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
 from flowkit.broker.rabbit.consumer import RabbitConsumer
 from flowkit.broker.rabbit.faults import LinkLost
@@ -63,7 +64,7 @@ class RabbitBroker:
     @property
     def url(self) -> str:
         """The address with the password masked."""
-        return mask(self._address)
+        return without_query(self._address)
 
     @property
     def connected(self) -> bool:

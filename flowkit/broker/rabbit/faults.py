@@ -6,7 +6,7 @@ import re
 import ssl
 
 from flowkit import amqp
-from flowkit.broker.address import mask
+from flowkit.addresses import without_query
 from flowkit.broker.refusal import mismatch
 from flowkit.errors import BrokerUnreachable, FlowKitError, Refused
 from flowkit.wire.topology import Part
@@ -49,7 +49,7 @@ def unreachable(url: str, error: BaseException) -> BrokerUnreachable:
             why, final = "connection refused", False
         case _:  # a name that does not resolve, a route that does not exist, cut off in between
             why, final = str(cause) or type(cause).__name__, False
-    return BrokerUnreachable(mask(url), why, final=final)
+    return BrokerUnreachable(without_query(url), why, final=final)
 
 
 _INEQUIVALENT = re.compile(r"inequivalent arg '([^']*)' for .* received (.+) but current is (.+)")

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
-from flowkit.broker.address import mask
+from flowkit.addresses import without_query
 from flowkit.broker.change import Change
 from flowkit.broker.rabbit.faults import LinkClosed, LinkLost
 from flowkit.errors import BrokerUnreachable
@@ -171,7 +171,7 @@ class Link(Generic[L]):
                         raise self.trouble
                     await self.change.wait()
         except TimeoutError:
-            raise self.trouble or BrokerUnreachable(mask(self._url), f"no answer in {timeout:g} s") from None
+            raise self.trouble or BrokerUnreachable(without_query(self._url), f"no answer in {timeout:g} s") from None
 
     async def close(self) -> None:
         """End the connection and its supervision."""

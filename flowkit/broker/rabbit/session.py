@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from flowkit import amqp
-from flowkit.broker.address import mask
+from flowkit.addresses import without_query
 from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost, unreachable
 from flowkit.errors import BrokerUnreachable
 
@@ -28,14 +28,14 @@ class Session:
         try:
             address = amqp.Address.parse(url)
         except (ValueError, OSError) as error:  # the files of certificates may be in the middle of being renewed
-            raise BrokerUnreachable(mask(url), str(error), final=not isinstance(error, OSError)) from error
+            raise BrokerUnreachable(without_query(url), str(error), final=not isinstance(error, OSError)) from None
         try:
             async with asyncio.timeout(OPEN):
                 return cls(await amqp.connect(address, heartbeat=heartbeat, properties=properties))
         except (amqp.AmqpError, OSError, EOFError) as error:  # TimeoutError and the errors of TLS are OSErrors
             raise unreachable(url, error) from error
         except ValueError as error:  # a host or a virtual host that cannot be written
-            raise BrokerUnreachable(mask(url), str(error), final=True) from error
+            raise BrokerUnreachable(without_query(url), str(error), final=True) from error
 
     @property
     def server_properties(self) -> Mapping[str, object]:

@@ -9,6 +9,8 @@ from alembic.config import Config
 from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
+from flowkit.store.database import Database
+
 
 def config() -> Config:
     """Alembic's configuration; there is no ini file."""
@@ -17,9 +19,12 @@ def config() -> Config:
     return made
 
 
-def upgrade(url: str, version: str) -> None:
-    """Bring the database at SQLAlchemy's ``url`` to a version, in one transaction."""
-    engine = create_engine(url, poolclass=NullPool)
+def upgrade(database: Database, version: str) -> None:
+    """Bring a database to a version, in one transaction.
+
+    It makes the connection itself: SQLAlchemy would take its address apart in another way than its driver does.
+    """
+    engine = create_engine(database.engine_url, creator=database.connect, poolclass=NullPool)
     try:
         with engine.connect() as connection:
             made = config()
