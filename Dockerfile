@@ -3,6 +3,7 @@ FROM python:3.13-slim AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY flowkit flowkit
+COPY flowkit_nodes flowkit_nodes
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir '.[all]'
 
 FROM python:3.13-slim

@@ -1,24 +1,23 @@
-"""From a node's name to its definition: node files are imported here, and nowhere else."""
+"""From a node's name to its definition."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import cast
 
 from flowkit.errors import InvalidNode, NodeNotFound, NoNode, UsageError
-from flowkit.node import Node, hosted
+from flowkit.importing import author_code, import_file
+from flowkit.node import MADE, Node
+from flowkit.packages import make_importable
 from flowkit.wire import names
 from flowkit.worker.definition import Definition, check_name
-from flowkit.worker.records import capture
 
-_PREFIX = "flowkit_nodes"  # a node called json must not become the module json
+_log = logging.getLogger(__name__)
 
 
 def find(nodes_dir: Path) -> list[str]:
@@ -93,14 +92,14 @@ def load(name: str, nodes_dir: Path) -> list[Definition]:
     """
     if name.endswith(".py"):
         file = Path(name)
-        if not file.is_file():
+        if not os.path.lexists(file):
             raise NodeNotFound(file.stem, str(file.parent), find(file.parent))
         return _definitions(file)
     if ":" in name:
         return [_attribute(name)]
     check_name(name)
     file = nodes_dir / f"{name}.py"
-    if not file.is_file():
+    if not os.path.lexists(file):
         raise NodeNotFound(name, str(nodes_dir), find(nodes_dir))
     found = _definitions(file)
     if name not in [definition.name for definition in found]:
@@ -111,13 +110,12 @@ def load(name: str, nodes_dir: Path) -> list[Definition]:
 
 def _definitions(file: Path) -> list[Definition]:
     check_name(file.stem, f"node file {file}: the file's name")
-    module = _import_file(file.resolve())
-    nodes = list({id(value): value for value in vars(module).values() if isinstance(value, Node)}.values())
-    # What was imported from another node file belongs there, unless this file has nothing else.
-    nodes = [node for node in nodes if node.source == module.__file__] or nodes
+    module = import_file(file)
+    with author_code(str(file)):
+        nodes = _nodes_of(module, file)
+        definitions = [node.define(file.stem) for node in nodes]
     if not nodes:
         raise NoNode(f"node file {file} holds no Node; it needs 'node = Node()' and a main (see 'flowkit new')")
-    definitions = [node.define(file.stem) for node in nodes]
     given = [definition.name for definition in definitions]
     twice = next((one for one in given if given.count(one) > 1), None)
     if twice is not None:
@@ -125,66 +123,30 @@ def _definitions(file: Path) -> list[Definition]:
     return definitions
 
 
+def _nodes_of(module: ModuleType, file: Path) -> list[Node]:
+    """The Nodes that a file provides: those made while it was imported, by itself or by a function of a helper.
+
+    One that has no main counts only where a variable of the module holds it. What the file has imported from elsewhere
+    counts only when it has nothing else.
+    """
+    # By type() and not by isinstance(): a proxy may raise from __class__.
+    bound = {id(value): value for value in list(vars(module).values()) if issubclass(type(value), Node)}
+    made = [node for node in vars(module).get(MADE, []) if node.has_main or id(node) in bound]
+    if not made:
+        return list(bound.values())
+    for node in bound.values():
+        if node not in made and Path(node.source).parent != file.parent.resolve():
+            why = "is not served with this file; serve it with '--node package.module:attribute'"
+            _log.warning("node file %s: node %r of %s %s", file, node.name, node.source, why,
+                         extra={"action": "node_left_out"})  # fmt: skip
+    return made
+
+
 def _attribute(path: str) -> Definition:
     module_name, _, attribute = path.partition(":")
-    _importable(Path.cwd())
-    with _author_code(path):
-        module = importlib.import_module(module_name)
-    node = getattr(module, attribute, None)
-    if not isinstance(node, Node):
-        raise InvalidNode(f"node {path}: {attribute!r} of {module_name} is {type(node).__name__}; expected a Node")
-    return node.definition
-
-
-def _import_file(file: Path) -> ModuleType:
-    name = f"{_PREFIX}.{file.stem}"
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(file):
-        return known
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    _importable(file.parent)  # for the helpers beside it
-    sys.modules[name] = module  # pydantic and dataclasses look a class's module up here
-    try:
-        with _author_code(str(file)):
-            spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
-
-
-def _importable(folder: Path) -> None:
-    # At the end: a helper called json.py must not hide the standard library from everybody.
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
-
-
-@contextmanager
-def _author_code(where: str) -> Iterator[None]:
-    """Let Nodes know that a worker imports them, and say in one line what goes wrong."""
-    capture()
-    token = hosted.set(True)
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise
-    except UsageError as error:
-        raise InvalidNode(f"node {where}: {error}") from None
-    except BaseException as error:  # noqa: BLE001 - the author's code, sys.exit() included
-        raise InvalidNode(f"node {where}{_line(error, where)}: {type(error).__name__}: {_first_line(error)}") from None
-    finally:
-        hosted.reset(token)
-
-
-def _line(error: BaseException, file: str) -> str:
-    if isinstance(error, SyntaxError) and error.filename == file:
-        return f", line {error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f", line {lines[-1]}" if lines else ""
-
-
-def _first_line(error: BaseException) -> str:
-    return (error.msg if isinstance(error, SyntaxError) else str(error)).partition("\n")[0]
+    make_importable(Path.cwd())
+    with author_code(path):
+        node = getattr(importlib.import_module(module_name), attribute, None)
+        if issubclass(type(node), Node):
+            return cast("Node", node).definition
+    raise InvalidNode(f"node {path}: {attribute!r} of {module_name} is {type(node).__name__}; expected a Node")

@@ -11,6 +11,7 @@ from typing import Any
 
 from flowkit.node import Node
 from flowkit.worker.current import current
+from flowkit.worker.logs import text_of
 from flowkit.worker.records import TaskHandler, capture
 
 __all__ = ["Logger", "TaskHandler", "capture"]
@@ -73,7 +74,7 @@ class Logger:
             said = message if context is None else f"{message} {context}"
             logging.getLogger(f"nodes.{self._node.name}").log(_number(level), "%s", said)
             return
-        running.sink.write(running.task, level, str(message), context, exception)
+        running.sink.write(running.task, level, text_of(message), context, exception)
         if running.sink.crowded:
             await asyncio.sleep(0)  # a flood of lines lets those run that send them
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
 from pathlib import Path
+from types import FrameType
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -20,6 +21,9 @@ M = TypeVar("M", bound=Main)
 
 hosted: ContextVar[bool] = ContextVar("flowkit_hosted", default=False)
 """Whether a worker is importing node files: ``Node()`` then belongs to it and leaves ``sys.argv`` alone."""
+
+MADE = "__flowkit_nodes__"
+"""The variable of a module that lists the Nodes made while a worker imported it."""
 
 
 class Node:
@@ -60,10 +64,13 @@ class Node:
         key: str | None = None,
         next: Iterable[str] | None = None,  # noqa: A002 - the word of the wire
     ) -> None:
-        self._source = str(sys._getframe(1).f_globals.get("__file__", ""))  # noqa: SLF001 - the author's file
         if name is not None:
             check_name(name)
         self._name, self._hosted = name, hosted.get()
+        caller = sys._getframe(1)  # noqa: SLF001 - the author's
+        # A function of another file, such as a helper's, makes it for the file that is being imported.
+        module = (_imported_module(caller) if self._hosted else None) or caller.f_globals
+        self._source = str(module.get("__file__", ""))
         self._main: Main | None = None
         policy = Policy.of(retry, stop, wait, node=self.name)
         self._options: dict[str, Any] = {
@@ -77,6 +84,8 @@ class Node:
             "key": key,
         }
         self._next = names_of(next, self.name)
+        if self._hosted:
+            module.setdefault(MADE, []).append(self)
 
     @property
     def name(self) -> str:
@@ -87,6 +96,11 @@ class Node:
     def source(self) -> str:
         """The file that made it."""
         return self._source
+
+    @property
+    def has_main(self) -> bool:
+        """Whether a main is registered."""
+        return self._main is not None
 
     @property
     def definition(self) -> Definition:
@@ -154,8 +168,7 @@ class Node:
             SystemExit: 1 when main failed, 2 on wrong arguments, 3 when the broker cannot be reached.
         """
         caller = sys._getframe(1)  # noqa: SLF001 - an import never runs a node, whoever imports
-        imported = caller.f_code.co_name == "<module>" and caller.f_globals.get("__name__") != "__main__"
-        if self._hosted or imported:
+        if self._hosted or _is_importing(caller):
             return
         from flowkit import oneshot
 
@@ -190,3 +203,19 @@ class Node:
             return oneshot.parse(sys.argv).task
         except UsageError as error:
             raise SystemExit(oneshot.complain(error)) from None
+
+
+def _imported_module(frame: FrameType) -> dict[str, Any] | None:
+    """The globals of the innermost module in whose body this frame runs; None in a thread of its own."""
+    inner: FrameType | None = frame
+    while inner is not None:
+        if inner.f_code.co_name == "<module>":
+            return inner.f_globals
+        inner = inner.f_back
+    return None
+
+
+def _is_importing(frame: FrameType) -> bool:
+    """Whether this frame is a part of the import of a module, as in a child that ``multiprocessing`` spawned."""
+    module = _imported_module(frame)
+    return module is not None and module.get("__name__") != "__main__"

@@ -79,7 +79,7 @@ def parse(argv: list[str]) -> Arguments:
 
 def names_in(module: dict[str, Any], kind: type[Any]) -> list[str]:
     """The names of the Nodes in a module's globals."""
-    return [value.name for value in module.values() if isinstance(value, kind)]
+    return [value.name for value in module.values() if issubclass(type(value), kind)]
 
 
 def complain(error: FlowKitError) -> int:

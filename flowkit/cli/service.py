@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from flowkit.cli.forked import reset_signals_in_children
 from flowkit.cli.pulse import Pulse
 from flowkit.cli.service_log import configure
 
@@ -56,6 +57,7 @@ async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]], lif
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signals.received, number)
+    reset_signals_in_children()
     if lifeline is not None:
         lifeline.listen(signals)
     return await work(signals)

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from flowkit.errors import InvalidNode
 from flowkit.wire import durations, names, rates
 from flowkit.worker.declared import Declared
+from flowkit.worker.failure import message_of
 from flowkit.worker.policy import Policy
 
 Main = Callable[..., Awaitable[Any]]
@@ -108,7 +109,8 @@ def check_main(main: object, node: str) -> type[BaseModel] | None:
     try:
         signature = inspect.signature(main, eval_str=True)
     except Exception as error:  # noqa: BLE001 - annotations are the author's code and may raise anything
-        raise InvalidNode(f"node {node!r}: the annotations of {called} cannot be read: {error}") from None
+        why = message_of(error)
+        raise InvalidNode(f"node {node!r}: the annotations of {called} cannot be read: {why}") from None
     # What has a default is the author's own affair, unless it asks for typed inputs.
     asked = [
         parameter

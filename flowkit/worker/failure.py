@@ -27,7 +27,7 @@ def message_of(error: BaseException) -> str:
         return capped(wrong)
     try:
         return capped(str(error))
-    except Exception as second:  # noqa: BLE001 - the author's __str__ may raise anything
+    except BaseException as second:  # noqa: BLE001 - the author's __str__ may raise anything, SystemExit too
         return f"(its str() raised {type(second).__name__})"
 
 
@@ -39,7 +39,7 @@ def traceback_of(error: BaseException) -> str | None:
     try:
         lines = traceback.TracebackException(type(error), error, trace, compact=True).format()
         return capped("".join(lines).rstrip())
-    except Exception:  # noqa: BLE001 - notes, causes and source lines are the author's too
+    except BaseException:  # noqa: BLE001 - notes, causes and source lines are the author's too
         return None
 
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from flowkit.broker.protocol import Broker, Outgoing
-from flowkit.errors import InvalidPayload, NotSent, PublishError, QueueFull
+from flowkit.errors import NotSent, PublishError, QueueFull
 from flowkit.wire import codec
 from flowkit.wire.messages import VERSION, Log, Object, Task, rfc3339
 from flowkit.wire.topology import Topology
@@ -199,7 +199,7 @@ def context_json(context: object) -> bytes:
         context = {"context": context}
     try:
         raw = codec.encode_object(context, "context")
-    except InvalidPayload:
+    except Exception:  # noqa: BLE001 - no JSON, or an author's object that raises as it is read
         plain: Object = _plain(context, 0)
         raw = codec.dumps(plain)
     if len(raw) > _CONTEXT_BYTES:
@@ -209,18 +209,19 @@ def context_json(context: object) -> bytes:
 
 def _plain(value: Any, depth: int) -> Any:
     """JSON as far as it goes, and text for all the rest: a log line never fails because of what it says."""
-    if isinstance(value, dict) and depth < 20:
-        return {_text(key): _plain(inner, depth + 1) for key, inner in value.items()}
-    if isinstance(value, list | tuple | set | frozenset) and depth < 20:
-        return [_plain(inner, depth + 1) for inner in value]
     try:
+        if isinstance(value, dict) and depth < 20:
+            return {text_of(key): _plain(inner, depth + 1) for key, inner in value.items()}
+        if isinstance(value, list | tuple | set | frozenset) and depth < 20:
+            return [_plain(inner, depth + 1) for inner in value]
         codec.check(value, "")
-    except InvalidPayload:
-        return _text(value)
+    except Exception:  # noqa: BLE001 - as above
+        return text_of(value)
     return value
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """A value as text, capped; its type where its ``str()`` raises."""
     try:
         return capped(value if isinstance(value, str) else str(value))
     except Exception:  # noqa: BLE001 - the author's __str__ may raise anything

@@ -18,6 +18,7 @@ from flowkit.wire import codec
 from flowkit.wire.messages import Object
 from flowkit.worker.declared import is_typed_dict
 from flowkit.worker.definition import Definition
+from flowkit.worker.failure import message_of
 
 MAX_NODE = 64 * 1024  # bytes of one schema: a model of 300 fields has 30 KiB
 MAX_WORKER = 256 * 1024  # of all that a process announces: it does so every 5 s
@@ -59,7 +60,7 @@ def schema_of(kind: Any, mode: JsonSchemaMode) -> Object:
         schema = TypeAdapter(_readable(kind)).json_schema(mode=mode, schema_generator=_Schema)
         size = len(codec.encode_object(schema, "schema"))
     except Exception as error:  # noqa: BLE001 - the author's code, in the hooks that pydantic has for it
-        raise Unknown(f"{type(error).__name__}: {error}".partition("\n")[0]) from None
+        raise Unknown(f"{type(error).__name__}: {message_of(error)}".partition("\n")[0]) from None
     if size > MAX_NODE:
         raise Unknown(f"it has {size:,} bytes, over the {MAX_NODE:,} that are announced")
     return schema

@@ -1,7 +1,5 @@
 """From a node's name to its definition."""
 
-import sys
-
 import pytest
 
 from flowkit import loading
@@ -15,23 +13,6 @@ async def main():
     return [], {}, ""
 node.run()
 """
-
-
-@pytest.fixture
-def nodes(tmp_path, monkeypatch):
-    """A nodes folder; what is imported from it is forgotten afterwards."""
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", ["flowkit", "worker"])
-    before = set(sys.modules)
-
-    def write(**files):
-        for name, source in files.items():
-            (tmp_path / f"{name}.py").write_text(source)
-        return tmp_path
-
-    yield write
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
 
 
 def test_a_file_in_the_folder(nodes):

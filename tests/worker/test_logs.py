@@ -320,6 +320,32 @@ async def test_a_forked_child_logs_on_stderr(house, captured, capfd):
     assert "INFO work: in the child" in capfd.readouterr().err
 
 
+async def test_values_that_raise_when_they_are_read_cost_no_line(house):
+    class Lazy:
+        @property
+        def __class__(self):
+            raise RuntimeError
+
+        __str__ = __repr__ = __bool__ = None
+
+    node = Node("work")
+
+    @node.main
+    async def main():
+        await Logger(node).log_with_context("INFO", "first", {"lazy": Lazy(), "several": [1, Lazy()]})
+        await Logger(node).error(Lazy())
+        return [], {}, "done"
+
+    async with house.worker(node.definition):
+        await house.send(task())
+        lines = await house.logs(2)
+        assert (await house.result()).message == "done"
+    assert [(line.message, line.context) for line in lines] == [
+        ("first", {"lazy": "(Lazy)", "several": [1, "(Lazy)"]}),
+        ("(Lazy)", None),
+    ]
+
+
 async def test_a_logger_without_a_task_speaks_to_the_operator(caplog):
     with caplog.at_level(logging.INFO):
         await Logger(Node("lonely")).info("anybody?")
