@@ -197,7 +197,11 @@ class Consumer(Protocol):
 
     @property
     def reconnects(self) -> int:
-        """How many times the connection was lost and made again."""
+        """How many times the connection was lost and made again, or the queue was deleted and is there again."""
+
+    @property
+    def deletions(self) -> int:
+        """How many times the broker has ended this consumer because the queue was deleted."""
 
     @property
     def locked(self) -> bool:
@@ -283,6 +287,9 @@ class Broker(Protocol):
 
     async def exists(self, exchange: Exchange) -> bool:
         """Whether the exchange exists."""
+
+    async def missing(self, parts: Iterable[Part]) -> list[Part]:
+        """Which of these exchanges and queues do not exist; what this login may not see counts as existing."""
 
     async def delete(self, queue: str) -> None:
         """Delete a queue with all that is in it; a missing one is no error."""

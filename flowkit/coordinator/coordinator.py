@@ -56,6 +56,7 @@ class Pace:
     relay_every: float = 3
     relay_after: float = 10
     sent_marks_after: float = 1
+    standing_every: float = 5
     lonely_every: float = 6  # a worker announces itself every 5
     sweep_every: float = 30
     sweep_after: float = 60
@@ -139,17 +140,16 @@ class Coordinator:
             self._store, self._limits, secret, marks_after=self._pace.sent_marks_after, epoch=epoch
         )
         outbox = Outbox(
-            self._broker,
-            self._topology,
-            ledger,
-            max_nodes=self._limits.max_nodes,
-            summon=self._summon,
-            clock=self._clock,
-        )
+            self._broker, self._topology, ledger,
+            max_nodes=self._limits.max_nodes, summon=self._summon, clock=self._clock,
+        )  # fmt: skip
         outbox.know(await self._store.query(_announced))
         archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
         relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)
-        identity = Identity(self._broker, self._topology, ledger, archive, store_id=store_id, take_over=self._take_over)
+        identity = Identity(
+            self._broker, self._topology, ledger, outbox, archive,
+            store_id=store_id, take_over=self._take_over, every=self._pace.standing_every,
+        )  # fmt: skip
         if not await self._unless_stopped(identity.claim()):
             return
         refused_age = min(OWN_AGE, self._pace.relay_after)
@@ -197,7 +197,10 @@ class Coordinator:
         )
         try:
             async with asyncio.TaskGroup() as group:
-                background = [group.create_task(identity.watch())]  # first: whatever is sent may have to wait for it
+                consumers = [loop.consumer for loop in readers]
+                background = [
+                    group.create_task(identity.watch(consumers))
+                ]  # first: what is sent may have to wait for it
                 # Before anything new could look unsent too:
                 if await self._unless_stopped(relay.look(after=0 if self._alone else None)):
                     background += [group.create_task(loop()) for loop in clockwork]

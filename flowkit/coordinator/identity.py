@@ -14,11 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
-from flowkit.broker.protocol import Broker
+from flowkit.broker.protocol import Broker, Consumer
 from flowkit.coordinator.archive import Archive
 from flowkit.coordinator.commit import REFILLS, refills
 from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.standing import StandingParts
 from flowkit.errors import WrongBroker
 from flowkit.store.protocol import Transaction
 from flowkit.wire.topology import Exchange, Topology
@@ -30,11 +33,13 @@ MARKED = "marked"  # a fact of the store: half, from the refill until the marker
 class Identity:
     """Claims the broker at the start, and looks again after every reconnect."""
 
-    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, archive: Archive, *,
-                 store_id: str, take_over: bool) -> None:  # fmt: skip
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, archive: Archive, *,
+                 store_id: str, take_over: bool, every: float) -> None:  # fmt: skip
         self._broker, self._topology, self._ledger = broker, topology, ledger
         self._archive = archive
-        self._store_id, self._take_over = store_id, take_over
+        self._standing = StandingParts(broker, topology, ledger, outbox, archive)
+        self._restored = False  # a marker was declared again; whether on this broker shows at the next look
+        self._store_id, self._take_over, self._every = store_id, take_over, every
         self._generation = broker.generation
         self._address = f"{broker.url} namespace {topology.namespace}"
 
@@ -64,17 +69,51 @@ class Identity:
                 break
         await self._ledger.transact(self._claimed)
 
-    async def watch(self) -> None:
+    async def watch(self, consumers: Sequence[Consumer]) -> None:
         """For ever: after every reconnect declare the topology, recognise a wipe, and have sent what was stranded.
 
-        It never sends itself: a publish waits for an exchange that is missing, and after a wipe that is declared here.
+        Now and then it looks for what somebody has deleted. It never sends tasks itself: a publish may have to wait for
+        a connection, and after a wipe the topology is declared here.
+
+        Args:
+            consumers: of this coordinator, whose queues may be deleted and declared again by others in between.
         """
+        deletions = 0
+        next_look = asyncio.get_running_loop().time() + self._every
         while True:
             await asyncio.sleep(0.2)
             await self._broker.wait_connected()
             if self._broker.generation != self._generation:
                 await self.claim()
                 self._ledger.released.set()
+            elif asyncio.get_running_loop().time() >= next_look:
+                await self.look()
+                if deletions != (deletions := sum(consumer.deletions for consumer in consumers)):
+                    self._ledger.lost.set()
+                next_look = asyncio.get_running_loop().time() + self._every
+
+    async def look(self) -> None:
+        """Declare again what was deleted, the markers among it.
+
+        A marker that is missing may be the first sign of a wipe: the store says that the broker is half marked until
+        the next look has found the same connection, so that a marker on a new broker does not count.
+        """
+        any_store, this_store = self._topology.marker(), self._topology.marker(self._store_id)
+        missing = await self._standing.look((any_store, this_store))
+        if self._broker.generation != self._generation:
+            return
+        if len(missing) == 2:
+            await self.claim()  # nothing says that it was ever used: wiped, or emptied by hand, which comes to the same
+            self._ledger.released.set()
+        elif missing:
+            logger.warning("marker %s was deleted: it is declared again", missing[0].name,
+                           extra={"action": "declared_again", "name_of_part": missing[0].name})  # fmt: skip
+            await self._ledger.transact(lambda transaction: transaction.set_meta(MARKED, "half"))
+            self._restored = True
+            await self._broker.declare(missing)
+        elif self._restored:
+            self._restored = False
+            await self._ledger.transact(lambda transaction: transaction.set_meta(MARKED, "yes"))
 
     async def _check(self, any_store: Exchange) -> None:
         """Refuse a broker of another store, and another broker than this store's."""

@@ -46,6 +46,7 @@ class Ledger:
         self.away = False  # the last transaction did not get through
         self.in_hand: set[SentMark] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
+        self.lost = asyncio.Event()  # a queue was deleted with what was in it: the sweeper looks sooner
         self.freed = asyncio.Event()  # slots of limited nodes may have room that no transaction filled
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.announcing import RunAnnouncements
@@ -45,6 +45,15 @@ class Outbox:
     def in_flight(self) -> set[SentMark]:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
         return self._ledger.in_hand | self._ledger.unwritten()
+
+    @property
+    def declared_nodes(self) -> Collection[str]:
+        """Nodes whose queues were declared on this connection."""
+        return self._declared
+
+    def forget_queue(self, name: str) -> None:
+        """The queue of a node was deleted: it is declared when its node is met again."""
+        self._declared.discard(name.removeprefix(self._topology.name("tasks", "")))
 
     @property
     def queue_timeouts(self) -> Mapping[str, float]:

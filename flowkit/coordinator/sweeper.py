@@ -4,6 +4,8 @@ A task's message can vanish without a trace: somebody purged the queue, or the b
 A task is never sent again for its age alone: only when, at two looks, its queue is empty, no result waits to be read,
 and no worker lists it. Where there are several coordinators each one hears of a worker now and then only, so the store
 is asked what workers said last.
+
+When a queue was deleted, messages were lost for certain: then it looks sooner.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import asyncio
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.ledger import Ledger
@@ -21,6 +24,7 @@ from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
 PAGE = 1_000  # tasks in a transaction: it holds up nobody
+SOON = 4  # looks: what was sent just before a queue was deleted is old enough at the second, and sent at the third
 PAGES = 10  # in a look; the next one goes on behind them
 
 
@@ -44,11 +48,20 @@ class Sweeper:
         self._suspects: set[SentTask] = set()
         self._behind: SentTask | None = None  # where the next look goes on
         self._reconnects = presence.consumer.reconnects
+        self._soon = 0  # looks that are to come sooner, and at younger tasks
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever; for a while sooner when messages were lost for certain."""
         while True:
-            await asyncio.sleep(self._every)
+            every = min(self._every, self._silence) if self._soon else self._every
+            with suppress(TimeoutError):
+                async with asyncio.timeout(every):
+                    await self._ledger.lost.wait()
+            if self._ledger.lost.is_set():
+                self._ledger.lost.clear()
+                self._soon = SOON
+            elif self._soon:
+                self._soon -= 1
             await self._broker.wait_connected()
             await self.look()
 
@@ -76,7 +89,8 @@ class Sweeper:
         return again
 
     def _page(self, transaction: Transaction) -> list[SentTask]:
-        return transaction.sent_before(transaction.now() - self._after, PAGE, after=self._behind)
+        after = min(self._after, self._silence) if self._soon else self._after
+        return transaction.sent_before(transaction.now() - after, PAGE, after=self._behind)
 
     def _heard_throughout(self) -> bool:
         """Whether announcements were read without a gap since the look before."""

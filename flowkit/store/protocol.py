@@ -191,6 +191,9 @@ class Transaction(Protocol):
     def ended(self, runs: Iterable[str]) -> list[EndedRun]:
         """Those of the runs that have ended."""
 
+    def ended_since(self, since: float, limit: int) -> list[EndedRun]:
+        """Runs that ended since then (Unix seconds), the first ones to end first."""
+
     def sent_before(self, before: float, limit: int, *, after: SentTask | None = None) -> list[SentTask]:
         """Tasks queued or running that were sent before ``before``, those behind ``after`` in the order of their rows.
 

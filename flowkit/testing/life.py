@@ -194,6 +194,11 @@ class Link:
         await self._look(f"exists {exchange.name}")
         return await self._broker.exists(exchange)
 
+    async def missing(self, parts: Iterable[Part]) -> list[Part]:
+        """Which of these do not exist."""
+        await self._look("look for missing parts")
+        return await self._broker.missing(parts)
+
     async def delete(self, queue: str) -> None:
         """Delete a queue with all that is in it."""
         await self._look(f"delete {queue}")
@@ -244,6 +249,11 @@ class Taking:
     async def wait_locked(self) -> None:
         """Return when ``locked``."""
         await self._consumer.wait_locked()
+
+    @property
+    def deletions(self) -> int:
+        """How many times its queue was deleted."""
+        return self._consumer.deletions
 
     async def wait_connected(self) -> None:
         """Return when ``connected``, or stopped."""

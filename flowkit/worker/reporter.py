@@ -92,6 +92,11 @@ class Reporter:
         self._some = asyncio.Event()
         self._refusal: type[PublishError] | None = None  # why the last batch was refused, in part or whole
 
+    @property
+    def unroutable(self) -> bool:
+        """Whether the last results had no queue, or no exchange."""
+        return self._refusal is Unroutable
+
     def post(self, letter: Letter) -> None:
         """Publish this with the next batch."""
         self._waiting.append(letter)

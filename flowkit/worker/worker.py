@@ -104,6 +104,7 @@ class Worker:
         self._intakes: list[Intake] = []
         self._ready, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self._forced = asyncio.Event()
+        self._forbidden: set[str] = set()  # parts that this login may not declare
         self._running = self._abandoned = False
         self._whole: asyncio.Task[object] | None = None  # in which ``run`` runs
 
@@ -165,7 +166,9 @@ class Worker:
     async def _declare(self) -> None:
         queues = (self._topology.tasks(definition.name) for definition in self._definitions)
         for part in await self._broker.declare((*self._topology.standing, *queues)):
-            _log.info("not allowed to declare %s; going on, others may have", part.name)
+            if part.name not in self._forbidden:
+                _log.info("not allowed to declare %s; going on, others may have", part.name)
+            self._forbidden.add(part.name)
 
     async def _work(self) -> None:
         control = self._broker.consume(self._topology.control(self.name), prefetch=100)
@@ -230,13 +233,13 @@ class Worker:
     async def _keep_declared(self) -> None:
         """Declare again after each new connection: the broker behind it may have lost everything.
 
-        And while a queue cannot be consumed: somebody may have deleted it.
+        And while a queue cannot be consumed, or results are refused: somebody may have deleted what they need.
         """
         generation = self._broker.generation
         while True:
             await asyncio.sleep(self._heartbeat)
             deaf = self._ready.is_set() and not all(intake.consumer.connected for intake in self._intakes)
-            if generation != self._broker.generation or deaf:
+            if generation != self._broker.generation or deaf or self._reporter.unroutable:
                 generation = self._broker.generation
                 await self._declare()
 

@@ -10,7 +10,9 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from flowkit.broker import open_broker
 from flowkit.client import Client
+from flowkit.wire.topology import Topology
 from tests.chaos.stage import PATIENCE, Figures, Stage, go_on, said, stage, stop, until
 from tests.services.postgres import Cluster, database
 from tests.services.proxy import Proxy
@@ -364,6 +366,25 @@ async def queue_full(place: Place, rounds: int) -> Figures:
         await asyncio.to_thread(place.rabbit.ctl, "clear_policy", "full")
 
 
+async def queues_deleted(place: Place, rounds: int) -> Figures:
+    """Somebody deletes the queue of results under load, and those for dead letters, announcements and logs."""
+    topology, broker = Topology(place.namespace), open_broker(place.rabbit.url)
+    queues = (topology.results, topology.dead, topology.unreadable, topology.workers, topology.logs)
+    try:
+        async with stage("standing queues deleted", place.folder, place.namespace, place.rabbit.url) as here:
+            for _ in range(rounds):
+                await here.progress()
+                for queue in queues:
+                    await broker.delete(queue.name)
+                await here.recovered()
+                async with asyncio.timeout(15):
+                    while await broker.missing(queues):
+                        await asyncio.sleep(0.1)
+            return await here.conclude()
+    finally:
+        await broker.close()
+
+
 SCENARIOS: dict[str, Scenario] = {
     scenario.__name__.replace("_", "-"): scenario
     for scenario in (
@@ -371,5 +392,6 @@ SCENARIOS: dict[str, Scenario] = {
         broker_wiped, broker_wiped_under_two_coordinators, worker_stopped, coordinator_stopped, network_cut,
         network_black_hole, network_one_way, network_slow, memory_alarm, consumer_timeout, store_locked, store_full,
         postgres_restarted, rolling_restart, restart_on_sqlite, log_flood, queue_full,
+        queues_deleted,
     )
 }  # fmt: skip

@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+from pamqp import commands
 
 from flowkit.broker import Broker, Consumer, Delivery, Outgoing, open_broker
 from flowkit.broker.memory import MemoryBroker
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES
 from flowkit.broker.rabbit import RabbitBroker
+from flowkit.broker.rabbit.consumer import RabbitConsumer
 from flowkit.errors import BrokerUnreachable, NotFound, NotSent, QueueFull, Refused, TooLarge, Unroutable, UsageError
 from flowkit.wire.topology import Binding, Exchange, Queue, Topology
 
@@ -437,6 +439,88 @@ async def test_a_deleted_queue_is_consumed_again_when_it_is_back(
     await broker.publish([site.message(b"x", to="tasks", key="add")])
     assert (await gather(consumer, 1))[0].body == b"x"
     await broker.delete(topology.tasks("add").name)
+
+
+async def test_a_deleted_stream_is_read_from_its_beginning_when_it_is_back(
+    site: Site, broker: Broker, topology: Topology
+) -> None:
+    consumer = broker.consume(topology.logs, prefetch=10, offset="first")
+    await broker.publish([site.message(b"%d" % n, to="logs", key="") for n in range(3)])
+    await consumer.ack(await gather(consumer, 3))
+    await broker.delete(topology.logs.name)
+    await eventually(lambda: _true(not consumer.connected))
+    await broker.declare([topology.logs])
+    await broker.publish([site.message(b"new", to="logs", key="")])
+    [new] = await gather(consumer, 1)
+    assert (new.offset, new.body) == (0, b"new")
+
+
+async def test_what_is_missing_is_found_without_changing_anything(broker: Broker, topology: Topology) -> None:
+    assert await broker.missing(topology.standing) == []
+    absent = [topology.marker(), topology.tasks("nobody")]
+    assert await broker.missing([topology.results, *absent, topology.exchanges[0]]) == absent
+    await broker.delete(topology.results.name)
+    assert await broker.missing([topology.results, *absent]) == [topology.results, *absent]
+
+
+async def test_an_exclusive_queue_that_is_deleted_is_declared_again_and_that_counts_as_a_reconnect(
+    site: Site, broker: Broker, topology: Topology
+) -> None:
+    ear = broker.consume(topology.runs("w1"), prefetch=1)
+    await ear.wait_connected()
+    await _delete_exclusive(broker, topology.runs("w1").name)
+    await eventually(lambda: _true(ear.reconnects == 1 and ear.connected))
+    await broker.publish([site.message(b"x", to="runs", key="a.b", mandatory=False)])
+    assert (await gather(ear, 1))[0].body == b"x"
+
+
+async def test_an_exclusive_queue_is_bound_again_when_its_exchange_is_a_new_one(
+    site: Site, broker: Broker, topology: Topology, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RabbitConsumer, "quiet", 0.3)
+    ear = broker.consume(topology.runs("w1"), prefetch=1)
+    await ear.wait_connected()
+    await _delete_exchange(broker, topology.name("runs"))
+    await broker.declare(topology.exchanges)
+
+    async def arrives() -> bool:
+        await broker.publish([site.message(b"x", to="runs", key="a.b", mandatory=False)])
+        return not await nothing_arrives(ear, 0.1)
+
+    await eventually(arrives)
+
+
+async def _delete_exclusive(broker: Broker, queue: str) -> None:
+    """As an operator can: from the connection that it belongs to it works too."""
+    if isinstance(broker, MemoryBroker):
+        await broker.delete(queue)
+        return
+    assert isinstance(broker, RabbitBroker)
+    channel = await (await broker._shared.connection()).channel()
+    await channel.call(commands.Queue.Delete(queue=queue))
+
+
+async def _delete_exchange(broker: Broker, name: str) -> None:
+    if isinstance(broker, MemoryBroker):
+        broker.delete_exchange(name)
+        return
+    assert isinstance(broker, RabbitBroker)
+    channel = await (await broker._shared.connection()).channel()
+    await channel.call(commands.Exchange.Delete(exchange=name))
+
+
+async def test_what_had_arrived_when_its_queue_was_deleted_is_received(
+    site: Site, broker: Broker, topology: Topology
+) -> None:
+    await broker.publish([site.message(b"%d" % n) for n in range(3)])
+    consumer = broker.consume(topology.results, prefetch=3)
+    got = await gather(consumer, 1)
+    await eventually(lambda: _ready(broker, topology.results, 0))
+    await broker.delete(topology.results.name)
+    await eventually(lambda: _true(not consumer.connected))
+    got += await gather(consumer, 2)
+    await consumer.ack(got)  # means nothing any more
+    assert [one.body for one in got] == [b"0", b"1", b"2"]
 
 
 async def test_an_exclusive_queue_ends_with_its_consumer(broker: Broker, topology: Topology) -> None:

@@ -16,7 +16,7 @@ from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
 FAST = Pace(timers_every=0.02, relay_every=0.05, relay_after=0.05, sent_marks_after=0.02, sweep_every=3600,
-            sweep_after=0, archive_lease=1, early=1)  # fmt: skip
+            sweep_after=0, archive_lease=1, early=1, standing_every=0.2)  # fmt: skip
 
 
 class House:
@@ -56,6 +56,10 @@ class House:
         if node not in self._consumers:
             self._consumers[node] = self.broker.consume(self.topology.tasks(node), prefetch=1000)
         return self._consumers[node]
+
+    async def leave(self, node: str) -> None:
+        """Stop being the worker of a node."""
+        await self._consumers.pop(node).close()
 
     async def tasks(self, node: str, count: int = 1) -> list[wire.Task]:
         """The next task messages of a node, acknowledged."""

@@ -160,6 +160,16 @@ async def test_results_that_a_full_queue_refuses_are_kept_and_the_other_queue_ge
     assert (await house.left(), await house.left("other")) == (0, 0)
 
 
+async def test_a_worker_declares_what_its_results_need(house):
+    async with house.worker(define(fine), heartbeat=0.02) as worker:
+        worker._reporter._backoff = 0.01
+        house.mine.delete_binding(house.topology.name("results"), house.topology.results.name)
+        await house.send(task())
+        kept = house.mine.consume(house.topology.results, prefetch=9)
+        async with asyncio.timeout(5):
+            assert len(await kept.receive(9)) == 1
+
+
 async def test_a_result_that_is_refused_ends_the_worker_but_what_was_confirmed_is_acknowledged(house, monkeypatch):
     publish, go, running = house.broker.publish, asyncio.Event(), []
 

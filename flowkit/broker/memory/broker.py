@@ -134,6 +134,17 @@ class MemoryBroker:
         await self._once_up()
         return self._server.has_exchange(exchange.name)
 
+    async def missing(self, parts: Iterable[Part]) -> list[Part]:
+        """Which of these exchanges and queues do not exist."""
+        await self._once_up()
+        return [
+            part
+            for part in parts
+            if not (
+                self._server.has_exchange(part.name) if isinstance(part, Exchange) else part.name in self._server.queues
+            )
+        ]
+
     async def delete(self, queue: str) -> None:
         """Delete a queue with all that is in it."""
         await self._once_up()
@@ -187,6 +198,10 @@ class MemoryBroker:
     def delete_exchange(self, name: str) -> None:
         """Delete an exchange with its bindings, as an operator does by mistake."""
         self._server.drop_exchange(name)
+
+    def delete_binding(self, exchange: str, queue: str) -> None:
+        """Delete what binds a queue to an exchange."""
+        self._server.drop_binding(exchange, queue)
 
     def wipe(self) -> None:
         """Let the broker forget everything; every client loses its connections and makes them again."""

@@ -38,6 +38,7 @@ class MemoryConsumer:
         self._stopped = False
         self._connected = False
         self.reconnects = -1  # the first connection is none
+        self.deletions = 0
         server.consumers[self] = None
 
     @property
@@ -121,13 +122,15 @@ class MemoryConsumer:
 
     def attach(self) -> None:
         """Begin to consume when the queue is there; an exclusive one is declared first."""
-        if self._stopped or not self._connected or self._queue is not None:
+        if self._stopped or not self._connected:
             return
-        if self._declared.exclusive:
+        if self._declared.exclusive:  # one that is there is bound again: its exchange may be a new one
             try:
                 self._server.declare_exclusive(self._declared, self._connection)
             except MissingExchange:
                 return  # tried again at the next declaration
+        if self._queue is not None:
+            return
         queue = self._server.queues.get(self._declared.name)
         if queue is None or queue.owner not in (None, self._connection):
             return
@@ -162,8 +165,12 @@ class MemoryConsumer:
     def cancelled(self) -> None:
         """The queue was deleted, with all that was held of it."""
         self._queue = None
-        self._held.clear()
-        self._arrived.clear()
+        self._held.clear()  # what has arrived stays: nobody else will get it
+        if self._declared.stream:
+            self._offset = "first"  # of the stream that comes in its place
+        self.deletions += 1
+        if self._connected:
+            self.reconnects += 1  # messages may have been missed
 
     def take(self, held: Held) -> None:
         """Deliver one message."""

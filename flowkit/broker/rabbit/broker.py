@@ -143,6 +143,17 @@ class RabbitBroker:
 
         return await self._ask(lambda channel: declare.exists(channel, exchange))
 
+    async def missing(self, parts: Iterable[Part]) -> list[Part]:
+        """Which of these exchanges and queues do not exist."""
+        from flowkit.broker.rabbit.declare import find_missing
+
+        wanted, waits = list(parts), pauses(most=1.0)
+        while True:
+            try:
+                return await find_missing(self._desk, wanted)
+            except LinkLost:
+                await asyncio.sleep(next(waits))
+
     async def delete(self, queue: str) -> None:
         """Delete a queue with all that is in it; a missing one is no error."""
         from flowkit.broker.rabbit import declare

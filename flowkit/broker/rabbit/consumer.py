@@ -13,7 +13,7 @@ from flowkit import amqp
 from flowkit.broker.change import Change
 from flowkit.broker.protocol import Delivery
 from flowkit.broker.rabbit.arriving import offset_of, read
-from flowkit.broker.rabbit.exclusive import declare, delete
+from flowkit.broker.rabbit.exclusive import bind, declare, delete
 from flowkit.broker.rabbit.faults import CLOSE, LinkClosed, LinkLost, refused
 from flowkit.broker.rabbit.link import Link, pauses
 from flowkit.broker.rabbit.session import Session, let_go
@@ -72,7 +72,7 @@ class RabbitConsumer:
         self._cancelled = self._was_lost = self._locked = False
         self._stop = asyncio.Event()
         self._error: FlowKitError | None = None
-        self.reconnects = 0
+        self.reconnects = self.deletions = 0
         self._task = asyncio.create_task(self._run(), name=f"flowkit consume {queue.name}")
         self._task.add_done_callback(lambda _: self._tell())
 
@@ -256,14 +256,19 @@ class RabbitConsumer:
             if channel.closed.done():
                 raise channel.closed.result()
             if self._cancelled:
+                self.deletions += 1
+                if self._queue.stream:
+                    self._offset = "first"  # of the stream that comes in its place
                 raise LinkLost("the queue was deleted")
             if self._stopped:
                 await self._end_late_consumer(channel)
                 continue  # only acknowledgements are left to wait for
             if self._consumer_tag is None:
                 continue
-            if not changed and newest == self._newest and not self._open and not self._queue.exclusive:
-                return
+            if not changed and newest == self._newest and not self._open:
+                if not self._queue.exclusive:
+                    return
+                await bind(channel, self._queue)  # somebody may have deleted its exchange, or what binds it
             if granted < self._allowed:
                 await channel.cancel(self._consumer_tag)
                 granted = await self._consume(channel)
@@ -362,7 +367,8 @@ class RabbitConsumer:
     def _end_session(self) -> None:
         self._channel = self._consumer_tag = None
         self._open.clear()
-        if not self._queue.stream:  # what a stream has delivered stays: it goes on behind it
+        # What a stream has delivered stays: it goes on behind it. So does what a queue had that is gone with the rest.
+        if not (self._queue.stream or self._cancelled):
             self._arrived.clear()
         self._change.notify()
 

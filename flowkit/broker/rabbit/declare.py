@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from aio_pika.abc import AbstractChannel
-from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
+from aio_pika.exceptions import ChannelClosed, ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq import ChannelAccessRefused
 from aiormq.abc import AbstractChannel as UnderlayChannel
 
 from flowkit.broker.protocol import QueueState
-from flowkit.broker.rabbit.connection import answered, close_channel, guard, open_channel
+from flowkit.broker.rabbit.connection import answered, close_channel, guard, open_channel, open_underlay_channel
 from flowkit.broker.rabbit.desk import Desk
 from flowkit.broker.rabbit.faults import LinkLost, refused
 from flowkit.broker.rabbit.link import Link
@@ -71,6 +71,40 @@ async def declare_all(link: Link[Desk], parts: Sequence[Part]) -> list[Part]:
     finally:
         await close_channel(channel)
     return forbidden
+
+
+async def find_missing(link: Link[Desk], parts: Sequence[Part]) -> list[Part]:
+    """Look for parts over one connection, without changing anything; those that may not be seen count as there.
+
+    Raises:
+        LinkLost: begin anew: behind the next connection may be another broker.
+    """
+    missing: list[Part] = []
+    connection = (await link.connection()).connection
+    channel = await open_underlay_channel(connection)
+    try:
+        for part in parts:
+            if channel.is_closed:
+                channel = await open_underlay_channel(connection)
+            try:
+                async with answered(f"looking for {part.name}"):
+                    await _look_for(channel, part)
+            except ChannelNotFoundEntity as error:
+                if "no exchange" in str(error) or "no queue" in str(error):  # else it is there, and not ready
+                    missing.append(part)
+            except ChannelClosed:
+                pass  # 403; 405 where it is another connection's own
+    finally:
+        await close_channel(channel)
+    return missing
+
+
+async def _look_for(channel: UnderlayChannel, part: Part) -> None:
+    with guard():
+        if isinstance(part, Exchange):
+            await channel.exchange_declare(part.name, exchange_type=part.kind, passive=True)
+        else:
+            await channel.queue_declare(part.name, passive=True)
 
 
 async def inspect(channel: UnderlayChannel, queue: str) -> QueueState | None:

@@ -16,6 +16,16 @@ async def declare(channel: amqp.Channel, queue: Queue) -> None:
         ConnectionLost
     """
     await channel.call(commands.Queue.Declare(queue=queue.name, exclusive=True, arguments=dict(queue.arguments)))
+    await bind(channel, queue)
+
+
+async def bind(channel: amqp.Channel, queue: Queue) -> None:
+    """Bind it to its exchanges; a binding that is there stays as it is.
+
+    Raises:
+        ChannelClosed: 404 where an exchange is missing.
+        ConnectionLost
+    """
     for binding in queue.bindings:
         await channel.call(commands.Queue.Bind(queue=queue.name, exchange=binding.exchange, routing_key=binding.key))
 
