@@ -95,6 +95,8 @@ def run(definition: Definition, arguments: Arguments) -> int:
     once = dataclasses.replace(definition, policy=None)  # nobody would come back for a second attempt
     if arguments.address == "-":
         return asyncio.run(_on_terminal(once, arguments.task))
+    for text in settings.unknown_variables():
+        print(f"warning: {text}", file=sys.stderr)  # noqa: T201
     configured = settings.read()
     broker = open_broker(_with_login(arguments.address, configured.broker_url), heartbeat=configured.heartbeat)
     return asyncio.run(_on_broker(once, arguments.task, broker, Topology(configured.namespace)))

@@ -8,6 +8,7 @@ script read this; everything else takes plain values.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -28,6 +29,11 @@ FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes
 PASSWORD_FILES = {"broker_url": "FLOWKIT_BROKER_PASSWORD_FILE", "store_url": "FLOWKIT_STORE_PASSWORD_FILE"}
 MOST_PROCESSES = 256  # of one worker: each has a connection, and no machine yet so many cores that it needs more
 _LIMITS, _TERMS = Limits(), Terms()
+# Variables of tests, and those that Kubernetes puts into every container for services called flowkit or flowkit-…
+_ELSEWHERE = re.compile(
+    r"FLOWKIT_(?:TEST_.*|(?:\w+_)?SERVICE_(?:HOST|PORT(?:_\w+)?)|"
+    r"(?:\w+_)?PORT(?:_\d+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)?)"
+)
 
 
 def _table(value: Any) -> Any:
@@ -187,6 +193,25 @@ def read(
     settings = settings.model_copy(update=changes)
     settings._origins = origins  # noqa: SLF001 - pydantic's way to keep something beside the fields
     return settings
+
+
+def unknown_variables(environ: Mapping[str, str] | None = None) -> list[str]:
+    """A warning for each environment variable that was meant as a setting, as far as can be told, and is none.
+
+    Args:
+        environ: the environment, ``os.environ`` when left out.
+    """
+    known = [*(f"FLOWKIT_{name.upper()}" for name in Settings.model_fields), *PASSWORD_FILES.values()]
+    warnings = []
+    for name, value in sorted((os.environ if environ is None else environ).items()):
+        ours = name.upper().startswith("FLOWKIT_")
+        if not value or name in known or not (ours or name.upper().startswith("FLO")) or _ELSEWHERE.fullmatch(name):
+            continue
+        near = get_close_matches(name.upper(), known, n=1, cutoff=0.8 if ours else 0.93)
+        hint = f"did you mean {near[0]}?" if near else "'flowkit config' lists the settings"
+        if near or ours:
+            warnings.append(f"environment variable {name!r} is no setting, and is ignored; {hint}")
+    return warnings
 
 
 def _file(directory: Path) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ import pytest
 
 from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
-from flowkit.settings import Settings, mask, read
+from flowkit.settings import Settings, mask, read, unknown_variables
 from flowkit.wire.access import Login, Role
 
 
@@ -125,3 +125,45 @@ def test_logins_come_from_a_table_or_from_one_variable(tmp_path):
 def test_what_is_no_login_is_said(tmp_path, said, why):
     with pytest.raises(UsageError, match=re.escape(why)):
         read(environ={"FLOWKIT_USERS": said}, directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FLOWKIT_BROKER_ULR", "FLOWKIT_BROKER_URL"),
+        ("FLOWKIT_BROKERURL", "FLOWKIT_BROKER_URL"),
+        ("FLOWKIT_CONCURENCY", "FLOWKIT_CONCURRENCY"),
+        ("FLOWKIT_BROKER_PASSWORD", "FLOWKIT_BROKER_PASSWORD_FILE"),
+        ("FLOWKT_STORE_URL", "FLOWKIT_STORE_URL"),
+        ("flowkit_log_level", "FLOWKIT_LOG_LEVEL"),
+    ],
+)
+def test_a_misspelt_variable_is_told_with_what_was_meant(name, meant):
+    (warning,) = unknown_variables({name: "s3cret", "HOME": "/"})
+    assert warning == f"environment variable {name!r} is no setting, and is ignored; did you mean {meant}?"
+
+
+def test_a_variable_like_no_setting_is_told_too():
+    (warning,) = unknown_variables({"FLOWKIT_A\nB": "x"})
+    assert (
+        warning
+        == r"environment variable 'FLOWKIT_A\nB' is no setting, and is ignored; 'flowkit config' lists the settings"
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(f"FLOWKIT_{name.upper()}" for name in Settings.model_fields),
+        "FLOWKIT_BROKER_PASSWORD_FILE",
+        "FLOWKIT_TEST_AMQP_URL",
+        "FLOWKIT_SERVICE_HOST",  # these four by Kubernetes, for services called flowkit and flowkit-broker
+        "FLOWKIT_PORT",
+        "FLOWKIT_BROKER_SERVICE_PORT_AMQP",
+        "FLOWKIT_BROKER_PORT_5672_TCP_ADDR",
+        "FLORIDA",
+    ],
+)
+def test_other_variables_are_nobodys_mistake(name):
+    assert unknown_variables({name: "x"}) == []
+    assert unknown_variables({"FLOWKIT_BROKER_ULR": ""}) == []

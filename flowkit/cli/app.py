@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 from flowkit import errors, streams
-from flowkit.cli import output, version
+from flowkit.cli import options, output, version
 from flowkit.cli.output import say
 
 EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
@@ -82,6 +82,7 @@ def call(arguments: list[str]) -> int:
         from flowkit.cli import completion
 
         completion.prepare()
+    options.warn_once.cache_clear()
     logging.getLogger("flowkit").addHandler(logging.NullHandler())  # an error is said once; services log on their own
     with streams.restored():
         try:

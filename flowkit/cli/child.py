@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from flowkit.cli.lifeline import READY, Lifeline
 
-HEARD = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)  # by the parent
+_NAMES = ("SIGTERM", "SIGINT", "SIGCHLD")  # Windows, which has no fork either, has no SIGCHLD
+HEARD = tuple(getattr(signal, name) for name in _NAMES if hasattr(signal, name))  # by the parent
 
 
 class Child:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -55,10 +56,23 @@ def page(summary: str, *examples: str, after: str = "") -> str:
 
 
 def settings_of(**flags: Any) -> Settings:
-    """The settings, with these flags above all other sources; None is a flag that was not given."""
+    """The settings, with these flags above all other sources; None is a flag that was not given.
+
+    Misspelt environment variables are told on stderr, once.
+    """
     from flowkit import settings
 
+    for text in settings.unknown_variables():
+        warn_once(text)
     return settings.read(flags)
+
+
+@cache
+def warn_once(text: str) -> None:
+    """Print a warning on stderr, the first time that a command line comes to it."""
+    from flowkit.cli.output import say
+
+    say(f"flowkit: warning: {text}")
 
 
 def complete(work: Coroutine[Any, Any, T]) -> T:

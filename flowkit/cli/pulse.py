@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -104,6 +105,8 @@ def folder() -> Path:
 
 
 def _exists(pid: int) -> bool:
+    if sys.platform == "win32":  # os.kill(pid, 0) is Ctrl-C there: the age of the file has to do
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

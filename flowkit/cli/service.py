@@ -56,11 +56,20 @@ async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]], lif
     signals = Signals()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.received, number)
+        _add_handler(loop, number, signals.received)
     reset_signals_in_children()
     if lifeline is not None:
         lifeline.listen(signals)
     return await work(signals)
+
+
+def _add_handler(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, received: Callable[[signal.Signals], None]
+) -> None:
+    try:
+        loop.add_signal_handler(number, received, number)
+    except NotImplementedError:  # Windows
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(received, number))
 
 
 class Signals:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flowkit.cli import options
+from flowkit.errors import UsageError
 
 if TYPE_CHECKING:
     from flowkit.cli.lifeline import Lifeline
@@ -84,6 +86,8 @@ def worker(
     count = _count(settings)
     name = options.process_name(name, count)
     if count > 1:
+        if not hasattr(os, "fork"):
+            raise UsageError("--processes: this system has no fork. Start several workers with --processes 1 instead")
         lifeline = _apart(count, node, settings)  # from here on in each child
         name = _name() if name is None else f"{name}-{lifeline.number}"
     # Before node files are imported: what is logged about them is shown as all else.
@@ -135,7 +139,6 @@ def _name() -> str:
 def _leave(code: int) -> None:
     """End the process although threads of abandoned work go on, for which the interpreter would wait."""
     import logging
-    import os
     import sys
     import threading
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from flowkit.errors import StoreInUse, StoreUnreachable
+from flowkit.store.locking import lock
 
 
 class FileLock:
@@ -21,18 +21,22 @@ class FileLock:
 
         Raises:
             StoreInUse: another process has it.
+            StoreUnreachable: the file cannot be made, or its file system has no locks.
         """
         path = self._database.with_name(self._database.name + ".lock")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)  # no child process inherits it (PEP 446)
         except OSError as error:
             raise StoreUnreachable(f"sqlite:///{self._database}", f"{error.strerror}: {error.filename}") from None
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            locked = lock(file)
+        except OSError as error:
             os.close(file)
-            raise StoreInUse(str(self._database)) from None
+            raise StoreUnreachable(f"sqlite:///{self._database}", f"it cannot be locked: {error.strerror}") from None
+        if not locked:
+            os.close(file)
+            raise StoreInUse(str(self._database))
         self._file = file
 
     def release(self) -> None:

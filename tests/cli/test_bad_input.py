@@ -104,3 +104,14 @@ def test_two_values_of_one_thing_choose_no_run_at_all(flowkit):
     """The last one winning would cancel runs that somebody excluded."""
     said = flowkit("runs", "cancel", "--where", "node=add", "--where", "node=sub")
     assert (said.code, "no run has two values of node" in said.err) == (2, True), said.err
+
+
+def test_a_misspelt_variable_is_told_once_on_stderr(flowkit, monkeypatch):
+    monkeypatch.setenv("FLOWKIT_NAMESAPCE", "x")
+    for _ in range(2):
+        said = flowkit("doctor" if _ else "config", "--json", "--broker", "memory:x")
+        assert said.json["v"] == 1
+        assert said.err == (
+            "flowkit: warning: environment variable 'FLOWKIT_NAMESAPCE' is no setting, and is ignored; "
+            "did you mean FLOWKIT_NAMESPACE?\n"
+        )
