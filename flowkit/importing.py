@@ -7,7 +7,9 @@ import atexit
 import dis
 import importlib
 import importlib.util
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +27,7 @@ from flowkit.worker.records import capture
 
 _LONGEST = 500  # characters of an error's text
 _NO_LOOP = "no running event loop"
+_INTERRUPTING = (signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL, None)  # which are left as they are
 _idle_loops: list[asyncio.AbstractEventLoop] = []  # the last one is in use
 
 
@@ -76,7 +79,7 @@ def author_code(where: str) -> Iterator[None]:
     capture()
     token = hosted.set(True)
     try:
-        with _no_running_loop():
+        with _no_running_loop(), _interruptible():
             yield
     except UsageError as error:
         said = _one_line(str(error))
@@ -113,6 +116,21 @@ def _no_running_loop() -> Iterator[None]:
             asyncio.set_event_loop(loop)
         if loop is not None and task is not None:
             asyncio.tasks._enter_task(loop, task)  # noqa: SLF001
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let Ctrl-C end an import at once: a loop that runs in this thread would handle it after the import."""
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or before in _INTERRUPTING:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and no handler of the file's own
+            signal.signal(signal.SIGINT, before)
 
 
 def _idle_loop() -> asyncio.AbstractEventLoop:

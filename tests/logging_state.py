@@ -12,12 +12,15 @@ def restored_logging() -> Iterator[None]:
     loggers = [root, *(each for each in root.manager.loggerDict.values() if isinstance(each, logging.Logger))]
     states = [(each, each.level, each.handlers[:], each.propagate, each.disabled) for each in loggers]
     switches = (root.manager.disable, logging.lastResort, root.filters[:])
+    filters = [] if logging.lastResort is None else logging.lastResort.filters[:]
     registered, known = dict(logging._handlers), logging._handlerList[:]
     try:
         yield
     finally:
         logging.Logger.isEnabledFor, logging.Logger.handle, logging.basicConfig = methods
         root.manager.disable, logging.lastResort, root.filters[:] = switches
+        if logging.lastResort is not None:
+            logging.lastResort.filters[:] = filters
         logging._handlers.clear()
         logging._handlers.update(registered)
         logging._handlerList[:] = known

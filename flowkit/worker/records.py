@@ -47,6 +47,10 @@ def capture() -> None:
     handlers and ``disable_existing_loggers`` concern the node's own handlers alone. A level of a named logger and
     ``logging.disable()`` hold for the run as well.
     """
+    # Without any handler logging prints records on stderr as a last resort; those of tasks reach the run already.
+    resort = logging.lastResort
+    if resort is not None and _is_of_no_task not in resort.filters:
+        resort.addFilter(_is_of_no_task)
     if not _is_captured():
         logging.Logger.isEnabledFor = _is_enabled_for_task  # type: ignore[method-assign]
         logging.Logger.handle = _handle_for_task  # type: ignore[method-assign]
@@ -62,6 +66,10 @@ def protect_own_log() -> None:
 
 def _is_captured() -> bool:
     return logging.Logger.handle is _handle_for_task
+
+
+def _is_of_no_task(record: logging.LogRecord) -> bool:
+    return current.get() is None or _is_excluded(record.name)
 
 
 def _is_excluded(name: str) -> bool:
@@ -103,8 +111,7 @@ def _handle_for_task(self: logging.Logger, record: logging.LogRecord) -> None:
     if isinstance(kept, logging.LogRecord):
         record = kept
     _send(running, record)
-    # Without any handler logging would print it on stderr as a last resort; it has reached the run already.
-    if _is_enabled_for(self, record.levelno) and self.hasHandlers():
+    if _is_enabled_for(self, record.levelno):
         self.callHandlers(record)
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import pickle
+import signal
 import sys
 
 import pytest
@@ -232,10 +233,21 @@ def test_what_goes_wrong_is_one_line(nodes, source, said):
     assert len(str(caught.value)) < 800
 
 
-def test_ctrl_c_while_a_file_is_imported_is_none_of_its_errors(nodes):
-    folder = nodes(slow="import signal\nsignal.raise_signal(signal.SIGINT)\n" + GOOD)
-    with pytest.raises(KeyboardInterrupt):
-        loading.load("slow", folder)
+@pytest.mark.parametrize("running", [True, False])
+def test_ctrl_c_ends_an_import_at_once_and_is_none_of_its_errors(nodes, running):
+    folder, handler = nodes(slow="import signal\nsignal.raise_signal(signal.SIGINT)\n" + GOOD), []
+
+    async def within():
+        handler.append(signal.getsignal(signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            loading.load("slow", folder)
+        assert signal.getsignal(signal.SIGINT) is handler[0]
+
+    if running:
+        asyncio.run(within())
+    else:
+        with pytest.raises(StopIteration):
+            within().send(None)
 
 
 ODD = """

@@ -307,6 +307,24 @@ async def test_a_line_of_the_run_is_no_last_resort_as_well(house, captured, caps
     assert "said once" not in capsys.readouterr().err
 
 
+async def test_a_tracing_library_that_replaces_call_handlers_gets_all(house, captured, monkeypatch):
+    traced, original = [], logging.Logger.callHandlers
+
+    def call_handlers(self, record):
+        traced.append(record.getMessage())
+        original(self, record)
+
+    monkeypatch.setattr(logging.Logger, "callHandlers", call_handlers)
+
+    async def main():
+        logging.getLogger().handlers.clear()
+        logging.getLogger("lib").error("traced")
+        return [], {}, ""
+
+    assert [line.message for line in await _logged_by(house, 1, main)] == ["traced"]
+    assert traced == ["traced"]
+
+
 async def test_a_forked_child_logs_on_stderr(house, captured, capfd):
     async def main():
         if (child := os.fork()) == 0:
