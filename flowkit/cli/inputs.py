@@ -6,9 +6,12 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from flowkit.errors import UsageError
+from flowkit.wire import exact
+
+V = TypeVar("V")
 
 
 def inputs_of(text: str | None, fields: Sequence[str] | None) -> dict[str, Any]:
@@ -19,14 +22,28 @@ def inputs_of(text: str | None, fields: Sequence[str] | None) -> dict[str, Any]:
         fields: ``key=value``; the value is JSON where it parses, else text.
 
     Raises:
-        UsageError: it is no JSON object, or cannot be read.
+        UsageError: it is no JSON object, cannot be read, or says what cannot be kept: a number over 64 bits, a key
+            twice.
     """
-    return _object(text) | dict(_pair(_argument(field)) for field in fields or ())
+    from flowkit.wire import codec
+
+    inputs = _object(text) | _once([_pair(_argument(field)) for field in fields or ()], "-F")
+    codec.check(inputs, "inputs")  # what is no JSON though it parses: odd bytes of an argument, nesting too deep
+    return inputs
 
 
 def tags_of(tags: Sequence[str] | None) -> dict[str, str]:
     """``key=value`` as tags: text always."""
-    return dict(_split(_argument(tag), "--tag") for tag in tags or ())
+    return _once([_split(_argument(tag), "--tag") for tag in tags or ()], "--tag")
+
+
+def _once(pairs: Sequence[tuple[str, V]], option: str) -> dict[str, V]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise UsageError(f"{option} {twice}=… is there twice, and only one of its values can be kept; leave one out")
+    return made
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -42,7 +59,7 @@ def _object(text: str | None) -> dict[str, Any]:
             text = Path(text[1:]).read_text("utf-8")
         else:
             text = _argument(text)
-        value = json.loads(text)
+        value = exact.read(text)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise UsageError(
@@ -54,6 +71,8 @@ def _object(text: str | None) -> dict[str, Any]:
         raise UsageError(f"{where}: cannot be read: {error.strerror}") from None
     except RecursionError:
         raise UsageError(f"{where}: nested too deeply") from None
+    if (lost := exact.flaw(value)) is not None:
+        raise UsageError(f"{where}: {lost}")
     if not isinstance(value, dict):
         raise UsageError(f"{where}: expected a JSON object such as '{{\"a\": 1}}', got {_kind(value)}")
     return value
@@ -76,9 +95,13 @@ def _argument(text: str) -> str:
 def _pair(field: str) -> tuple[str, Any]:
     key, value = _split(field, "-F")
     try:
-        return key, json.loads(value, parse_constant=_no_constant)
+        json.loads(value, parse_constant=_no_constant, parse_int=str, parse_float=str)
+        found = exact.read(value)
     except (ValueError, RecursionError):
         return key, value
+    if (lost := exact.flaw(found)) is not None:
+        raise UsageError(f"-F {key}: {lost}")
+    return key, found
 
 
 def _split(pair: str, option: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from flowkit.broker.protocol import Delivery
 from flowkit.errors import Unreadable
 from flowkit.flow.events import Commanded, Event, Reported, Started
-from flowkit.wire import codec, names
+from flowkit.wire import codec, exact, names
 from flowkit.wire import messages as wire
 from flowkit.wire.access import Logins
 from flowkit.wire.topology import Topology
@@ -170,9 +170,9 @@ def _results(body: bytes, answers_for: frozenset[str] | None) -> Message:
         try:
             message.events.append(Reported(_lenient(part), answers_for))
         except Unreadable as error:
-            # What is too deep to be written again is kept with all that stood around it.
-            deep = codec.deeper_than(part, codec.MAX_DEPTH)
-            message.scraps.append((error, body if deep else codec.dumps(part)))
+            # What cannot be written again as it was is kept with all that stood around it.
+            whole = codec.deeper_than(part, codec.MAX_DEPTH) or exact.flaw(part) is not None
+            message.scraps.append((error, body if whole else codec.dumps(part)))
     return message
 
 
@@ -189,9 +189,7 @@ def _lenient(part: object) -> wire.Result:
 
 
 def _strict(part: object) -> wire.Result:
-    if codec.deeper_than(part, codec.MAX_DEPTH):
-        raise Unreadable("too-deep", f"nested deeper than {codec.MAX_DEPTH} levels")
-    result = wire.build(wire.Result, part)
+    result = wire.build(wire.Result, codec.checked(part))
     if codec.deeper_than(result.outputs, codec.MAX_PAYLOAD_DEPTH):
         raise Unreadable("too-deep", f"outputs: nested deeper than {codec.MAX_PAYLOAD_DEPTH} levels")
     return result

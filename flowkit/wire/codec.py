@@ -1,7 +1,8 @@
 """JSON in and out, with the limits that orjson leaves to its caller.
 
-orjson writes NaN as ``null`` in silence, reads nesting to 1,024 but writes only to 254, and refuses integers over
-64 bits without saying where. Here all of that is an error that names the place.
+orjson writes NaN as ``null`` in silence, reads nesting to 1,024 but writes only to 254, refuses to write integers over
+64 bits without saying where and reads them as floats, and keeps the last one of keys that stand twice. Here all of that
+is an error that names the place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import orjson
 
 from flowkit.errors import InvalidPayload, Unreadable
+from flowkit.wire import exact
 
 MAX_DEPTH = 200  # of a message: well under the 254 that orjson can write again
 MAX_PAYLOAD_DEPTH = (
@@ -21,32 +23,73 @@ MAX_PAYLOAD_DEPTH = (
 )  # of inputs and outputs: around them go a message, its items, the results of a Gather
 PAGE = 4096  # bytes
 _PLACE = 200  # characters of the path in a message: a list that contains itself has a long one
-_INT_MIN, _INT_MAX = -(2**63), 2**64 - 1  # what orjson writes
 
 
 def loads(body: bytes) -> Any:
-    """Decode JSON.
+    """Decode JSON, all that it says.
 
     Raises:
-        Unreadable: it is no JSON, not UTF-8, or nested deeper than ``MAX_DEPTH``.
+        Unreadable: it is no JSON, not UTF-8, nested deeper than ``MAX_DEPTH``, or says what cannot be kept: a number
+            over 64 bits, a key twice in an object; the detail names the path.
     """
-    value = parse(body)
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Unreadable("not-json", _flaw(body) or str(error)) from None
     # Depth cannot exceed the number of opening brackets, which is counted at memory speed; only a suspect is walked.
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH and deeper_than(value, MAX_DEPTH):
         raise Unreadable("too-deep", f"nested deeper than {MAX_DEPTH} levels")
+    # What gives the very same bytes again has lost nothing. That is nearly all there is, as FlowKit wrote it, and costs
+    # a third of reading it.
+    if orjson.dumps(value) != body and (lost := _flaw(body, orjson_reads=True)) is not None:
+        raise Unreadable("invalid", lost)
     return value
 
 
 def parse(body: bytes) -> Any:
     """Decode JSON however deep it is, for those who ask whose it is and take nothing else from it.
 
+    What cannot be kept is marked in the value, as ``exact.read`` does, and found there by ``exact.flaw``; but not where
+    it is so deep that only orjson can read it.
+
     Raises:
         Unreadable: it is no JSON, not UTF-8, or so deep that nobody can tell (1,024 levels).
     """
     try:
-        return orjson.loads(body)
+        value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise Unreadable("not-json", str(error)) from None
+        if _flaw(body) is None:
+            raise Unreadable("not-json", str(error)) from None
+        return exact.read(body)
+    if not deeper_than(value, MAX_DEPTH) and orjson.dumps(value) == body:
+        return value
+    try:
+        return exact.read(body)
+    except RecursionError:
+        return value
+
+
+def checked(part: Any) -> Any:
+    """A part of what ``parse`` gave, as ``loads`` would have given it.
+
+    Raises:
+        Unreadable: it is nested too deep, or says what cannot be kept.
+    """
+    if deeper_than(part, MAX_DEPTH):
+        raise Unreadable("too-deep", f"nested deeper than {MAX_DEPTH} levels")
+    if (lost := exact.flaw(part)) is not None:
+        raise Unreadable("invalid", lost)
+    return part
+
+
+def _flaw(body: bytes, *, orjson_reads: bool = False) -> str | None:
+    """What cannot be kept of it, with its path; None when all can, or when it is no JSON at all."""
+    # What is more than a float can hold orjson refuses by itself.
+    numbers = not orjson_reads or exact.may_have_large_integers(body)
+    try:
+        return exact.flaw(exact.read(body, numbers=numbers))
+    except (ValueError, RecursionError):
+        return None
 
 
 def dumps(value: Any) -> bytes:
@@ -76,7 +119,7 @@ def _integral(value: Any) -> Any:
         return {key: _integral(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_integral(inner) for inner in value]
-    if isinstance(value, float) and value.is_integer() and _INT_MIN <= value <= _INT_MAX:
+    if isinstance(value, float) and value.is_integer() and exact.INT_MIN <= value <= exact.INT_MAX:
         return int(value)
     return value
 
@@ -133,8 +176,8 @@ def _check(value: Any, depth: int) -> None:
         if not value.isascii():
             _check_letters(value)
     elif kind is int:
-        if not _INT_MIN <= value <= _INT_MAX:
-            raise _Misfit("an integer over 64 bits does not fit JSON here; send it as text")
+        if not exact.INT_MIN <= value <= exact.INT_MAX:
+            raise _Misfit(exact.TOO_LARGE)
     elif kind is float:
         if not math.isfinite(value):
             raise _Misfit(f"{value} is no JSON number; leave it out or send null")

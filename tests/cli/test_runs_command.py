@@ -87,6 +87,22 @@ def test_without_a_coordinator_it_is_queued_and_said(flowkit, commands):
     assert isinstance(command.id, UUID)
 
 
+@pytest.mark.parametrize("verb", [("signal", "r", "go"), ("rerun", "r")], ids=lambda verb: verb[0])
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--input", '{"a": 1e400}'), "--input: a: 1e400 is more than a 64-bit float can hold; send it as text"),
+        (("--input", '{"a": 1, "a": 2}'), "--input: key 'a' stands there twice"),
+        (("-F", "a=18446744073709551616"), "-F a: an integer over 64 bits does not fit JSON here"),
+        (("-F", "a=\udcff"), "inputs.a: text with a lone surrogate cannot be UTF-8"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused(flowkit, verb, given, said):
+    told = flowkit("runs", *verb, *given)
+    assert (told.code, told.out, told.err.count("\n")) == (2, "", 1)
+    assert said in told.err
+
+
 def test_a_signal_with_its_input(flowkit, commands):
     kept.begin("r")
     said = flowkit("runs", "signal", "r", "approval", "-F", "approved=true", "--input", '{"by": "ann"}', "--no-wait")

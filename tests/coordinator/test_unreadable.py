@@ -111,6 +111,69 @@ async def test_a_result_that_is_too_deep_fails_its_task(house, outputs, said):
         assert said in told["message"]
 
 
+NOT_KEPT = [
+    ("18446744073709551616", "an integer over 64 bits does not fit JSON here; send it as text"),
+    ("-9223372036854775809", "an integer over 64 bits does not fit JSON here; send it as text"),
+    ("1e400", "1e400 is more than a 64-bit float can hold; send it as text"),
+    ("NaN", "NaN is no JSON number; leave it out or send null"),
+    ('{"x": 1, "x": 2}', "key 'x' stands there twice, and only one of its values can be kept"),
+]
+
+
+@pytest.mark.parametrize(("value", "said"), NOT_KEPT, ids=[value for value, _ in NOT_KEPT])
+async def test_a_result_that_cannot_be_kept_fails_its_task_and_no_other_of_its_message(house, value, said):
+    async with house.coordinator():
+        await house.start("a", "r1")
+        await house.start("a", "r2")
+        first, second = await house.tasks("a", 2)
+        alone = f'{{"task_id": "{first.task_id}", "run_id": "{first.run_id}", "outputs": {{"n": [{value}]}}}}'
+        fine = f'{{"task_id": "{second.task_id}", "run_id": "{second.run_id}", "outputs": {{"n": 1e3}}}}'
+        body = f'[{alone}, {fine}, {{"odd": {value}}}]'.encode()
+        await house.publish("results", "a.succeeded", body)
+        told = await error(house, first.run_id)
+        assert (told["type"], told["message"]) == (
+            "InvalidResult",
+            f"the result does not fit the contract: outputs.n[0]: {said}",
+        )
+        assert codec.loads((await house.run_ended(second.run_id)).outputs) == {"n": 1000.0}
+        (letter,) = await dead(house)
+        assert (letter.detail, letter.body) == (f"odd: {said}", body), "kept with all that stood around it"
+
+
+async def test_a_key_twice_in_the_result_itself_fails_its_task(house):
+    async with house.coordinator():
+        await house.start("a", "r")
+        (task,) = await house.tasks("a")
+        body = f'{{"task_id": "{task.task_id}", "run_id": "r", "outputs": {{}}, "outputs": {{"n": 1}}}}'
+        await house.publish("results", "a.succeeded", body.encode())
+        assert "key 'outputs' stands there twice" in (await error(house))["message"]
+
+
+@pytest.mark.parametrize(("value", "said"), NOT_KEPT, ids=[value for value, _ in NOT_KEPT])
+@pytest.mark.parametrize("exchange", ["starts", "commands"])
+async def test_what_is_asked_with_what_cannot_be_kept_is_kept_with_the_reason(house, exchange, value, said):
+    bodies = {
+        "starts": f'{{"node": "a", "run_id": "r", "inputs": {{"n": {value}}}}}',
+        "commands": f'{{"id": "{RUN["task_id"]}", "kind": "signal", "run_id": "r", "input": {{"n": {value}}}}}',
+    }
+    async with house.coordinator():
+        await house.publish(exchange, "a", bodies[exchange].encode())
+        (letter,) = await dead(house)
+        assert letter.detail == f"{'inputs' if exchange == 'starts' else 'input'}.n: {said}"
+        assert letter.body == bodies[exchange].encode()
+
+
+@pytest.mark.parametrize(("value", "said"), NOT_KEPT, ids=[value for value, _ in NOT_KEPT])
+async def test_a_task_whose_inputs_cannot_be_kept_has_failed(house, value, said):
+    async with house.coordinator():
+        await house.start("a", "r")
+        (task,) = await house.tasks("a")
+        await house.publish("tasks", "a", message(task, f'{{"n": {value}}}'))
+        await rejected(house, "a")
+        told = await error(house)
+        assert told["message"] == f"no worker can read the message of this task: inputs.n: {said}"
+
+
 async def test_a_result_of_another_version_is_kept_and_fails_nothing(house):
     async with house.coordinator():
         await house.start("a", "r")

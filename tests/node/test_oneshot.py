@@ -99,6 +99,21 @@ def test_inputs_that_are_no_object(script, inputs):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("inputs", "said"),
+    [
+        ('{"a": [18446744073709551616]}', "input.json: a[0]: an integer over 64 bits does not fit JSON here"),
+        ('{"a": 1e400}', "input.json: a: 1e400 is more than a 64-bit float can hold; send it as text"),
+        ('{"a": 1, "a": 2}', "input.json: key 'a' stands there twice, and only one of its values can be kept"),
+    ],
+)
+def test_inputs_that_cannot_be_kept(script, inputs, said):
+    done = script("input.json", ID, "-", "add", inputs=inputs)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("call", ["node.get_inputs()", "node.get_id()"])
 def test_a_script_may_look_at_its_inputs_before_it_runs(script, call):
     source = ADD.replace("node = Node()", f"node = Node()\nseen = {call}")
