@@ -91,9 +91,10 @@ def _in_files(nodes_dir: Path, starts: list[str]) -> tuple[Known, list[str]]:
 
 async def _announced(store_url: str | None) -> Known:
     from flowkit.cli.parts import store_of
-    from flowkit.wire import codec
     from flowkit.wire.messages import NodeInfo
+    from flowkit.wire.stored import read_stored
 
     async with store_of(options.settings_of(store_url=store_url)) as store:
         found = await store.query(lambda query: query.node_infos())
-    return Known({name: NodeInfo.model_validate(codec.loads(info)) for name, info, _ in found}, "the store")
+    known = {name: read_stored(NodeInfo, info) for name, info, _ in found}
+    return Known({name: info for name, info in known.items() if info is not None}, "the store")

@@ -54,10 +54,11 @@ async def stream(
                 return
             for delivery in deliveries:
                 try:
-                    found = wire.decode_many(wire.Log, delivery.body)
+                    found, bad = wire.decode_each(wire.Log, delivery.body)
                 except Unreadable as error:
-                    say(f"flowkit: a log message at offset {delivery.offset} cannot be read: {error}")
-                    continue
+                    found, bad = [], [error]
+                if bad:
+                    say(f"flowkit: a log message at offset {delivery.offset} cannot be read: {bad[0]}")
                 if quiet is not None and found and found[0].ts > begun:
                     return
                 if reached is not None:

@@ -155,7 +155,7 @@ async def _print_logs(logs: Consumer, progress: Progress, threshold: str) -> Non
 
     while deliveries := await logs.receive(1_000):
         for delivery in deliveries:
-            for log in wire.decode_many(wire.Log, delivery.body):
+            for log in wire.decode_each(wire.Log, delivery.body)[0]:
                 if lines.rank(log.level) >= lines.rank(threshold):
                     progress.above(lines.show(log))
         await logs.ack(deliveries)

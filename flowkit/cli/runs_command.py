@@ -129,13 +129,15 @@ def signal(
     namespace: options.Namespace = None,
 ) -> None:
     """Parse, ask."""
+    from flowkit.wire import bounds
+
     *runs, name = words
     if len(runs) > 1:
         raise UsageError("one run and the name of a signal, or only the name and --where; run ids come first")
     if not runs and not where and not since:
         raise UsageError(f"signal {name!r} for which run? Name it before the signal, or choose runs with --where")
-    if not 0 < len(name) <= 100:
-        raise UsageError(f"signal name {name!r}: expected 1 to 100 characters")
+    if not 0 < len(name) <= bounds.SIGNAL:
+        raise UsageError(f"signal name {bounds.cut(name, 150)!r}: expected 1 to {bounds.SIGNAL} characters")
     chosen = selection(runs, where, since)
     sent = {"name": name, "input": inputs_of(input, fields)}
     settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace)

@@ -7,12 +7,13 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.commit import Committed
 from flowkit.errors import PublishError, QueueFull, TooLarge, Unroutable
 from flowkit.store.protocol import EndedRun
-from flowkit.wire import codec
+from flowkit.wire import bounds, codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
@@ -48,7 +49,9 @@ class RunAnnouncements:
             refused = {wire.REFUSED: wire.fingerprint(start)}  # others wait for the run that is there: not theirs
             messages.append(self._message(told, told.encode())._replace(headers=refused))
         for rerun in committed.unmade:
-            told = wire.RunEnded(run_id=rerun.run_id, node=rerun.node, status="conflict", message=rerun.reason)
+            told = wire.RunEnded(
+                run_id=rerun.run_id, node=rerun.node, status="conflict", message=bounds.cut(rerun.reason)
+            )
             messages.append(self._message(told, told.encode())._replace(headers={wire.REFUSED: str(rerun.id)}))
         if not messages:
             return
@@ -115,10 +118,10 @@ class RunAnnouncements:
             "node": run.node,
             "status": run.status,
             "outputs": None if run.outputs is None else codec.embed(run.outputs),
-            "message": run.message,
+            "message": bounds.cut(run.message),
         }
         if run.error is not None:
-            body["error"] = codec.embed(run.error)
+            body["error"] = _within_bounds(codec.loads(run.error))
         if run.inputs is not None:
             body["fingerprint"] = wire.value_fingerprint(run.node, codec.loads(run.inputs))
         if run.parent is not None:
@@ -135,3 +138,11 @@ class RunAnnouncements:
             correlation_id=run.id if isinstance(run, EndedRun) else run.run_id,
             app_id="flowkit",
         )
+
+
+def _within_bounds(error: dict[str, Any]) -> dict[str, Any]:
+    """An error that was kept before its texts had bounds, as clients can read it."""
+    limits = {"type": bounds.ERROR_TYPE, "message": bounds.TEXT, "traceback": bounds.TEXT}
+    cut = {name: bounds.cut(text, limits[name]) for name in limits if isinstance(text := error.get(name), str)}
+    cause = error.get("cause")
+    return error | cut | ({"cause": _within_bounds(cause)} if isinstance(cause, dict) else {})

@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 
 from flowkit.broker.protocol import Broker, Consumer, Delivery
+from flowkit.coordinator.dropped import Dropped
 from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import Unreadable
 from flowkit.store.protocol import Transaction
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
-logger = logging.getLogger(__name__)
 BATCH = 500
 
 
@@ -29,6 +28,7 @@ class Archive:
         self._owner, self._lease = owner, lease
         self._consumer: Consumer | None = None
         self._stopping = asyncio.Event()
+        self.dropped = Dropped("log message", "bad_log")
 
     async def run(self) -> None:
         """Until stopped: claim, read, and claim again when another one took over or the stream is a new one."""
@@ -84,7 +84,7 @@ class Archive:
 
     async def _keep(self, deliveries: Sequence[Delivery], before: int | None) -> bool:
         """Add lines behind ``before``; False when the store has gone on from elsewhere, so that they mean nothing."""
-        lines = [line for delivery in deliveries for line in _lines(delivery)]
+        lines = [line for delivery in deliveries for line in self._lines(delivery)]
 
         def work(transaction: Transaction) -> bool:
             if not transaction.archive_claim(self._owner, transaction.now(), self._lease):
@@ -97,16 +97,16 @@ class Archive:
 
         return await self._ledger.transact(work)
 
+    def _lines(self, delivery: Delivery) -> list[wire.Log]:
+        """The lines of a message; of an array those that can be read."""
+        try:
+            lines, bad = wire.decode_each(wire.Log, delivery.body)
+        except Unreadable as error:
+            lines, bad = [], [error]
+        for why in bad:
+            self.dropped.add(why, f"at offset {delivery.offset}")
+        return lines
+
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
-
-
-def _lines(delivery: Delivery) -> list[wire.Log]:
-    try:
-        return wire.decode_many(wire.Log, delivery.body)
-    except Unreadable as error:
-        logger.warning(
-            "log message at offset %s cannot be read: %s", delivery.offset, error, extra={"action": "bad_log"}
-        )
-        return []

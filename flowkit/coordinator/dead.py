@@ -22,12 +22,13 @@ from flowkit.errors import FlowKitError, QueueFull, TooLarge, Unreadable, Unrout
 from flowkit.flow.changes import Forbid
 from flowkit.flow.events import Event, Reported
 from flowkit.store.protocol import DeadLetter, Transaction
-from flowkit.wire import codec, names
+from flowkit.wire import bounds, codec, names
 from flowkit.wire.messages import DETAIL, REASON
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
 MAX_DETAIL = 16 * 1024  # bytes of header: a traceback's worth
+MAX_REASON = 100  # characters of a word that a stranger may have written
 KEPT_OF_TOO_LARGE = 64 * 1024  # bytes of a body over the limit: enough to see what it is
 ROUTE_RETRY = 0.5  # seconds between attempts while no queue is bound for dead letters
 
@@ -145,7 +146,8 @@ class DeadLetters:
         while batch := await self.consumer.receive(1):
             delivery = batch[0]
             if REASON in delivery.headers:
-                await self._keep(delivery, str(delivery.headers[REASON]), str(delivery.headers.get(DETAIL, "")))
+                reason, detail = str(delivery.headers[REASON]), str(delivery.headers.get(DETAIL, ""))
+                await self._keep(delivery, bounds.cut(reason, MAX_REASON), bounds.cut(detail))
             elif "x-death" in delivery.headers:
                 await self._take_again(delivery)
             else:  # neither we nor the broker put it there: it must not become a start by the back door

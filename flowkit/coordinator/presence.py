@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from flowkit.broker.protocol import Broker
+from flowkit.coordinator.dropped import Dropped
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
@@ -26,6 +27,7 @@ class Presence:
         self._ledger, self._outbox, self._leases, self._silence = ledger, outbox, leases, silence
         self._heard: dict[str, tuple[float, wire.Worker]] = {}  # when, by the loop's clock, and what
         self._took: float | None = None  # when it took the batch that it has in hand, by the loop's clock
+        self.dropped = Dropped("announcement", "bad_announcement")
         self.consumer = broker.consume(topology.workers, prefetch=200)
 
     async def run(self) -> None:
@@ -37,8 +39,7 @@ class Presence:
                 try:
                     told = wire.decode(wire.Worker, delivery.body)
                 except Unreadable as error:
-                    # Worth a line, not a dead letter: the next one comes in five seconds.
-                    logger.warning("announcement cannot be read: %s", error, extra={"action": "bad_announcement"})
+                    self.dropped.add(error)  # it is worth no dead letter: the next one comes in five seconds
                 else:
                     announcements[told.worker] = self._allowed(told, delivery.user_id)
             await self._record(list(announcements.values()))

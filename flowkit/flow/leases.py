@@ -17,6 +17,7 @@ from flowkit.flow.events import Event, LeaseExpired, TaskFailed
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import PAUSED, RunStatus, State, TaskStatus
 from flowkit.flow.terms import Terms
+from flowkit.wire import bounds
 from flowkit.wire import messages as wire
 
 SENT = frozenset({TaskStatus.QUEUED, TaskStatus.RUNNING})
@@ -137,14 +138,14 @@ def expired(state: State, event: LeaseExpired, context: Context) -> Iterator[Cha
             first_started_at=task.first_started_at,
         )
         return
-    silent = wire.Result(
-        task_id=task.id, run_id=run.id, attempt=task.attempt, status=wire.Status.FAILED, worker=task.worker
-    )
+    worker = None if task.worker is None else bounds.cut(task.worker, bounds.WORKER)  # kept before it had a bound
+    silent = wire.Result(task_id=task.id, run_id=run.id, attempt=task.attempt, status=wire.Status.FAILED, worker=worker)
     yield TaskFailed(run.id, task.id, silent, error)
 
 
 def process_died(deaths: int, worker: str | None, limits: Limits) -> wire.Error:
     """What is to be said of a task that processes have died over, be it the last word or not."""
+    worker = bounds.cut(str(worker), bounds.WORKER)
     what = f"{deaths} processes died while they ran it, the last one was {worker}"
     if deaths == 1:
         what = f"process {worker} died while it ran it"

@@ -12,6 +12,7 @@ from flowkit.flow import slots
 from flowkit.flow.changes import AddTask, Change, MoveTask, SettleTask
 from flowkit.flow.events import TaskFailed
 from flowkit.flow.state import LIMIT, State, TaskStatus
+from flowkit.wire import bounds
 from flowkit.wire import messages as wire
 
 
@@ -31,7 +32,7 @@ def touched(state: State, changes: Iterable[Change]) -> set[str]:
 
 def missing_key(run_id: str, task_id: UUID, attempt: int, error: slots.MissingKey) -> TaskFailed:
     """The failure of a task that cannot be counted: nobody would know how many of its kind are out."""
-    problem = wire.Error(type="MissingKey", message=str(error))
+    problem = wire.Error(type="MissingKey", message=bounds.cut(str(error), 2_000))  # it names keys of others' inputs
     result = wire.Result(
         task_id=task_id, run_id=run_id, attempt=attempt, status=wire.Status.FAILED,
         message=f"{problem.type}: {problem.message}",

@@ -93,7 +93,7 @@ def tick(schedule: Schedule, now: float, after: After, *, busy: bool) -> tuple[S
     if busy and not schedule.overlap:
         return replace(moved, skipped_at=planned, skipped=f"run {schedule.last_run} had not ended"), None
     begun = run_id(schedule.name, planned)
-    start = wire.Start(
+    start = wire.Start.model_construct(  # checked when it was added, perhaps before its tags had bounds
         node=schedule.node, inputs=codec.loads(schedule.inputs), run_id=begun, tags=codec.loads(schedule.tags)
     )
     return (

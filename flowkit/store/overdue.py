@@ -8,6 +8,7 @@ from flowkit.store import rows
 from flowkit.store.database import Database
 from flowkit.store.protocol import SentTask
 from flowkit.wire import messages as wire
+from flowkit.wire.stored import read_stored
 
 
 def overdue(
@@ -39,5 +40,5 @@ def overdue(
 def heard(database: Database, since: float) -> list[wire.Worker]:
     """The newest announcements of workers that were heard of since then, and are not stopping."""
     select = "SELECT announcement FROM workers WHERE seen_at >= :since ORDER BY name"
-    told = [wire.decode(wire.Worker, row[0]) for row in database.select(select, {"since": since})]
-    return [worker for worker in told if not worker.stopping]
+    told = [read_stored(wire.Worker, row[0]) for row in database.select(select, {"since": since})]
+    return [worker for worker in told if worker is not None and not worker.stopping]

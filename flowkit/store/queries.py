@@ -134,13 +134,15 @@ class SqlQueries:
     ) -> list[wire.Log]:  # fmt: skip
         """Archived log lines, oldest first; with a limit the last ones."""
         from flowkit.wire import messages as wire
+        from flowkit.wire.stored import read_stored
 
         values: dict[str, Any] = {"run_id": run_id, "node": node, "since": since, "limit": limit}
         wanted = {"run_id": "run_id = :run_id", "node": "node = :node", "since": "ts >= :since"}
         where = [condition for name, condition in wanted.items() if values[name] is not None]
         newest = f"SELECT line FROM logs {_where(where)} ORDER BY ts DESC, id DESC"
         found = self._rows(newest if limit is None else f"{newest} LIMIT :limit", **values)
-        return [wire.decode(wire.Log, line) for (line,) in reversed(found)]
+        lines = (read_stored(wire.Log, line) for (line,) in reversed(found))
+        return [line for line in lines if line is not None]
 
     def workers(self, *, seen_since: float) -> list[WorkerRow]:
         """Workers heard of since then, by name."""

@@ -31,7 +31,6 @@ from flowkit.store.writing import write
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
-MAX_SEQ = 2**63 - 1
 SENT = (
     f"{rows.T_OUTSTANDING} AND t.status IN ('queued', 'running') AND (t.sent_at < :before OR t.sent_at > :ahead) "
     "AND t.leased_until IS NULL"
@@ -417,5 +416,4 @@ class SqlTransaction:
 
 def _log_row(line: wire.Log) -> Row:
     worker = None if line.worker is None else rows.utf8(line.worker)
-    seq = line.seq if line.seq is not None and abs(line.seq) <= MAX_SEQ else None  # no column holds a larger one
-    return (line.ts, line.run_id, line.node, worker, seq, line.encode())
+    return (line.ts, line.run_id, line.node, worker, line.seq, line.encode())

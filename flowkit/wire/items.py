@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from flowkit.wire.bounds import ENTRIES, SIGNAL, Count
 from flowkit.wire.durations import Duration, Timeout
 from flowkit.wire.names import NodeName
 
@@ -73,10 +74,10 @@ class Gather:
         timeout: seconds for all branches together.
     """
 
-    sends: tuple[NodeName | Send, ...]
+    sends: Annotated[tuple[NodeName | Send, ...], Field(max_length=ENTRIES)]
     then: NodeName | Send
     return_exceptions: bool = dataclasses.field(default=False, kw_only=True)
-    max_concurrency: Annotated[int, Field(ge=1)] | None = dataclasses.field(default=None, kw_only=True)
+    max_concurrency: Count | None = dataclasses.field(default=None, kw_only=True)
     timeout: Timeout | None = dataclasses.field(default=None, kw_only=True)
 
     @model_validator(mode="before")
@@ -102,7 +103,7 @@ class Wait:
         on_timeout: the node that goes on instead when the time is over; without it the wait fails.
     """
 
-    name: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=SIGNAL)]
     then: NodeName | Send = dataclasses.field(kw_only=True)
     timeout: Timeout | None = dataclasses.field(default=None, kw_only=True)
     on_timeout: NodeName | Send | None = dataclasses.field(default=None, kw_only=True)

@@ -30,7 +30,8 @@ from pydantic import (
 )
 
 from flowkit.errors import Unreadable
-from flowkit.wire import codec, rates
+from flowkit.wire import bounds, codec, rates
+from flowkit.wire.bounds import ENTRIES, Count, Text, WorkerName
 from flowkit.wire.durations import Duration, Timeout
 from flowkit.wire.items import Item
 from flowkit.wire.names import NodeName, RunId
@@ -80,7 +81,7 @@ Instant = Annotated[
     PlainSerializer(rfc3339, return_type=str),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-Attempt = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Attempt = Count
 Object = dict[str, Any]
 
 
@@ -103,9 +104,9 @@ class Outcome(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     status: Literal["succeeded", "failed"] = "succeeded"
-    nodes: tuple[Item, ...] = ()
+    nodes: Annotated[tuple[Item, ...], Field(max_length=ENTRIES)] = ()
     outputs: Object = {}
-    message: str = ""
+    message: Text = ""
     error: Error | None = None
 
 
@@ -114,15 +115,15 @@ class Error(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    type: str
-    message: str = ""
-    traceback: str | None = None
+    type: Annotated[str, Field(max_length=bounds.ERROR_TYPE)]
+    message: Text = ""
+    traceback: Text | None = None
 
 
 class RunError(Error):
     """Why a run failed: the error of the task that failed last, and what that task had to handle."""
 
-    node: str | None = None
+    node: NodeName | None = None
     task_id: UUID | None = None
     cause: RunError | None = None  # the failure that a handler (on_error) was given, when the handler failed too
 
@@ -142,7 +143,7 @@ class Start(Message):
     node: NodeName
     inputs: Object = {}
     run_id: RunId | None = None
-    tags: dict[str, str] = {}
+    tags: bounds.Tags = {}
     delay: Duration = 0
     deadline: Timeout | None = None
     parent: RunId | None = None
@@ -181,9 +182,9 @@ class Result(Message):
 
     task_id: UUID
     run_id: RunId
-    nodes: tuple[Item, ...] = ()
+    nodes: Annotated[tuple[Item, ...], Field(max_length=ENTRIES)] = ()
     outputs: Object = {}
-    message: str = ""
+    message: Text = ""
     node: NodeName | None = None
     attempt: Attempt | None = None
     status: Status = Status.SUCCEEDED
@@ -191,7 +192,7 @@ class Result(Message):
     retry_in: Duration | None = None
     started_at: Instant | None = None
     finished_at: Instant | None = None
-    worker: str | None = None
+    worker: WorkerName | None = None
 
     @model_validator(mode="after")
     def _interim_needs_attempt(self) -> Result:
@@ -206,16 +207,16 @@ class Log(Message):
     TYPE = "flowkit.log"
 
     ts: Instant
-    level: str
-    message: str
+    level: Annotated[str, Field(max_length=bounds.LEVEL)]
+    message: Text
     context: Object | None = None
     run_id: RunId | None = None
     task_id: UUID | None = None
     node: NodeName | None = None
     attempt: Attempt | None = None
-    worker: str | None = None
-    seq: int | None = None
-    exception: str | None = None
+    worker: WorkerName | None = None
+    seq: Annotated[int, Field(ge=-bounds.INT64 - 1, le=bounds.INT64)] | None = None
+    exception: Text | None = None
 
 
 class CommandKind(StrEnum):
@@ -239,11 +240,16 @@ class Command(Message):
     kind: CommandKind
     run_id: RunId | None = None
     task_id: UUID | None = None
-    name: str | None = None
+    name: bounds.SignalName | None = None
     input: Object | None = None
     grace: Duration | None = None  # cancel: seconds that running tasks have to come to their end
     new_run_id: RunId | None = None  # rerun: the id of the run that it makes
-    letters: tuple[Annotated[int, Field(ge=1, le=2**63 - 1)], ...] = ()  # replay: numbers of dead letters
+    letters: Annotated[  # replay: numbers of dead letters
+        tuple[Annotated[int, Field(ge=1, le=bounds.INT64)], ...], Field(max_length=ENTRIES)
+    ] = ()
+
+
+Names = Annotated[tuple[Annotated[str, Field(max_length=bounds.NEXT)], ...], Field(max_length=ENTRIES)]
 
 
 class NodeInfo(BaseModel):
@@ -255,12 +261,13 @@ class NodeInfo(BaseModel):
     on_error: NodeName | None = None
     timeout: Timeout | None = None
     queue_timeout: Timeout | None = None
-    limit: Annotated[int, Field(ge=1)] | None = None
-    key: Annotated[str, Field(min_length=1, max_length=100)] | None = None  # input by which limit and rate count apart
+    limit: Count | None = None
+    # The input by whose value limit and rate count apart
+    key: Annotated[str, Field(min_length=1, max_length=bounds.KEY)] | None = None
     rate: Annotated[str, Field(pattern=rates.PATTERN)] | None = None
     schemas: Object | None = None  # JSON Schemas under `inputs` and `outputs`
-    next: tuple[str, ...] | None = None  # names that may follow
-    plain: tuple[str, ...] = ()  # those of them whose inputs are the outputs
+    next: Names | None = None  # names that may follow
+    plain: Names = ()  # those of them whose inputs are the outputs
     others: bool = False  # there may be others than `next` says
 
 
@@ -288,12 +295,15 @@ class Worker(Message):
 
     TYPE = "flowkit.worker"
 
-    worker: str
-    version: str = ""
-    nodes: tuple[NodeInfo, ...] = ()
-    running: tuple[Annotated[Running, BeforeValidator(_known_places), PlainSerializer(_entry)], ...] = ()
+    worker: WorkerName
+    version: Annotated[str, Field(max_length=bounds.VERSION)] = ""
+    nodes: Annotated[tuple[NodeInfo, ...], Field(max_length=ENTRIES)] = ()
+    running: Annotated[
+        tuple[Annotated[Running, BeforeValidator(_known_places), PlainSerializer(_entry)], ...],
+        Field(max_length=ENTRIES),
+    ] = ()
     stopping: bool = False
-    host: Annotated[str, Field(max_length=200)] | None = None
+    host: Annotated[str, Field(max_length=bounds.HOST)] | None = None
     pid: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     started_at: Instant | None = None  # when this process began to work
 
@@ -307,7 +317,7 @@ class Control(Message):
     run_id: RunId | None = None
     task_id: UUID | None = None
     attempt: Attempt | None = None
-    worker: str | None = None
+    worker: WorkerName | None = None
     grace: Duration | None = None
 
 
@@ -320,9 +330,11 @@ class RunEnded(Message):
     node: NodeName
     status: Literal["succeeded", "failed", "cancelled", "conflict"]
     outputs: Object | None = None
-    message: str = ""
+    message: Text = ""
     error: RunError | None = None
-    fingerprint: Annotated[str, Field(max_length=100)] | None = None  # of the node and inputs that it began with
+    fingerprint: Annotated[str, Field(max_length=bounds.FINGERPRINT)] | None = (
+        None  # of the node and inputs that it began with
+    )
     parent: RunId | None = None  # the run that began it: a rerun's source, a detached run's sender
 
 
@@ -340,6 +352,7 @@ def value_fingerprint(node: str, inputs: Object) -> str:
     return sha256(codec.by_value([node, inputs])).hexdigest()
 
 
+MOST_BAD = 1_000  # parts of a message
 M = TypeVar("M", bound=Message)
 
 
@@ -358,6 +371,31 @@ def decode_many(model: type[M], body: bytes) -> list[M]:
     return [build(model, part) for part in value] if isinstance(value, list) else [build(model, value)]
 
 
+def decode_each(model: type[M], body: bytes) -> tuple[list[M], list[Unreadable]]:
+    """Read one message or an array of them: what is wrong with one of them does not concern the others.
+
+    Returns:
+        those that can be read, and for each of the others why it cannot. Behind ``MOST_BAD`` of these nothing more is
+        read of a message: a stranger can put millions into one.
+
+    Raises:
+        Unreadable: it is no JSON.
+    """
+    try:
+        return decode_many(model, body), []
+    except Unreadable:
+        value = codec.parse(body)
+    good, bad = [], []
+    for part in value if isinstance(value, list) else [value]:
+        try:
+            good.append(build(model, codec.checked(part)))
+        except Unreadable as error:
+            bad.append(error)
+            if len(bad) == MOST_BAD:
+                break
+    return good, bad
+
+
 def encode_many(messages: list[M]) -> bytes:
     """One object for one message, an array for several."""
     return join([message.encode() for message in messages])
@@ -374,7 +412,8 @@ def build(model: type[M], value: Any) -> M:
         raise Unreadable("not-an-object", f"a {model.TYPE} message is a JSON object, got {type(value).__name__}")
     version = value.get("v", VERSION)
     if version != VERSION:
-        raise Unreadable("unknown-version", f"version {version!r}; this FlowKit reads version {VERSION}: upgrade it")
+        theirs = bounds.cut(repr(version), 60)
+        raise Unreadable("unknown-version", f"version {theirs}; this FlowKit reads version {VERSION}: upgrade it")
     try:
         return model.model_validate(value)
     except ValidationError as error:
@@ -382,9 +421,10 @@ def build(model: type[M], value: Any) -> M:
 
 
 def explain(error: ValidationError) -> str:
-    """Pydantic's explanation on one line."""
+    """Pydantic's explanation on one line; it is short, whatever keys and values it is about."""
     parts = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False)[:5]:
-        place = ".".join(str(step) for step in problem["loc"])
-        parts.append(f"{place}: {problem['msg']}" if place else problem["msg"])
+        place = ".".join(bounds.cut(str(step), 100) for step in problem["loc"])
+        said = bounds.cut(problem["msg"], 300)
+        parts.append(f"{place}: {said}" if place else said)
     return "; ".join(parts)

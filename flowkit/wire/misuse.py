@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from flowkit.wire.bounds import INT32
 from flowkit.wire.durations import UP_TO
 from flowkit.wire.items import Gather, Send, Wait
 from flowkit.wire.names import NODE_IN_WORDS
@@ -17,7 +18,7 @@ _SAID = {
     "tuple_type": "expected a list",
     "dict_type": "expected a dict",
     "float_type": "expected seconds, a number",
-    "less_than_equal": f"expected seconds, {UP_TO}",  # only durations end somewhere
+    "less_than_equal": f"expected seconds, {UP_TO}",  # of numbers that are no counts only durations end somewhere
     "string_pattern_mismatch": f"expected {NODE_IN_WORDS}",
     "unexpected_keyword_argument": "there is no such argument",
 }
@@ -60,6 +61,8 @@ def _text(problems: list[Any]) -> str:
     shown = shown if len(shown) <= _LENGTH else f"{shown[:_LENGTH]}…"
     if len(problems) > 1 and first["type"] != "string_pattern_mismatch":
         return f"is {shown}; expected a node name or a Send"
+    if str(INT32) in first["msg"]:
+        return f"is {shown}: expected {INT32:,} at most"
     if first["type"] == "value_error":
         text: str = first["msg"]
         return text.removeprefix("Value error, ")

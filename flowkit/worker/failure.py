@@ -9,6 +9,7 @@ from types import TracebackType
 
 from pydantic import ValidationError
 
+from flowkit.wire.bounds import ERROR_TYPE, cut
 from flowkit.wire.messages import Error
 from flowkit.wire.misuse import misuse
 
@@ -18,7 +19,7 @@ _HERE = str(Path(__file__).parents[1]) + os.sep
 
 def describe(error: BaseException) -> Error:
     """What an exception says of itself; one whose ``str()`` raises is survived."""
-    return Error(type=type(error).__name__, message=message_of(error), traceback=traceback_of(error))
+    return Error(type=cut(type(error).__name__, ERROR_TYPE), message=message_of(error), traceback=traceback_of(error))
 
 
 def message_of(error: BaseException) -> str:

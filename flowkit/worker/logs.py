@@ -13,7 +13,7 @@ from typing import Any
 
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.errors import NotSent, PublishError, QueueFull
-from flowkit.wire import codec
+from flowkit.wire import bounds, codec
 from flowkit.wire.messages import VERSION, Log, Object, Task, rfc3339
 from flowkit.wire.topology import Topology
 from flowkit.worker.failure import capped
@@ -76,7 +76,8 @@ class Shipper:
         self, task: Task | None, level: str, message: str, context: object = None, exception: str | None = None
     ) -> None:
         """Take one line, from any thread, without waiting and without raising."""
-        line: Line = {"v": VERSION, "ts": rfc3339(self._clock()), "level": level, "message": capped(message)}
+        line: Line = {"v": VERSION, "ts": rfc3339(self._clock()), "level": bounds.cut(level, bounds.LEVEL),
+                      "message": capped(message)}  # fmt: skip
         size = 300 + len(line["message"])
         if context:
             raw = context_json(context)

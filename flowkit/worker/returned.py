@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from flowkit.errors import FlowKitError, InvalidPayload
 from flowkit.flow.limits import Limits
-from flowkit.wire import codec, names
+from flowkit.wire import bounds, codec, names
 from flowkit.wire.items import Gather, Item, Send, Wait, wrap
 from flowkit.wire.messages import Object
 
@@ -48,7 +48,7 @@ def check_returned(value: object, limits: Limits) -> Returned:
     if not isinstance(outputs, dict):
         raise InvalidReturn(f"outputs is {_kind(outputs)}; expected a dict or a pydantic model; {_SHAPE}")
     codec.check(outputs, "outputs")
-    return Returned(_nodes(nodes, limits), outputs, str(message))
+    return Returned(_nodes(nodes, limits), outputs, bounds.cut(str(message)))
 
 
 def _nodes(nodes: object, limits: Limits) -> tuple[Item, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.raw import nested, short, table, text
+from tests.wire.odd import astral, letters
 
 GOLDEN = Path(__file__).parents[1] / "wire" / "golden"
 MiB = 1024 * 1024
@@ -37,6 +38,7 @@ BODIES: dict[str, bytes] = {
     "2 to the 64th": b'{"node": "add", "inputs": {"a": 18446744073709551616}}',
     "a lone surrogate": rb'{"node": "add", "inputs": {"a": "\ud800"}}',
     "a zero in text": rb'{"node": "add", "inputs": {"a": "\u0000", "b": 1}}',
+    "keys twice deep inside": b'{"node": "add", "inputs": {"a": 1, "b": 2, "c": [{"d": 1, "d": 2}]}}',
     "keys twice": b'{"node": "add", "node": "nobody", "inputs": {"a": 1}, "inputs": []}',
     "201 levels": b'{"node": "add", "inputs": ' + b'{"a":' * 201 + b"1" + b"}" * 202,
     "100,000 levels": b"[" * 100_000 + b"]" * 100_000,
@@ -87,7 +89,7 @@ POISON: dict[str, dict[str, bytes]] = {  # would kill the connection of whoever 
 }
 VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 2**63, 2**64 - 1, 1e308, "", "\0", "x" * 1_000, "../x", [], [[]], {}, {"a": {"b": []}},
-    [None], "2026-13-45T99:99:99Z", "\u202e\ud7ff",
+    [None], "2026-13-45T99:99:99Z", "\u202e\ud7ff", letters(9_000), astral(3_000), {letters(9_000): "v"},
 )  # fmt: skip
 
 Hostile = tuple[str, dict[str, bytes], bytes]  # what it is, properties, body

@@ -13,6 +13,7 @@ BAD_RETURNS = [
     ('Gather(["x"])', "Gather: then is missing"),
     ('Gather(["x"], then=None)', "Gather: then is None; expected a node name or a Send"),
     ('Gather(["x"], then="y", max_concurrency=0)', "Gather: max_concurrency is 0: Input should be greater than or"),
+    ('Gather(["x"], then="y", max_concurrency=2**31)', "Gather: max_concurrency is 2147483648: expected 2,147,483,647"),
     ('Gather(["x"], then="y", timeout=-1)', "Gather: timeout is -1: Input should be greater than 0"),
     ('Send("x", delay=-1)', "Send: delay is -1: Input should be greater than or equal to 0"),
     ('Send("x", delay=float("nan"))', "Send: delay is nan: Input should be a finite number"),

@@ -164,6 +164,21 @@ async def test_commands_reach_the_commands_queue(url, coordinator):
     assert [one.grace for one in commands[:3]] == [None, None, 30]
 
 
+@pytest.mark.parametrize("name", ["x" * 101, 7])
+async def test_a_name_that_no_signal_can_have(url, name):
+    async with Client(url) as client:
+        with pytest.raises(UsageError, match="cannot signal run r1: name: "):
+            await client.run("r1").signal(name)
+
+
+async def test_a_signal_and_a_rerun_with_what_cannot_be_kept(url):
+    async with Client(url) as client:
+        with pytest.raises(InvalidPayload, match=r"input\.n: an integer over 64 bits"):
+            await client.run("r1").signal("go", {"n": 2**64})
+        with pytest.raises(InvalidPayload, match=r"inputs\.n: an integer over 64 bits"):
+            await client.run("r1").rerun(inputs={"n": -(2**63) - 1})
+
+
 @pytest.mark.parametrize("grace", [-1, float("nan"), float("inf"), "soon", [1]])
 async def test_a_grace_that_is_no_number_of_seconds(url, grace):
     async with Client(url) as client:
@@ -181,6 +196,11 @@ async def test_a_grace_that_is_no_number_of_seconds(url, grace):
         ("add", {}, {"id": ""}, UsageError, "run id ''"),
         ("add", {}, {"delay": -1}, UsageError, "delay"),
         ("add", {}, {"tags": {"a": 1}}, UsageError, "tags"),
+        ("add", {}, {"tags": {"a": "\ud800"}}, UsageError, "tags.a"),
+        ("add", {}, {"tags": {"a" * 201: "x"}}, UsageError, "should have at most 200 characters"),
+        ("add", {}, {"tags": {"a": "x" * 2_001}}, UsageError, "tags.a: String should have at most 2000 characters"),
+        ("add", {}, {"tags": {str(n): "" for n in range(101)}}, UsageError, "tags: .* at most 100 items"),
+        ("add", {"a": [2**64]}, {}, InvalidPayload, r"inputs.a\[0\]: an integer over 64 bits does not fit JSON here"),
     ],
 )
 async def test_what_cannot_be_started_is_said_before_anything_is_sent(url, node, inputs, words, error, says):

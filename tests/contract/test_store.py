@@ -343,7 +343,7 @@ async def test_log_lines_are_archived_once(store: Store) -> None:
     assert await store.query(lambda q: q.logs(limit=2)) == lines[3:]
     assert await store.query(lambda q: q.logs(since=1003.0, node="add")) == lines[3:]
     assert await store.query(lambda q: q.logs(node="other")) == []
-    foreign = [line(None, worker=None), line(None, worker=None), line(2**64 - 1, ts=1.0), line(2**64 - 1, ts=1.0)]
+    foreign = [line(None, worker=None), line(None, worker=None), line(2**63 - 1, ts=1.0), line(-(2**63), ts=1.0)]
     await store.transact(lambda tx: tx.archive(foreign, None))  # nothing to tell them apart by: all are kept
     assert await store.transact(lambda tx: tx.archive_offset()) is None
     assert len(await store.query(lambda q: q.logs())) == 9

@@ -20,6 +20,15 @@ async def house(tmp_path) -> AsyncIterator[House]:
         yield house
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def either_house(request, tmp_path) -> AsyncIterator[House]:
+    """Over the in-memory broker, and each of the stores in turn."""
+    sqlite = f"sqlite:///{tmp_path}/flowkit.db"
+    url = sqlite if request.param == "sqlite" else request.getfixturevalue("postgres_database")
+    async with _house(f"memory:{uuid4().hex}", url, "flowkit") as house:
+        yield house
+
+
 @pytest.fixture
 async def real_house(rabbitmq_url, postgres_database, namespace) -> AsyncIterator[House]:
     """Over a real RabbitMQ and a real PostgreSQL."""

@@ -30,6 +30,14 @@ async def run(main, *, of=None, limits=None, clock=lambda: 1000.0, **options) ->
     return result
 
 
+async def test_texts_over_their_bounds_are_cut_and_say_so():
+    done = await run(returning(([], {}, "m" * 70_000)))
+    assert done.message.endswith(" characters left out)")
+    assert len(done.message) <= 65_536
+    failed = await run(raising(type("E" * 300, (Exception,), {})("x")))
+    assert failed.error.type == "E" * 173 + "… (127 characters left out)"
+
+
 def returning(value):
     async def main():
         return value

@@ -45,6 +45,15 @@ async def test_a_line_has_all_that_the_contract_says(house, shipper):
     )  # fmt: skip
 
 
+async def test_of_a_long_line_all_is_cut_that_the_contract_bounds(house, shipper):
+    shipper.write(task(), "L" * 100, "m" * 70_000, {"n": 2**64}, "t" * 70_000)
+    (line,) = await house.logs()
+    assert line.level == "L" * 23 + "… (77 characters left out)"
+    assert "bytes left out" in line.message
+    assert "bytes left out" in line.exception
+    assert line.context == {"n": "18446744073709551616"}
+
+
 async def test_one_node_a_message_and_contiguous_numbers(house, shipper):
     for number in range(50):
         shipper.write(task("ab"[number % 2]), "INFO", str(number))
