@@ -100,8 +100,18 @@ class Settings(BaseModel):
         "INFO", description="of FlowKit's own log on stderr"
     )
     log_format: Literal["text", "json"] = Field("text", description="of FlowKit's own log on stderr")
-    max_tasks: Positive = Field(_LIMITS.max_tasks, description="tasks in one run")
-    max_depth: Positive = Field(_LIMITS.max_depth, description="segments of a task's path")
+    max_tasks: Positive = Field(
+        _LIMITS.max_tasks, description="tasks of one run, without those of a loop that were removed"
+    )
+    max_depth: Positive = Field(
+        _LIMITS.max_depth, description="steps of a chain or loop in a row, beyond those that max_step_rate allows"
+    )
+    max_step_rate: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] = Field(
+        _LIMITS.max_step_rate, description="steps a second that a chain or loop may make for ever"
+    )
+    max_history: Positive = Field(
+        _LIMITS.max_history, description="tasks that are kept of a run in a loop, about; older ones are removed"
+    )
     max_gather: Positive = Field(_LIMITS.max_gather, description="sends in one Gather")
     max_nodes: Positive = Field(_LIMITS.max_nodes, description="distinct node names a coordinator declares queues for")
     max_attempts: Positive = Field(_LIMITS.max_attempts, description="attempts of one task")
@@ -131,6 +141,8 @@ class Settings(BaseModel):
         return Limits(
             max_tasks=self.max_tasks,
             max_depth=self.max_depth,
+            max_step_rate=self.max_step_rate,
+            max_history=self.max_history,
             max_gather=self.max_gather,
             max_nodes=self.max_nodes,
             max_attempts=self.max_attempts,

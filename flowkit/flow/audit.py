@@ -7,7 +7,7 @@ scenario.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,17 +30,26 @@ class Whole:
 
     @cached_property
     def at(self) -> dict[str, Task]:
-        """Tasks by their paths."""
-        return {task.path: task for task in self.tasks}
+        """Tasks by their paths, folded or not."""
+        folded = {task.unfolded: task for task in self.tasks if task.unfolded is not None}
+        return {task.path: task for task in self.tasks} | folded
 
     @cached_property
     def scope(self) -> dict[str, Scope]:
         """Scopes by their paths."""
         return {scope.path: scope for scope in self.scopes}
 
+    @cached_property
+    def _leaves(self) -> dict[str, list[Leaf]]:
+        leaves: dict[str, list[Leaf]] = defaultdict(list)
+        for task in self.tasks:
+            if task.leaf_of is not None:
+                leaves[task.leaf_of].append(Leaf(task.path, task.id, task.outputs, task.error))
+        return leaves
+
     def leaves(self, scope: str) -> list[Leaf]:
         """The values that a scope consists of."""
-        return [Leaf(task.path, task.id, task.outputs, task.error) for task in self.tasks if task.leaf_of == scope]
+        return self._leaves.get(scope, [])
 
 
 def problems(whole: Whole, secret: bytes) -> Iterator[str]:
@@ -97,7 +106,7 @@ def _place(whole: Whole, task: Task, secret: bytes) -> Iterator[str]:
     """A task stands where something put it, and its id follows from that."""
     if task.path == paths.ROOT:
         return
-    above, _, last = task.path.rpartition(".")
+    above, _, last = (task.unfolded or task.path).rpartition(".")
     parent, scope = whole.at.get(above), whole.scope.get(above)
     if parent is not None and last != paths.THEN:
         opener: UUID | None = parent.id
@@ -110,8 +119,11 @@ def _place(whole: Whole, task: Task, secret: bytes) -> Iterator[str]:
         elif last != paths.THEN and int(last) >= scope.branches:
             yield f"task {task.path} ({task.node}) is a branch of a Gather that has {scope.branches}"
     else:
-        yield f"task {task.path} ({task.node}) follows from nothing"
+        if not whole.run.trimmed:  # what it follows from was removed
+            yield f"task {task.path} ({task.node}) follows from nothing"
         return
+    if whole.run.trimmed and whole.run.origin == ORIGIN:
+        return  # ids of a copy follow from what was there to be copied
     if task.id != paths.task_id(secret, opener or whole.run.id, task.path):
         yield f"task {task.path} ({task.node}) has an id that does not follow from its place: {task.id}"
 
@@ -123,7 +135,7 @@ def _successors(whole: Whole, task: Task) -> Iterator[str]:
         path, kind = paths.child(task.path, index), _kind(item)
         if kind == "gather":
             yield from _branches(whole, path, len(item["gather"]["sends"]))
-        elif (kind == "detached") == (path in whole.at):
+        elif (kind == "detached") == (path in whole.at) and (kind == "detached" or not whole.run.trimmed):
             there = "a" if kind == "detached" else "no"
             yield f"task {task.path} ({task.node}) named a {kind}, and {there} task stands at {path}"
     if paths.child(task.path, len(items)) in whole.at:
@@ -138,6 +150,8 @@ def _kind(item: Any) -> str:
 
 
 def _branches(whole: Whole, path: str, count: int) -> Iterator[str]:
+    if whole.run.trimmed:
+        return  # some may have been removed
     if path not in whole.scope:
         yield f"a Gather of {count} stood at {path}, and no scope is there"
     elif missing := [number for number in range(count) if paths.child(path, number) not in whole.at]:
@@ -147,6 +161,8 @@ def _branches(whole: Whole, path: str, count: int) -> Iterator[str]:
 def _continuation(whole: Whole, scope: Scope) -> Iterator[str]:
     """A Gather that is over went on once, with the values of its branches in order."""
     then = whole.at.get(paths.then(scope.path))
+    if whole.run.trimmed and (then is None or len(whole.leaves(scope.path)) < scope.branches):
+        return  # some may have been removed
     if then is None:
         yield f"the Gather at {scope.path} is over, and nothing went on"
         return

@@ -262,6 +262,17 @@ class CopyRun:
     secret: bytes = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class TrimRun:
+    """Remove the oldest tasks of a run that goes on, down to ``keep`` of them and what is needed still (``trimming``).
+
+    The run's ``tasks`` are fewer by as many, its ``trimmed`` more.
+    """
+
+    run_id: str
+    keep: int
+
+
 # Messages, beside the tasks and run ends that follow from the rows
 
 
@@ -328,6 +339,6 @@ class DeclareRefused:
 Change = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
     | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | LiftLeaves
-    | Unhold | HoldUnsent
-    | CopyRun | Reopen | AnnounceRun | DeclareConflict | Orphan | Forbid | Tell | RefuseCommand | DeclareRefused
+    | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
+    | AnnounceRun | DeclareConflict | Orphan | Forbid | Tell | RefuseCommand | DeclareRefused
 )  # fmt: skip

@@ -40,6 +40,8 @@ class Collected:
     scope: str
     outputs: bytes  # of the scope's opener; b"{}" for the root scope
     leaves: tuple[Leaf, ...]
+    depth: float | None = None  # of the opener; None: as its path says
+    opened_at: float | None = None  # when the opener was created
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from flowkit.flow import limiting, paths, slots
-from flowkit.flow.changes import AddTask
+from flowkit.flow.changes import AddTask, CountTasks, TrimRun
 from flowkit.flow.context import Context
 from flowkit.flow.events import TaskFailed
 from flowkit.flow.state import DELAY, LIMIT, PAUSED, WINDOW, Run, RunStatus, Task, TaskStatus
@@ -24,10 +24,39 @@ class Place(NamedTuple):
     path: str
     scope: str
     outputs: Mapping[str, Any] | None = None  # of the parent, where they can be a task's inputs
+    depth: float = 1.0  # steps in a row up to here
 
     def task_id(self, secret: bytes) -> UUID:
         """The id of the task that stands here."""
         return paths.task_id(secret, self.parent or self.run.id, self.path)
+
+
+def next_depth(before: Task, context: Context) -> float:
+    """How many steps in a row come to what follows from a task now."""
+    return deeper(paths.depth(before.path) if before.depth is None else before.depth, before.created_at, context)
+
+
+def deeper(depth: float, since: float, context: Context) -> float:
+    """One step more than ``depth``, less ``max_step_rate`` for each second since then."""
+    passed = max(0.0, context.now - since)
+    return max(0.0, depth - passed * context.limits.max_step_rate) + 1
+
+
+def counted(run: Run, created: int, path: str, context: Context) -> Iterator[CountTasks | TrimRun]:
+    """Count new tasks of a run. A loop, which its path shows, loses its oldest tasks now and then.
+
+    Args:
+        run: as it was before.
+        created: how many tasks are new.
+        path: of the task that they follow from.
+        context: of this transaction.
+    """
+    total = run.tasks + created
+    yield CountTasks(run.id, total)
+    keep = min(context.limits.max_history, context.limits.max_tasks // 2)
+    every = max(keep // 5, 10)
+    if paths.is_folded(path) and total >= keep + every and total // every > run.tasks // every:
+        yield TrimRun(run.id, keep)
 
 
 def added(
@@ -85,10 +114,11 @@ def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = N
         status, held_for, due = TaskStatus.HELD, DELAY, context.now + send.delay
     elif place.run.status is RunStatus.PAUSED:
         status, held_for = TaskStatus.HELD, PAUSED
+    folded = paths.fold(place.path, place.scope)
     return Task(
         run_id=place.run.id,
-        id=place.task_id(context.secret),
-        path=place.path,
+        id=paths.task_id(context.secret, place.parent or place.run.id, folded),
+        path=folded,
         scope=place.scope,
         node=send.node,
         status=status,
@@ -98,15 +128,18 @@ def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = N
         inputs_from=place.parent if own is None else None,
         handler=handler,
         created_at=context.now,
+        depth=place.depth,
+        unfolded=None if folded == place.path else place.path,
     )
 
 
 def waiting(wait: Wait, place: Place, context: Context) -> Task:
     """The task that a ``Wait`` is: outstanding in its scope, and never sent. Its inputs are its parent's outputs."""
+    folded = paths.fold(place.path, place.scope)
     return Task(
         run_id=place.run.id,
-        id=place.task_id(context.secret),
-        path=place.path,
+        id=paths.task_id(context.secret, place.parent or place.run.id, folded),
+        path=folded,
         scope=place.scope,
         node=as_send(wait.then).node,
         status=TaskStatus.WAITING,
@@ -115,6 +148,8 @@ def waiting(wait: Wait, place: Place, context: Context) -> Task:
         wait=encode_wait(wait),
         signal=wait.name,
         created_at=context.now,
+        depth=place.depth,
+        unfolded=None if folded == place.path else place.path,
     )
 
 

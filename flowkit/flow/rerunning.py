@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flowkit.flow import slots
+from flowkit.flow import paths, slots
 from flowkit.flow.changes import AddRun, AnnounceRun, Change, CopyRun, DeclareRefused, Reopen
 from flowkit.flow.context import Context
 from flowkit.flow.state import Run, State
@@ -25,12 +25,25 @@ def why_not(state: State, command: wire.Command, context: Context) -> str | None
     new = new_run_id(command)
     if new in state.runs:
         return f"cannot rerun run {command.run_id!r} as {new!r}: a run with this id exists already"
-    if command.task_id is not None and (command.run_id, command.task_id) not in state.tasks:
-        return f"cannot rerun run {command.run_id!r} from task {command.task_id}: it has no such task"
+    if command.task_id is not None and (why := _why_not_from(state, command)) is not None:
+        return f"cannot rerun run {command.run_id!r} from task {command.task_id}: {why}"
     try:
         slot_of(state, command, context)
     except slots.MissingKey as error:
         return f"cannot rerun run {command.run_id!r} with these inputs: {error}"
+    return None
+
+
+def _why_not_from(state: State, command: wire.Command) -> str | None:
+    """What speaks against the task that the command names."""
+    assert command.run_id is not None
+    assert command.task_id is not None
+    run, task = state.runs[command.run_id], state.tasks.get((command.run_id, command.task_id))
+    removed = f"{run.trimmed:,} of its oldest tasks were removed while it ran (max_history)"
+    if task is None:
+        return "it has no such task" + (f"; {removed}" if run.trimmed else "")
+    if run.trimmed_before is not None and task.created_at < run.trimmed_before and task.path != paths.ROOT:
+        return f"what followed from it is not known any more; {removed}"
     return None
 
 

@@ -12,7 +12,6 @@ from flowkit.flow.changes import (
     AnnounceRun,
     Change,
     Collect,
-    CountTasks,
     Forbid,
     MoveTask,
     Orphan,
@@ -104,7 +103,7 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
     added = list(_children(run, task, items, result, context))
     staying = sum(type(item) is not Send or not item.detached for item in items)
     children = [change.task for change in added if type(change) is AddTask]
-    exceeded = _exceeded(run, task, len(children), context.limits) if staying else None
+    exceeded = _exceeded(run, task, len(children), context) if staying else None
     if exceeded is not None:
         error = making.encode_error(exceeded, task.node, task.id)
         yield _settle(task, result, TaskStatus.FAILED, context, error=error)
@@ -121,7 +120,7 @@ def _succeeded(state: State, run: Run, task: Task, result: wire.Result, context:
     )
     yield from added
     if children:
-        yield CountTasks(run_id=run.id, tasks=run.tasks + len(children))
+        yield from making.counted(run, len(children), task.path, context)
     yield from count_down(state.scopes[run.id, task.scope], 1 - staying)
     for change in added:
         if type(change) is AddScope and change.scope.outstanding == 0:
@@ -138,8 +137,9 @@ def _encoded(result: wire.Result) -> bytes:
 def _children(
     run: Run, task: Task, items: Items, result: wire.Result, context: Context
 ) -> Iterator[AddScope | AddTask | Started | TaskFailed]:
+    depth = making.next_depth(task, context)
     for index, item in enumerate(items):
-        place = making.Place(run, task.id, paths.child(task.path, index), task.scope, result.outputs)
+        place = making.Place(run, task.id, paths.child(task.path, index), task.scope, result.outputs, depth)
         match item:
             case Send(detached=True):
                 yield starting.detached(item, result.outputs, place, context)
@@ -167,6 +167,7 @@ def _gather(gather: Gather, place: making.Place, context: Context) -> Iterator[A
         )
     )
     window = gather.max_concurrency
+    place = place._replace(depth=place.depth + 1)  # a Gather is a step too
     for number, send in enumerate(gather.sends):
         path = paths.child(place.path, number)
         if window is None:
@@ -198,13 +199,20 @@ def _refuse(task: Task, items: Items, limits: Limits) -> wire.Error | None:
     return None
 
 
-def _exceeded(run: Run, task: Task, created: int, limits: Limits) -> wire.Error | None:
-    """What stops the whole run: a workflow that never ends, or explodes."""
+def _exceeded(run: Run, task: Task, created: int, context: Context) -> wire.Error | None:
+    """What stops the whole run: a workflow that runs away, or explodes."""
+    limits = context.limits
     if run.tasks + created > limits.max_tasks:
-        return _limit(f"max_tasks: the run would have {run.tasks + created:,} tasks, the limit is {limits.max_tasks:,}")
-    if paths.depth(task.path) + 2 > limits.max_depth:
-        stands = f"node {task.node} stands {paths.depth(task.path)} steps deep and goes on"
-        return _limit(f"max_depth: {stands}; the limit is {limits.max_depth:,}. Is this an endless loop?")
+        would_have = f"the run would have {run.tasks + created:,} tasks, the limit is {limits.max_tasks:,}"
+        loop = ". A loop keeps each task that ends it in part: let it begin runs of their own (detached=True)"
+        return _limit(f"max_tasks: {would_have}{loop if paths.is_folded(task.path) else ''}")
+    depth = making.next_depth(task, context)
+    if depth + 1 > limits.max_depth:
+        stands = f"node {task.node} stands {depth - 1:,.0f} steps deep and goes on"
+        why = f"the limit is {limits.max_depth:,}, and {limits.max_step_rate:g} more for each second"
+        return _limit(f"max_depth: {stands}; {why}. Is this an endless loop? One that may go on sends with a delay")
+    if len(task.path) > paths.MOST:
+        return _limit(f"max_depth: node {task.node} stands in too many Gathers, one in the other, and goes on")
     return None
 
 
@@ -279,10 +287,11 @@ def failed(state: State, event: TaskFailed, context: Context) -> Iterator[Change
     yield _settle(task, event.result, TaskStatus.FAILED, context, nodes=nodes, error=error)
     if handler is not None and goes_on:
         inputs = {"error": codec.embed(error), "inputs": codec.embed(state.payloads[run.id, task.id])}
-        place = making.Place(run, task.id, paths.child(task.path, 0), task.scope)
+        depth = making.next_depth(task, context)
+        place = making.Place(run, task.id, paths.child(task.path, 0), task.scope, depth=depth)
         # The task that failed and the one in its place both count one in the scope: its counter stays.
         yield from making.added(Send(handler), place, context, inputs=codec.dumps(inputs), handler=True)
-        yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
+        yield from making.counted(run, 1, task.path, context)
     else:
         yield from branch_failed(state, BranchFailed(run.id, task.scope, task.path, task.id, error), context)
 

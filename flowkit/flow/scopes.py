@@ -10,7 +10,6 @@ from flowkit.flow.changes import (
     CancelBelow,
     Change,
     Collect,
-    CountTasks,
     EndRun,
     FailOutstanding,
     LiftLeaves,
@@ -123,10 +122,12 @@ def collected(state: State, event: Collected, context: Context) -> Iterator[Chan
         yield from _fail(scope, making.encode_error(error, send.node, scope.opener), context)
         return
     # The scope that ends and the task that goes on both count one in the parent scope: its counter stays.
-    place = making.Place(run, scope.opener, paths.then(scope.path), scope.parent)
+    depth = paths.depth(scope.path) if event.depth is None else event.depth + 1  # a Gather is a step too
+    depth = making.deeper(depth, context.now if event.opened_at is None else event.opened_at, context)
+    place = making.Place(run, scope.opener, paths.then(scope.path), scope.parent, depth=depth)
     yield MoveScope(run_id=run.id, path=scope.path, outstanding=0, status=ScopeStatus.CLOSED)
     yield from making.added(send, place, context, inputs=inputs)
-    yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
+    yield from making.counted(run, 1, scope.path, context)
 
 
 def _succeed(run: Run, event: Collected, context: Context) -> Iterator[Change]:

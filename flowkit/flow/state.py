@@ -73,7 +73,9 @@ class Run(NamedTuple):
     parent: str | None = None
     deadline: float | None = None
     traceparent: str | None = None  # of its start, passed on to every task (W3C Trace Context)
-    tasks: int = 0  # created so far, for the limit
+    tasks: int = 0  # that are there, for the limit
+    trimmed: int = 0  # tasks that were removed while it went on (max_history)
+    trimmed_before: float | None = None  # all of them were created before this time
     ended_at: float | None = None
     outputs: bytes | None = None
     outputs_from: UUID | None = None  # the task whose outputs are the run's: each value is kept once
@@ -134,6 +136,8 @@ class Task(NamedTuple):
     worker: str | None = None
     slot: str | None = None  # the limit that it counts in: its node, or its node and key
     leased_until: float | None = None  # its worker answers for it so long, and not the broker
+    depth: float | None = None  # steps in a row up to it, less those that time allows; None: as many as its path has
+    unfolded: str | None = None  # its path before it was folded, which begins with that of the task before
 
 
 class Leaf(NamedTuple):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from uuid import UUID
 
 from flowkit.flow import making, paths
-from flowkit.flow.changes import AddSignal, Change, CountTasks, SettleTask, TakeSignal
+from flowkit.flow.changes import AddSignal, Change, SettleTask, TakeSignal
 from flowkit.flow.context import Context
 from flowkit.flow.events import Event, Signalled, TaskFailed, WaitExpired
 from flowkit.flow.state import Run, Signal, State, Task, TaskStatus
@@ -76,10 +76,11 @@ def _go_on(
         message=message,
         finished_at=context.now,
     )
-    place = making.Place(run, task.id, paths.child(task.path, 0), task.scope, outputs)
+    depth = making.next_depth(task, context)
+    place = making.Place(run, task.id, paths.child(task.path, 0), task.scope, outputs, depth)
     # The wait that ends and the task that goes on both count one in the scope: its counter stays.
     yield from making.added(Send(send.node, delay=send.delay), place, context)
-    yield CountTasks(run_id=run.id, tasks=run.tasks + 1)
+    yield from making.counted(run, 1, task.path, context)
 
 
 def _timed_out(task: Task, wait: Wait) -> TaskFailed:

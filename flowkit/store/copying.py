@@ -18,7 +18,7 @@ from flowkit.store.database import Database
 OF_TASK = (
     "path", "scope", "node", "status", "attempt", "tries", "held_for", "inputs", "outputs", "nodes", "leaf_of", "wait",
     "signal", "handler", "deaths", "message", "error", "worker", "created_at", "sent_at", "first_started_at",
-    "started_at", "finished_at", "slot",
+    "started_at", "finished_at", "slot", "depth", "unfolded",
 )  # fmt: skip
 OF_SCOPE = (
     "path", "parent", "status", "outstanding", "branches", "continuation", "return_exceptions", "max_concurrency",
@@ -32,6 +32,12 @@ class _Task:
     scope: str
     inputs_from: Any
     created_at: float
+    unfolded: str | None
+
+    @property
+    def above(self) -> str:
+        """Path of the task that it follows, or of the Gather that it is a branch of, or goes on after."""
+        return (self.unfolded or self.path).rpartition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +59,13 @@ def copy(database: Database, effect: CopyRun) -> None:
     tasks, scopes = _tasks(database, effect.source), _scopes(database, effect.source)
     again = _task(database, tasks, effect.task_id)
     around = tuple(_around(scopes, again))
-    follows = (f"{again.path}.", *(f"{paths.then(scope)}." for scope in around if scope))
-
-    def stays(path: str) -> bool:
-        return path == again.path or not f"{path}.".startswith(follows)
-
-    kept = {path: task for path, task in tasks.items() if stays(path)}
+    follows = _follows(tasks, scopes, again, around)
+    kept = {path: task for path, task in tasks.items() if path not in follows}
     ids = _ids(kept, scopes, effect)
     new = {old: database.id_in(task_id) for old, task_id in ids.items()} | {None: None}
-    began = database.select("SELECT started_at FROM runs WHERE id = :id", {"id": effect.source})[0][0]
+    began, *trimmed = database.select(
+        "SELECT started_at, trimmed, trimmed_before FROM runs WHERE id = :id", {"id": effect.source}
+    )[0]
     database.copy(
         "tasks", rows.TASK_KEY, ("run_id", "id", "inputs_from"), OF_TASK,
         [(effect.source, task.id, effect.run_id, new[task.id], new[task.inputs_from]) for task in kept.values()],
@@ -70,10 +74,11 @@ def copy(database: Database, effect: CopyRun) -> None:
         "scopes", ("run_id", "path"), ("run_id", "opener", "due"), OF_SCOPE,
         [
             (effect.source, scope.path, effect.run_id, new[scope.opener], _due(scope, tasks, began, effect.at))
-            for scope in scopes.values() if stays(scope.path)
+            for scope in scopes.values() if scope.path not in follows
         ],
     )  # fmt: skip
-    database.update("runs", ("id",), ("tasks", "root"), [(effect.run_id, len(kept), new[tasks[paths.ROOT].id])])
+    counted = (effect.run_id, len(kept), new[tasks[paths.ROOT].id], *trimmed)
+    database.update("runs", ("id",), ("tasks", "root", "trimmed", "trimmed_before"), [counted])
     for scope in around:
         if scopes[scope].return_exceptions:
             _take_back(database, effect.run_id, scope, paths.child(scope, paths.branch(scope, again.path)))
@@ -84,7 +89,8 @@ def copy(database: Database, effect: CopyRun) -> None:
 
 def _tasks(database: Database, run_id: str) -> dict[str, _Task]:
     found = database.select(
-        "SELECT id, path, scope, inputs_from, created_at FROM tasks WHERE run_id = :run_id", {"run_id": run_id}
+        "SELECT id, path, scope, inputs_from, created_at, unfolded FROM tasks WHERE run_id = :run_id",
+        {"run_id": run_id},
     )
     return {row[1]: _Task(*row) for row in found}
 
@@ -111,15 +117,32 @@ def _around(scopes: Mapping[str, _Scope], task: _Task) -> Iterator[str]:
         path = scopes[path].parent
 
 
+def _follows(
+    tasks: Mapping[str, _Task], scopes: Mapping[str, _Scope], again: _Task, around: tuple[str, ...]
+) -> frozenset[str]:
+    """Paths of tasks and scopes that follow from a task: from it, and from the end of each Gather that it stands in."""
+    follows: set[str] = set()
+    ends = {paths.then(scope) for scope in around if scope}
+    places = [(path, task.above, task.unfolded) for path, task in tasks.items()]
+    places += [(scope.path, scope.path.rpartition(".")[0], None) for scope in scopes.values() if scope.path]
+    for path, above, unfolded in sorted(places, key=lambda place: paths.order(place[0])):  # what comes before, first
+        lost = above not in tasks and above not in scopes and path != paths.ROOT  # it was removed, see `flow.trimming`
+        from_again = above == again.path or above in follows or (lost and again.path == paths.ROOT)
+        if path != again.path and (from_again or (unfolded or path) in ends):
+            follows.add(path)
+    return frozenset(follows)
+
+
 def _ids(tasks: Mapping[str, _Task], scopes: Mapping[str, _Scope], effect: CopyRun) -> dict[Any, UUID]:
     """Old ids to new ones, which are those of a run that was started: whoever computes one later finds its task."""
     ids: dict[Any, UUID] = {}
-    for path in sorted(tasks, key=paths.depth):  # parents first
-        above = path.rpartition(".")[0]
-        if path == paths.ROOT:
-            parent: UUID | str = effect.run_id
-        else:  # the task that returned it, or that opened the Gather whose branch or continuation it is
-            parent = ids[tasks[above].id if above in tasks else scopes[above].opener]
+    for path in sorted(tasks, key=paths.order):  # parents first
+        above = tasks[path].above
+        parent: UUID | str = effect.run_id  # of the first task, and where the parent was removed
+        if above in tasks:  # the task that returned it
+            parent = ids[tasks[above].id]
+        elif above in scopes and path != paths.ROOT:  # that opened the Gather whose branch or continuation it is
+            parent = ids[scopes[above].opener]
         ids[tasks[path].id] = paths.task_id(effect.secret, parent, path)
     return ids
 
@@ -142,7 +165,7 @@ def _take_back(database: Database, run_id: str, scope: str, branch: str) -> None
         "error = CASE WHEN nodes IS NULL THEN error END "
         "WHERE run_id = :run_id AND leaf_of = :scope AND status = 'failed' "
         "AND (path = :branch OR (path >= :first AND path < :end))",  # "/" comes after "."
-        {"run_id": run_id, "scope": scope, "branch": branch, "first": f"{branch}.", "end": f"{branch}/"},
+        {"run_id": run_id, "scope": scope, "branch": branch, "first": f"{branch}{paths.FOLDED}", "end": f"{branch}/"},
     )
 
 

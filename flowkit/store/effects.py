@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import cast, get_args
 
+from flowkit.flow import paths
 from flowkit.flow.changes import (
     CancelBelow,
     Change,
@@ -16,6 +17,7 @@ from flowkit.flow.changes import (
     HoldUnsent,
     LiftLeaves,
     Reopen,
+    TrimRun,
     Unhold,
 )
 from flowkit.flow.events import Cancelled, Collected, Event
@@ -24,8 +26,9 @@ from flowkit.store import rows
 from flowkit.store.copying import copy
 from flowkit.store.database import Database, Values
 from flowkit.store.reopening import reopen
+from flowkit.store.trimming import trim
 
-Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen
+Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
 EFFECTS = frozenset(get_args(Effect))
 ScopeKey = tuple[str, str]
 
@@ -79,6 +82,8 @@ def _carry_out(database: Database, effect: Effect, collected: Mapping[ScopeKey, 
             _hold_unsent(database, effect)
         case CopyRun():
             copy(database, effect)
+        case TrimRun():
+            trim(database, effect)
     return []
 
 
@@ -95,13 +100,17 @@ def _collect(database: Database, scopes: Iterable[ScopeKey]) -> dict[ScopeKey, C
         text = message.decode() if message else ""
         leaves[run_id, scope].append(Leaf(path, database.id_out(task_id), outputs, error, text))
     select = (
-        "SELECT t.run_id, t.path, opener.outputs FROM scopes AS t "
+        "SELECT t.run_id, t.path, opener.outputs, opener.depth, opener.created_at FROM scopes AS t "
         "JOIN tasks AS opener ON opener.run_id = t.run_id AND opener.id = t.opener"
     )
-    opened = {(run_id, path): outputs for run_id, path, outputs in database.lookup(
+    opened = {(run_id, path): opener for run_id, path, *opener in database.lookup(
         select, "scopes", ("run_id", "path"), wanted
     )}  # fmt: skip
-    return {key: Collected(*key, opened.get(key) or b"{}", tuple(leaves[key])) for key in wanted}
+    collected = {}
+    for key in wanted:
+        outputs, depth, opened_at = opened.get(key, (None, None, None))
+        collected[key] = Collected(*key, outputs or b"{}", tuple(leaves[key]), depth, opened_at)
+    return collected
 
 
 def _cancel(database: Database, effect: CancelBelow) -> list[Event]:
@@ -160,8 +169,8 @@ def _fail_outstanding(database: Database, effect: FailOutstanding) -> list[Event
 
 
 def _below(path: str) -> tuple[str, Values]:
-    """Below p is what begins with "p.": from "p." up to "p/", the character after the dot."""
-    return "path >= :first AND path < :end", {"first": path + ".", "end": path + "/"}
+    """Below p is what begins with "p+" (folded) or "p.": from "p+" up to "p/", the character after the dot."""
+    return "path >= :first AND path < :end", {"first": path + paths.FOLDED, "end": path + "/"}
 
 
 def _unhold(database: Database, effect: Unhold) -> None:

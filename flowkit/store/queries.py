@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from flowkit.errors import UsageError
+from flowkit.flow import paths
 from flowkit.flow.state import LIMIT
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import DeadLetter
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
     from flowkit.flow.audit import Whole
     from flowkit.wire import messages as wire
 
-RUN = "SELECT t.id, t.node, t.status, t.started_at, t.ended_at, t.message, t.error, t.tags, t.parent, t.tasks, t.origin"
+RUN = (
+    "SELECT t.id, t.node, t.status, t.started_at, t.ended_at, t.message, t.error, t.tags, t.parent, t.tasks, t.origin, "
+    "coalesce(t.trimmed, 0)"
+)
 STAYS = "t.pruned_at IS NULL"  # what is being removed is not seen any more
 TASK = (
     "SELECT t.id, t.run_id, t.path, t.scope, t.node, t.status, t.attempt, t.tries, t.held_for, t.due, t.message, "
     "t.error, t.worker, t.created_at, t.sent_at, t.first_started_at, t.started_at, t.finished_at, t.signal, t.handler, "
-    "t.deaths, t.slot, t.leased_until"
+    "t.deaths, t.slot, t.leased_until, t.unfolded"
 )
 INPUTS = "coalesce(t.inputs, source.outputs)"
 TASKS_AND_SOURCES = (
@@ -43,7 +47,7 @@ RUNNING = "JOIN runs AS run ON run.id = t.run_id WHERE run.status = 'running'"
 DUE = (  # what the coordinator's loops look for
     f"SELECT min(t.due) AS due FROM tasks AS t {RUNNING} AND t.status IN ('held', 'waiting')",
     f"SELECT min(t.due) FROM scopes AS t {RUNNING} AND t.status = 'open' AND t.outstanding > 0",
-    "SELECT min(t.deadline) FROM runs AS t WHERE t.status = 'running'",
+    "SELECT min(t.deadline) FROM runs AS t WHERE t.ended_at IS NULL",
     "SELECT min(t.due) FROM limits AS t",
     "SELECT min(t.look_at) FROM schedules AS t",
 )
@@ -114,7 +118,7 @@ class SqlQueries:
         every = f"{TASK}, {INPUTS}, t.outputs {TASKS_AND_SOURCES}" if payloads else f"{TASK} FROM tasks AS t"
         which = f"{every} WHERE t.run_id = :run_id" + (f" AND {T_OUTSTANDING}" if outstanding else "")
         found = [self._task(row) for row in self._rows(which, run_id=run_id)]
-        return sorted(found, key=lambda task: path_order(task.path))
+        return sorted(found, key=lambda task: paths.order(task.path))
 
     def whole(self, run_id: str) -> Whole | None:
         """One run with everything in it."""
@@ -261,7 +265,7 @@ class SqlQueries:
         (
             task_id, run_id, path, scope, node, status, attempt, tries, held_for, due, message, error, worker,
             created_at, sent_at, first_started_at, started_at, finished_at, signal, handler, deaths, slot,
-            leased_until, *payloads,
+            leased_until, unfolded, *payloads,
         ) = row  # fmt: skip
         text_of = message.decode() if message else ""
         name = worker.decode() if worker is not None else None
@@ -269,13 +273,9 @@ class SqlQueries:
         return TaskRow(
             self._database.id_out(task_id), run_id, path, scope, node, status, attempt, tries, held_for, due, text_of,
             error, name, created_at, sent_at, first_started_at, started_at, finished_at, waited_for, bool(handler),
-            deaths, slot.decode() if slot is not None else None, leased_until, *payloads,
+            deaths, slot.decode() if slot is not None else None, leased_until, unfolded,
+            *payloads,
         )  # fmt: skip
-
-
-def path_order(path: str) -> tuple[tuple[int, int, str], ...]:
-    """The sort key of a path: segments compared as numbers, words such as ``then`` after all numbers."""
-    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in path.split("."))
 
 
 def _where(conditions: list[str]) -> str:

@@ -64,21 +64,28 @@ def _within(path: str, branches: frozenset[str]) -> bool:
     if not branches:
         return False
     while path and path not in branches:
-        path = path.rpartition(".")[0]
+        above, dot, last = path.rpartition(".")
+        folded = paths.FOLDED in last  # it stands in the place of the first segment of what was folded
+        path = f"{above}{dot}{last.partition(paths.FOLDED)[0]}" if folded else above
     return path != ""
 
 
 def _reopen_tasks(database: Database, run_id: str, at: float, absorbed: frozenset[str]) -> None:
     run = {"run_id": run_id}
-    handlers = {path for (path,) in database.select("SELECT path FROM tasks WHERE run_id = :run_id AND handler", run)}
+    handlers = {
+        path for (path,) in database.select(
+            "SELECT coalesce(unfolded, path) FROM tasks WHERE run_id = :run_id AND handler", run
+        )
+    }  # fmt: skip
     ended = database.select(
-        "SELECT id, path, status, attempt, due, wait IS NOT NULL, held_for, slot IS NOT NULL FROM tasks "
+        "SELECT id, path, status, attempt, due, wait IS NOT NULL, held_for, slot IS NOT NULL, nodes IS NOT NULL "
+        "FROM tasks "
         "WHERE run_id = :run_id AND leaf_of IS NULL AND status IN ('failed', 'cancelled')",
         run,
     )
     again: list[Row] = []
-    for task_id, path, status, attempt, due, waits, held_for, limited in ended:
-        handled = status == "failed" and paths.child(path, 0) in handlers
+    for task_id, path, status, attempt, due, waits, held_for, limited, goes_on in ended:
+        handled = status == "failed" and (goes_on or paths.child(path, 0) in handlers)
         if handled or _within(path, absorbed):
             continue
         if waits:

@@ -43,7 +43,7 @@ TASK_KEY = ("run_id", "id")
 NEW_TASK = (
     *TASK_KEY, "path", "scope", "node", "status", "attempt", "tries", "held_for", "due", "inputs", "inputs_from",
     "wait", "signal", "handler", "deaths", "created_at", "unsent_since", "sent_at",
-    "slot",
+    "slot", "depth", "unfolded",
 )  # fmt: skip
 SETTLED = (
     "status", "attempt", "outputs", "nodes", "leaf_of", "message", "error", "first_started_at", "started_at",
@@ -59,13 +59,13 @@ ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error", "g
 # What the core needs of a row: no payloads
 RUN_STATE = (
     "SELECT t.id, t.node, t.status, t.tags, t.parent, t.started_at, t.deadline, t.traceparent, t.tasks, t.ended_at, "
-    "t.outputs_from, t.message, t.origin, t.pruned_at FROM runs AS t"
+    "t.outputs_from, t.message, t.origin, t.trimmed, t.trimmed_before, t.pruned_at FROM runs AS t"
 )
 SCOPE_STATE = f"SELECT {', '.join(f't.{name}' for name in SCOPE)} FROM scopes AS t"
 TASK_STATE = (
     "SELECT t.run_id, t.id, t.path, t.scope, t.node, t.status, t.attempt, t.tries, t.held_for, t.due, t.inputs_from, "
     "t.leaf_of, t.wait, t.signal, t.handler, t.deaths, t.created_at, t.sent_at, t.first_started_at, t.started_at, "
-    "t.finished_at, t.worker, t.slot, t.leased_until FROM tasks AS t"
+    "t.finished_at, t.worker, t.slot, t.leased_until, t.depth, t.unfolded FROM tasks AS t"
 )
 SIGNAL = "SELECT t.run_id, t.name, t.seq, t.id, t.input FROM signals AS t"
 PAYLOAD = (
@@ -131,7 +131,7 @@ def new_task_row(task: Task, id_in: IdIn) -> Row:
         task.run_id, id_in(task.id), task.path, task.scope, task.node, str(task.status), task.attempt, task.tries,
         task.held_for, task.due, task.inputs, task.inputs_from and id_in(task.inputs_from), task.wait,
         _maybe_utf8(task.signal), task.handler, task.deaths, task.created_at, unsent, task.sent_at,
-        _maybe_utf8(task.slot),
+        _maybe_utf8(task.slot), task.depth, task.unfolded,
     )  # fmt: skip
 
 
@@ -167,12 +167,13 @@ def read_run(row: Row, id_out: IdOut) -> Run:
     """A row of ``RUN_STATE``, but for ``pruned_at``."""
     (
         run_id, node, status, tags, parent, started_at, deadline, traceparent, tasks, ended_at, outputs_from, message,
-        origin,
+        origin, trimmed, trimmed_before,
     ) = row  # fmt: skip
     return Run(
         id=run_id, node=node, status=RUN_STATUS[status], tags=tags, parent=parent, started_at=started_at,
         deadline=deadline, traceparent=_maybe_text(traceparent), tasks=tasks, ended_at=ended_at,
         outputs_from=outputs_from and id_out(outputs_from), message=message.decode(), origin=origin,
+        trimmed=trimmed or 0, trimmed_before=trimmed_before,
     )  # fmt: skip
 
 
@@ -192,7 +193,7 @@ def read_task(row: Row, id_out: IdOut) -> Task:
     (
         run_id, task_id, path, scope, node, status, attempt, tries, held_for, due, inputs_from, leaf_of, wait,
         signal, handler, deaths, created_at, sent_at, first_started_at, started_at, finished_at, worker, slot,
-        leased_until,
+        leased_until, depth, unfolded,
     ) = row  # fmt: skip
     return Task(
         run_id=run_id, id=id_out(task_id), path=path, scope=scope, node=node, status=TASK_STATUS[status],
@@ -200,7 +201,7 @@ def read_task(row: Row, id_out: IdOut) -> Task:
         leaf_of=leaf_of, wait=wait, signal=_maybe_text(signal), handler=bool(handler), deaths=deaths,
         created_at=created_at, sent_at=sent_at, first_started_at=first_started_at,
         started_at=started_at, finished_at=finished_at, worker=_maybe_text(worker),
-        slot=_maybe_text(slot), leased_until=leased_until,
+        slot=_maybe_text(slot), leased_until=leased_until, depth=depth, unfolded=unfolded,
     )  # fmt: skip
 
 

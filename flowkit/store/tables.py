@@ -70,6 +70,8 @@ runs = Table(
     Column("origin", _TEXT),
     Column("grace_until", _TIME),
     Column("pruned_at", _TIME),  # it is being removed, and some of its rows are gone already
+    Column("trimmed", Integer),  # tasks of a loop that were removed while it went on
+    Column("trimmed_before", _TIME),  # when the newest of those was created, or a little later
     Index("runs_newest", "started_at", "id"),  # pages of `runs list`
     # The same with --status. Of an expression, so that it offers itself for nothing else: from each task that is due a
     # planner would go through all runs under way.
@@ -77,7 +79,7 @@ runs = Table(
     Index("runs_by_node", "node", "started_at", "id"),  # the same with --node
     _partial("runs_ended", "ended_at", "id", where="ended_at IS NOT NULL"),  # prune
     _partial("runs_parent", "parent", "started_at", "id", where="parent IS NOT NULL"),  # children of a run
-    _partial("runs_deadline", "deadline", where="status = 'running' AND deadline IS NOT NULL"),  # timers
+    _partial("runs_deadline", "deadline", where="ended_at IS NULL AND deadline IS NOT NULL"),  # timers
     postgresql_with=_ROOM,
 )
 
@@ -134,6 +136,8 @@ tasks = Table(
     Column("finished_at", _TIME),
     Column("slot", _BYTES),  # the limit that it counts in
     Column("leased_until", _TIME),
+    Column("depth", _TIME),  # steps in a row
+    Column("unfolded", _TEXT),  # the path before it was folded
     PrimaryKeyConstraint("run_id", "id"),
     _partial("tasks_outstanding", "run_id", "scope", where=OUTSTANDING),  # recount, cancel, sweeper, nodes
     _partial("tasks_unsent", "unsent_since", "run_id", "id", where="unsent_since IS NOT NULL"),  # relay, page by page

@@ -35,7 +35,9 @@ SENT = (
     f"{rows.T_OUTSTANDING} AND t.status IN ('queued', 'running') AND (t.sent_at < :before OR t.sent_at > :ahead) "
     "AND t.leased_until IS NULL"
 )
-RUNS_DUE = "SELECT t.id FROM runs AS t WHERE t.status = 'running' AND t.deadline <= :now ORDER BY t.deadline, t.id"
+RUNS_DUE = (  # paused ones too: a deadline is a promise to whoever waits for the run
+    "SELECT t.id FROM runs AS t WHERE t.ended_at IS NULL AND t.deadline <= :now ORDER BY t.deadline, t.id"
+)
 HANDLING = (
     f"SELECT t.inputs FROM tasks AS t WHERE t.run_id = :run_id AND {rows.T_OUTSTANDING} AND t.handler "
     "ORDER BY t.created_at, t.id LIMIT 1"
@@ -144,7 +146,7 @@ class SqlTransaction:
         return admission.slots_held(self._database, limit, after)
 
     def expired(self, now: float, limit: int) -> list[Event]:
-        """Runs, scopes and waits of running runs whose time has passed.
+        """Runs whose deadline has passed, and scopes and waits of running runs whose timeout has.
 
         Each of these events ends what it is about, so that it is not found again. The runs are locked, as in ``load``:
         what another coordinator works on comes later.

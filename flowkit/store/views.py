@@ -30,6 +30,7 @@ class RunRow:
     parent: str | None
     tasks: int
     origin: str | None = None  # detached, rerun, schedule; None: somebody started it
+    trimmed: int = 0  # tasks of a loop that were removed while it went on
     inputs: bytes | None = None  # of one run only, not in lists
     outputs: bytes | None = None
 
@@ -61,6 +62,7 @@ class TaskRow:
     deaths: int = 0  # processes that died over this attempt
     slot: str | None = None  # the limit that it counts in
     leased_until: float | None = None
+    unfolded: str | None = None  # its path before it was folded: it begins with that of the task before
     inputs: bytes | None = None
     outputs: bytes | None = None
 

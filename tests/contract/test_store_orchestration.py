@@ -136,7 +136,7 @@ async def test_what_has_expired_ends_once(store: Store) -> None:
     await write(store, [c.AddRun(limited), c.AddRun(limited._replace(id="p", status=RunStatus.PAUSED))])
     assert await expired(store, 1009.9) == []
     assert await expired(store, 1010.0) == [e.WaitExpired("r", waiting.id)]
-    every = [e.RunExpired("d"), e.ScopeExpired("r", "0.0"), e.WaitExpired("r", waiting.id)]
+    every = [e.RunExpired("d"), e.RunExpired("p"), e.ScopeExpired("r", "0.0"), e.WaitExpired("r", waiting.id)]
     assert await expired(store, 1030.0) == every
     assert await expired(store, 1030.0, 2) == every[:2]
     await write(store, [

@@ -24,17 +24,27 @@ def copy(rows: Rows, effect: CopyRun) -> None:
     while around[-1].parent is not None:
         around.append(scopes[around[-1].parent])
 
+    def before(path: str) -> str:
+        found = tasks.get(path)
+        return (path if found is None else found.unfolded or path).rpartition(".")[0]
+
     def follows(path: str) -> bool:
         after = [paths.then(scope.path) for scope in around if scope.path]
-        return path.startswith(f"{again.path}.") or any(path == then or path.startswith(f"{then}.") for then in after)
+        if path == again.path or not path:
+            return False
+        named = path if path not in tasks else tasks[path].unfolded or path
+        above = before(path)
+        lost = above != "" and above not in tasks and above not in scopes
+        return named in after or above == again.path or (lost and again.path == "0") or follows(above)
 
     kept = [task for task in tasks.values() if not follows(task.path)]
     ids: dict[UUID, UUID] = {}
 
     def id_of(task: Task) -> UUID:
         if task.id not in ids:
-            above = task.path.rpartition(".")[0]
-            returned_by = None if not above else tasks.get(above) or _task(tasks, scopes[above].opener)
+            above = before(task.path)
+            opener = scopes[above].opener if above and above in scopes else None
+            returned_by = tasks.get(above) or (None if opener is None else _task(tasks, opener))
             parent = effect.run_id if returned_by is None else id_of(returned_by)
             ids[task.id] = paths.task_id(effect.secret, parent, task.path)
         return ids[task.id]
@@ -68,7 +78,10 @@ def copy(rows: Rows, effect: CopyRun) -> None:
         rows.scopes[effect.run_id, scope.path] = copied_scope
         if (effect.source, scope.path) in rows.dropped and not _shares_a_branch(scope.path, again, around):
             rows.dropped.add((effect.run_id, scope.path))
-    rows.runs[effect.run_id] = rows.runs[effect.run_id]._replace(tasks=len(kept))
+    source = rows.runs[effect.source]
+    rows.runs[effect.run_id] = rows.runs[effect.run_id]._replace(
+        tasks=len(kept), trimmed=source.trimmed, trimmed_before=source.trimmed_before
+    )
 
 
 def _task(tasks: dict[str, Task], task_id: UUID | None) -> Task:

@@ -31,6 +31,7 @@ from flowkit.flow.changes import (
     SettleTask,
     Supersede,
     TakeSignal,
+    TrimRun,
     Unhold,
 )
 from flowkit.flow.context import Context
@@ -63,6 +64,7 @@ from flowkit.flow.state import (
     Task,
     TaskStatus,
 )
+from flowkit.flow.trimming import PastScope, PastTask, trim
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.flow.copying import copy
@@ -135,7 +137,7 @@ class Rows:
             *(ScopeExpired(scope.run_id, scope.path) for scope in scopes),
             *(RunExpired(run.id, self._handling(run.id)) for run in runs),
         ]
-        self.feed(*(event for event in events if event.run_id in running))
+        self.feed(*(event for event in events if event.run_id in running or isinstance(event, RunExpired)))
 
     def _handling(self, run: str) -> bytes | None:
         handlers = (task for task in self.tasks.values() if task.run_id == run and task.handler)
@@ -277,23 +279,27 @@ class Rows:
                 return self._fail_outstanding(run, scope, error)
             case CopyRun():
                 copy(self, change)
+            case TrimRun(run, keep):
+                self._trim(run, keep)
             case Reopen(run, _):
                 return self._reopen(run)
         return []
 
     def _collect(self, run: str, path: str) -> Collected:
         scope = self.scopes[run, path]
-        opener = self.tasks[run, scope.opener].outputs if scope.opener else b"{}"
+        opener = self.tasks[run, scope.opener] if scope.opener else None
         leaves = tuple(
             Leaf(task.path, task.id, task.outputs, task.error, task.message)
             for task in self.tasks.values()
             if task.run_id == run and task.leaf_of == path
         )
-        return Collected(run, path, opener, leaves)
+        if opener is None:
+            return Collected(run, path, b"{}", leaves)
+        return Collected(run, path, opener.outputs or b"{}", leaves, opener.depth, opener.created_at)
 
     def _cancel(self, run: str, path: str, scope: str | None) -> list[Event]:
         def below(other: str) -> bool:
-            return path == "" or other == path or other.startswith(path + ".")
+            return path == "" or paths.is_below(other, path)
 
         count = 0
         for key, task in self.tasks.items():
@@ -307,6 +313,30 @@ class Rows:
                 count += child.parent == scope
                 self.dropped |= {key} if scope is not None else set()
         return [] if scope is None else [Cancelled(run, scope, count)]
+
+    def _trim(self, run: str, keep: int) -> None:
+        past = [
+            PastTask(task.id, task.path, task.scope, task.status, task.created_at, task.leaf_of, task.inputs_from,
+                     task.nodes is not None)
+            for task in self.tasks.values() if task.run_id == run
+        ]  # fmt: skip
+        scopes = [
+            PastScope(scope.path, scope.parent, scope.status, scope.opener)
+            for scope in self.scopes.values()
+            if scope.run_id == run
+        ]
+        gone = trim(past, scopes, keep)
+        if gone is None:
+            return
+        for task_id in gone.inherit:
+            task = self.tasks[run, task_id]
+            self.tasks[run, task_id] = task._replace(inputs=self._inputs(task), inputs_from=None)
+        self.tasks = {key: task for key, task in self.tasks.items() if key[0] != run or task.id not in gone.tasks}
+        self.scopes = {key: scope for key, scope in self.scopes.items() if key[0] != run or key[1] not in gone.scopes}
+        row = self.runs[run]
+        self.runs[run] = row._replace(
+            tasks=row.tasks - len(gone.tasks), trimmed=row.trimmed + len(gone.tasks), trimmed_before=gone.before
+        )
 
     def _of(self, run: str, status: TaskStatus, held_for: str | None) -> list[tuple[tuple[str, UUID], Task]]:
         """Unsent tasks of a run, with their keys."""
@@ -334,7 +364,6 @@ class Rows:
         return [Cancelled(run, path, count)]
 
     def _reopen(self, run: str) -> list[Event]:
-        handled = {task.path.rpartition(".")[0] for task in self.tasks.values() if task.handler and task.run_id == run}
         values = [
             paths.child(task.leaf_of, paths.branch(task.leaf_of, task.path))
             for task in self.tasks.values()
@@ -342,10 +371,10 @@ class Rows:
         ]
 
         def settled(path: str) -> bool:
-            return any(path == branch or path.startswith(branch + ".") for branch in values)
+            return any(paths.is_below(path, branch) for branch in values)
 
         for key, task in self.tasks.items():
-            failed = task.status is TaskStatus.FAILED and task.leaf_of is None and task.path not in handled
+            failed = task.status is TaskStatus.FAILED and task.leaf_of is None and task.nodes is None
             cancelled = task.status is TaskStatus.CANCELLED and key not in self.dropped
             if task.run_id == run and (failed or cancelled) and not settled(task.path):
                 why = task.held_for if task.held_for == WINDOW else LIMIT if task.slot else None

@@ -181,6 +181,36 @@ def test_a_deadline_names_the_failure_that_nobody_handled():
 # Timeouts
 
 
+def test_a_deadline_ends_a_paused_run_too():
+    rows = Rows()
+    rows.feed(Started("r", wire.Start(node="a", run_id="r", deadline=60)))
+    rows.command("pause")
+    rows.pass_time(60)
+    assert rows.runs["r"].status is RunStatus.FAILED
+    assert "DeadlineExceeded: the run did not end within 60 s" in rows.runs["r"].message
+
+
+@pytest.mark.parametrize(
+    ("item", "late"),
+    [
+        (Send("b", delay=5), "queued"),
+        (Wait("go", then="b", timeout=5), "failed"),
+        (Wait("go", then="b", timeout=5, on_timeout="c"), "succeeded"),
+        (Gather(["b"], then="c", timeout=5), "cancelled"),
+    ],
+)
+def test_what_is_due_in_a_paused_run_happens_when_it_is_resumed(rows, item, late):
+    rows.report("0", [item])
+    (path,) = rows.outstanding()
+    rows.command("pause")
+    before = rows.at(path)
+    rows.pass_time(3600)
+    assert rows.at(path) == before
+    rows.command("resume")
+    rows.pass_time(0)
+    assert rows.at(path).status == late
+
+
 def test_a_gathers_timeout_fails_the_run(rows):
     rows.report("0", [Gather(["b", "c"], then="end", timeout=5)])
     rows.report("0.0.0", [], {"fine": 1})

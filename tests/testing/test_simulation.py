@@ -15,6 +15,7 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from flowkit import Gather, Node, Send, Wait
 from flowkit.errors import InvalidNode, InvalidSchedule, NodeNotFound, RunFailed, UsageError
+from flowkit.flow.limits import Limits
 from flowkit.testing import Faults, Simulation
 from tests.simulation.workflow import NODES
 
@@ -32,6 +33,21 @@ def test_three_days_pass_at_once():
         assert run.outputs() == {"paid": 0, "escalated_to": "head of the house"}
         assert datetime(2030, 1, 4, tzinfo=UTC) <= sim.now < datetime(2030, 1, 4, 0, 0, 2, tzinfo=UTC)
     assert time.monotonic() - began < 5
+
+
+def test_a_loop_goes_on_for_longer_than_its_limits_and_keeps_little():
+    poll = Node("poll")
+
+    @poll.main
+    async def main():
+        left = poll.get_inputs()["left"]
+        return ([Send("poll", {"left": left - 1}, delay=5)], {}, "") if left else ([], {"polled": True}, "")
+
+    with Simulation(poll, limits=Limits(max_depth=20, max_tasks=60, max_history=25)) as sim:
+        run = sim.start("poll", {"left": 75})
+        assert run.outputs() == {"polled": True}
+        assert len(run.tasks) < 40
+        sim.audit()
 
 
 def test_outputs_passes_as_much_time_as_it_takes():
