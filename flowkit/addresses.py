@@ -82,8 +82,9 @@ def flaw(address: str) -> str | None:
 
     Libraries drop a newline or a blank in silence, or take it for a part of a file's name.
     """
+    refused = _CONTROL if address.startswith("sqlite:") else (*_CONTROL, "Cs")  # a file's name may be no UTF-8
     for character in address:
-        if category(character) in _CONTROL:
+        if category(character) in refused:
             name = {"\n": "a newline", "\r": "a carriage return", "\t": "a tab", "\0": "a NUL"}.get(
                 character, f"the character U+{ord(character):04X}"
             )

@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError
 
-from flowkit.addresses import mask
+from flowkit.addresses import mask, scrub
 from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.flow.terms import Terms
@@ -69,6 +69,12 @@ def _namespace(value: str) -> str:
     return value
 
 
+def _folder(value: Path) -> Path:
+    if "\0" in str(value):
+        raise ValueError("expected a path, which has no NUL")
+    return value
+
+
 Positive = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 
@@ -85,7 +91,9 @@ class Settings(BaseModel):
     namespace: Annotated[str, AfterValidator(_namespace)] = Field(
         "flowkit", description="prefix of every exchange and queue"
     )
-    nodes_dir: Path = Field(Path("workers"), description="the folder with the node files")
+    nodes_dir: Annotated[Path, AfterValidator(_folder)] = Field(
+        Path("workers"), description="the folder with the node files"
+    )
     concurrency: Positive = Field(
         100, description="tasks of one node that a worker process runs at a time, where the node does not say"
     )
@@ -261,6 +269,7 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     given = str(problem["input"])
     shown = (mask(given) if name.endswith("_url") or "://" in given else given)[:100]
     reason = problem["msg"].removeprefix("Value error, ")
+    reason = scrub(reason, given) if "://" in given else reason
     return f"setting {name} = {shown!r} ({origins.get(name, 'default')}): {reason[:1].lower()}{reason[1:]}"
 
 

@@ -39,7 +39,7 @@ codecs.register_error(ESCAPE, escape)
 
 
 def prepare() -> None:
-    """Make the standard streams usable for whatever is written to them.
+    """Make the standard streams of a process usable.
 
     A standard file descriptor that is closed is opened on the null device: otherwise the next file or socket would get
     its number, and whatever is printed would be written there.
@@ -53,8 +53,6 @@ def prepare() -> None:
     with contextlib.suppress(OSError, AttributeError):  # AttributeError: Windows before Python 3.12
         if not os.isatty(STDOUT):  # what a non-blocking pipe has no room for would be lost
             os.set_blocking(STDOUT, True)
-    escape_unencodable(sys.stdout)
-    escape_unencodable(sys.stderr)
 
 
 def escape_unencodable(stream: TextIO) -> None:

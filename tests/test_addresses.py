@@ -6,11 +6,16 @@ import string
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from yarl import URL
 
 from flowkit.addresses import flaw, mask, scrub, without_query
+from flowkit.amqp import Address
+from flowkit.broker.address import check, encode
+from flowkit.errors import UsageError
 
+many = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 CANARY = "k4n4ri3nv0g3l"
 ANY = st.text(st.characters(codec=None), max_size=6)
 MARKS = st.text("/?#[]@:%&=; \\\n\t\"'0aZ\u00e9", max_size=6)
@@ -21,7 +26,7 @@ PATHS = st.sampled_from(["", "/", "/db", "/%2F", "/a/b"])
 QUERIES = st.sampled_from(["", "?sslmode=require", "?heartbeat=5&x=1", "#x"])
 
 
-@settings(max_examples=500)
+@many
 @given(SCHEMES, AROUND, AROUND, AROUND, HOSTS, PATHS, QUERIES)
 @example("postgresql", "u", "?password=", "", "h", "/db", "")
 @example("amqp", "u", "12/", "@x", "h", "/", "")
@@ -32,6 +37,7 @@ def test_no_password_of_a_login_is_shown(scheme, user, before, after, host, path
     assert mask(shown) == shown
 
 
+@many
 @given(SCHEMES, HOSTS, PATHS, st.sampled_from(["?", "?sslmode=require&", "?password=x&", "?sslmode="]), AROUND, AROUND)
 @example("postgresql", "h", "", "?", "password=a@", "")
 def test_no_value_of_a_query_is_shown(scheme, host, path, query, before, after):
@@ -41,6 +47,7 @@ def test_no_value_of_a_query_is_shown(scheme, host, path, query, before, after):
         assert mask(shown) == shown
 
 
+@many
 @given(AROUND, AROUND)
 def test_what_is_no_address_is_not_shown(before, after):
     if "://" not in before:
@@ -48,6 +55,7 @@ def test_what_is_no_address_is_not_shown(before, after):
         assert CANARY not in mask(f"{before}{CANARY}{after}")
 
 
+@many
 @given(st.text(st.characters(codec="utf-8"), min_size=1), st.text(string.ascii_lowercase, min_size=1))
 def test_encoded_logins_leave_all_else_to_be_seen(password, user):
     assert mask(f"amqp://{user}:{quote(password, safe='')}@rabbit:5671/prod") == f"amqp://{user}:***@rabbit:5671/prod"
@@ -99,6 +107,22 @@ def test_what_is_shown(url, shown):
 )
 def test_words_of_a_library_are_scrubbed(text, left):
     assert scrub(text, "postgresql://u:ca%40n4ry@h/db") == left
+
+
+@many
+@given(AROUND, AROUND, st.sampled_from(["h", "h:5672", "[::1]:5", "a_b"]), st.sampled_from(["", "/", "/v", "/%2F"]))
+@example("u\\", "p\\", "h", "/")
+@example("u", "'\u00a8", "h", "")
+@example("%", "%zz%41", "h", "")
+def test_both_amqp_libraries_read_the_same_in_an_address(user, password, host, path):
+    url = f"amqp://{user}:{password}@{host}{path}"
+    try:
+        check(url)
+    except UsageError:
+        return
+    ours, theirs = Address.parse(url), URL(encode(url))
+    assert (ours.user, ours.password, ours.host) == (theirs.user or "guest", theirs.password or "guest", theirs.host)
+    assert Address.parse(encode(url)) == ours
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from flowkit.addresses import ENCODE, flaw, mask, without_query
 from flowkit.errors import UsageError
@@ -39,6 +39,17 @@ def check(url: str) -> None:
         )
     for name in CERTIFICATES & asked.keys():
         _see_file(url, name, asked[name])
+
+
+def encode(url: str) -> str:
+    """Percent-encode the login of an address that passed ``check``, so that every library reads the same in it.
+
+    yarl takes no backslash there, for example, and no character whose compatibility form is one of the separators.
+    """
+    parts = urlsplit(url)
+    login, at, place = parts.netloc.rpartition("@")
+    encoded = ":".join(quote(unquote(part), safe="") for part in login.split(":", 1))
+    return parts._replace(netloc=f"{encoded}{at}{place}").geturl()
 
 
 def _see_file(url: str, name: str, path: str) -> None:

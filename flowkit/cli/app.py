@@ -83,6 +83,8 @@ def call(arguments: list[str]) -> int:
 
         completion.prepare()
     options.warn_once.cache_clear()
+    streams.escape_unencodable(sys.stdout)
+    streams.escape_unencodable(sys.stderr)
     logging.getLogger("flowkit").addHandler(logging.NullHandler())  # an error is said once; services log on their own
     with streams.restored():
         try:
@@ -99,6 +101,8 @@ def call(arguments: list[str]) -> int:
 def explain(error: BaseException) -> int:
     """Say what went wrong in one line on stderr, and return the exit code; an error of nobody's goes on."""
     error = _cause(error) if isinstance(error, BaseExceptionGroup) else error
+    if isinstance(error, UnicodeEncodeError | TypeError) and "surrogates not allowed" in str(error):
+        error = errors.UsageError("an argument or a setting holds bytes that are no UTF-8 text; expected UTF-8")
     match error:
         case errors.FlowKitError():
             say(f"flowkit: {error}")

@@ -107,6 +107,51 @@ def test_two_values_of_one_thing_choose_no_run_at_all(flowkit):
     assert (said.code, "no run has two values of node" in said.err) == (2, True), said.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("runs show {}", 2),
+        ("runs list --tag a={}", 2),
+        ("logs {}", 2),
+        ("graph --run {}", 2),
+        ("start add --tag a={} --broker memory:x", 2),
+        ("start add --id {} --broker memory:x", 2),
+        ("start add --broker amqp://u:{}@127.0.0.1:1/", 2),
+        ("run {}", 2),
+        ("run add -F a={}", 2),
+        ("new {}", 2),
+        ("config --namespace {}", 2),
+        ("check --nodes {}", 2),
+        ("check {}", 4),
+        ("worker --node add --name {}", 2),
+        ("schedule remove {}", 4),
+        ("db status --store postgresql://u:{}@127.0.0.1:1/d", 2),
+    ],
+)
+def test_bytes_that_are_no_text_are_one_line(flowkit, arguments, code):
+    assert flowkit("db", "upgrade").code == 0
+    said = flowkit(*(argument.format("\udcff") for argument in arguments.split()))
+    assert (said.code, said.out) == (code, "")
+    assert said.err.count("\n") == 1
+
+
+def test_a_folder_of_nodes_has_no_nul(flowkit, folder):
+    (folder / "flowkit.toml").write_text('nodes_dir = "a\\u0000b"\n')
+    for verb in ("check", "new x", "run x"):
+        said = flowkit(*verb.split())
+        assert (said.code, said.err.count("\n")) == (2, 1)
+        assert "expected a path, which has no NUL" in said.err
+
+
+def test_an_address_in_another_setting_is_masked(flowkit, monkeypatch):
+    for name in ("NAMESPACE", "CONCURRENCY", "USERS"):
+        monkeypatch.setenv(f"FLOWKIT_{name}", "a=amqp://u:k4n4ri@h/" if name == "USERS" else "amqp://u:k4n4ri@h/")
+        said = flowkit("config")
+        assert said.code == 2
+        assert "k4n4ri" not in said.err
+        monkeypatch.delenv(f"FLOWKIT_{name}")
+
+
 def test_a_misspelt_variable_is_told_once_on_stderr(flowkit, monkeypatch):
     monkeypatch.setenv("FLOWKIT_NAMESAPCE", "x")
     for _ in range(2):

@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flowkit import streams
@@ -202,6 +202,7 @@ def test_a_script_prints_its_result_in_ascii(folder):
     assert (done.returncode, json.loads(done.stdout)["outputs"][TEXT]) == (0, TEXT)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(st.text(st.characters(codec=None)), st.sampled_from(["ascii", "cp1252", "shift_jis", "utf-8", "utf-16-le"]))
 def test_what_is_escaped_is_the_same_json(text, encoding):
     raw = io.BytesIO()

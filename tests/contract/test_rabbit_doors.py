@@ -10,6 +10,7 @@ import pytest
 
 from flowkit.broker.rabbit import RabbitBroker
 from flowkit.errors import BrokerUnreachable, UsageError
+from flowkit.wire.topology import Topology
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
 
@@ -98,3 +99,15 @@ def test_an_address_never_shows_its_password_and_never_skips_certificates() -> N
     assert "secret" not in str(caught.value)
     with pytest.raises(UsageError, match="expected amqp://"):
         RabbitBroker("amqp://me:secret@mq.example:port/")
+
+
+async def test_a_password_that_libraries_read_in_different_ways(private_rabbitmq: RabbitMQ, namespace: str) -> None:
+    """Messages and questions go by two libraries: both log in."""
+    private_rabbitmq.ctl("add_user", namespace, "a\\b:c@d%\u00a8")
+    private_rabbitmq.ctl("set_permissions", namespace, ".*", ".*", ".*")
+    broker = RabbitBroker(f"amqp://{namespace}:a\\b:c@d%\u00a8@127.0.0.1:{private_rabbitmq.port}/")
+    try:
+        await broker.connect(10)
+        assert await broker.declare(Topology(namespace).exchanges) == []
+    finally:
+        await broker.close()

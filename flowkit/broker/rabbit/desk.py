@@ -11,6 +11,7 @@ from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelClosed
 from yarl import URL
 
+from flowkit.broker.address import encode
 from flowkit.broker.rabbit.connection import Connection, guard, open_channel
 from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost
 
@@ -33,7 +34,7 @@ class Desk:
     @classmethod
     async def open(cls, url: str, *, heartbeat: int, properties: Mapping[str, Any]) -> Desk:
         """Connect, or raise ``BrokerUnreachable``; see ``link.Open``."""
-        address = URL(url).update_query(heartbeat=str(heartbeat))
+        address = URL(encode(url)).update_query(heartbeat=str(heartbeat))
         connection = await aio_pika.connect(
             address, client_properties=dict(properties), connection_class=Connection, timeout=OPEN
         )
