@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,6 +23,7 @@ from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 from flowkit.worker.announce import describe_node
+from flowkit.worker.process_exit import undone_at_exit
 from flowkit.worker.worker import Worker
 
 
@@ -102,6 +105,7 @@ async def embedded(
     async with contextlib.AsyncExitStack() as stack:
         if store_url is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowkit-", ignore_cleanup_errors=True))
+            stack.enter_context(undone_at_exit(partial(shutil.rmtree, folder, ignore_errors=True)))
             store_url = f"sqlite:///{folder}/flowkit.db"
         store = await open_store(store_url, lock=True)
         stack.push_async_callback(store.close)

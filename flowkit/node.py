@@ -179,7 +179,7 @@ class Node:
                     return  # another Node of this file was meant
                 raise UsageError(f"this file has no node {arguments.node!r}; it has {self._name!r}")
             code = oneshot.run(self.define(arguments.node), arguments)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt:  # before main began
             code = 130
         except FlowKitError as error:
             code = oneshot.complain(error)

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import re
+import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -23,9 +24,11 @@ from flowkit.errors import FlowKitError, QueueFull, Unreachable, Unreadable, Unr
 from flowkit.wire import codec, names
 from flowkit.wire.messages import Object, Outcome, Result, Start, Status, Task
 from flowkit.wire.topology import Topology
-from flowkit.worker import Definition, worker_name
+from flowkit.worker import Definition, event_loop, worker_name
 from flowkit.worker.execute import execute_apart
+from flowkit.worker.interrupts import INTERRUPTED, Interrupts
 from flowkit.worker.logs import Shipper
+from flowkit.worker.process_exit import busy_threads, leave_if_busy
 from flowkit.worker.records import capture
 from flowkit.worker.terminal import Terminal
 
@@ -84,7 +87,7 @@ def names_in(module: dict[str, Any], kind: type[Any]) -> list[str]:
 
 def complain(error: FlowKitError) -> int:
     """Say on stderr, in one line, why it cannot be; the exit code."""
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - this is a script's own terminal
+    _say(f"error: {' '.join(str(error).split())}")
     return 3 if isinstance(error, Unreachable) else 2 if isinstance(error, UsageError) else 1
 
 
@@ -92,14 +95,31 @@ def run(definition: Definition, arguments: Arguments) -> int:
     """Run the task and report it; the exit code."""
     capture()
     logging.getLogger("flowkit").setLevel(logging.ERROR)  # a script says in one line what went wrong
+    logging.getLogger(event_loop.__name__).setLevel(logging.WARNING)  # but not that a task beside main exits
     once = dataclasses.replace(definition, policy=None)  # nobody would come back for a second attempt
     if arguments.address == "-":
-        return asyncio.run(_on_terminal(once, arguments.task))
-    for text in settings.unknown_variables():
-        print(f"warning: {text}", file=sys.stderr)  # noqa: T201
-    configured = settings.read()
-    broker = open_broker(_with_login(arguments.address, configured.broker_url), heartbeat=configured.heartbeat)
-    return asyncio.run(_on_broker(once, arguments.task, broker, Topology(configured.namespace)))
+        main = _on_terminal(once, arguments.task)
+    else:
+        for text in settings.unknown_variables():
+            _say(f"warning: {text}")
+        configured = settings.read()
+        broker = open_broker(_with_login(arguments.address, configured.broker_url), heartbeat=configured.heartbeat)
+        main = _on_broker(once, arguments.task, broker, Topology(configured.namespace))
+    with Interrupts(_say) as interrupts:
+        try:
+            code = interrupts.run(main)
+        except KeyboardInterrupt:
+            code = INTERRUPTED
+            interrupts.wait_for_threads("interrupted")
+    if code:
+        leave_if_busy(code, _say)
+    elif busy_threads():  # as in any script the interpreter waits for them; Ctrl-C ends that without a traceback
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return code
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - this is a script's own terminal
 
 
 async def _on_terminal(definition: Definition, task: Task) -> int:

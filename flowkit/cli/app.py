@@ -9,7 +9,9 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import signal
 import sys
+import threading
 from functools import cache
 from importlib import import_module
 from typing import Annotated
@@ -71,7 +73,18 @@ def _flowkit(
 def main() -> None:
     """Run the command line and exit."""
     streams.prepare()
-    code = call(sys.argv[1:])
+    code = 1
+    try:
+        code = call(sys.argv[1:])
+    except Exception:  # noqa: BLE001 - a mistake of ours, said as the interpreter would
+        sys.excepthook(*sys.exc_info())
+    if threading.active_count() > 1:  # author code may have begun threads that never end
+        from flowkit.worker.process_exit import bound_exit, leave_if_busy
+
+        leave_if_busy(code, lambda text: say(f"flowkit: {text}"))
+        bound_exit(code)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that Ctrl-C could interrupt with a traceback
     gc.freeze()  # nothing of it is garbage: looking through all of it once more at the end would take 25 ms
     sys.exit(code)
 

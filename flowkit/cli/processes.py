@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import os
 import select
 import signal
@@ -38,13 +39,15 @@ class Patience:
         rest: seconds before a worker that died sooner is replaced; twice as long each time in a row.
         longest: seconds that the rest grows to.
         attempts: so many deaths in a row, the last of them before it was ready, and the parent gives up.
-        forced: seconds that a child has to end when it shall stop now, before it is killed.
+        drain: seconds that a child has to end when it shall finish what has started, before it is killed.
+        forced: seconds that it has when it shall stop now.
     """
 
     calm: float = 10
     rest: float = 0.5
     longest: float = 30
     attempts: int = 5
+    drain: float = math.inf
     forced: float = 10
 
     def before(self, deaths: int) -> float:
@@ -65,7 +68,7 @@ class Parent:
         self._children = [Child(number) for number in range(1, count + 1)]
         self._work, self._patience = work, patience
         self._signalled = self._proven = self._ending = False
-        self._kill_at: float | None = None
+        self._kill_at = math.inf
         self._codes: list[int] = []  # of children that ended as they were told
         self._reason: int | None = None  # the code because of which the parent gave up
         self._pulse = Pulse("worker", f"parent of {count} processes", self._all_ready)
@@ -150,6 +153,7 @@ class Parent:
 
     def _drain(self) -> None:
         self._ending = True
+        self._kill_within(self._patience.drain)
         for child in self._children:
             child.due = None
         for child in self._running():
@@ -158,14 +162,17 @@ class Parent:
                 os.kill(child.pid, signal.SIGTERM)
 
     def _force(self) -> None:
-        self._kill_at = self._kill_at or time.monotonic() + self._patience.forced
+        self._kill_within(self._patience.forced)
         for child in self._running():
             child.tell(FORCE)
 
+    def _kill_within(self, seconds: float) -> None:
+        self._kill_at = min(self._kill_at, time.monotonic() + seconds)
+
     def _kill_the_late(self) -> None:
-        if self._kill_at is None or time.monotonic() < self._kill_at:
+        if time.monotonic() < self._kill_at:
             return
-        self._kill_at = None
+        self._kill_at = math.inf
         for child in self._running():
             logger.warning("worker process %d does not end: killed", child.pid, extra={"action": "killed"})
             os.kill(child.pid, signal.SIGKILL)
@@ -226,12 +233,13 @@ class Parent:
         return all(child.pid and child.ready for child in self._children)
 
 
-def apart(count: int, work: str) -> Lifeline | int:
+def apart(count: int, work: str, drain: float) -> Lifeline | int:
     """Fork into a parent and ``count`` workers, like ``os.fork`` but for any number.
 
     Args:
         count: of workers.
         work: what they do, for the log.
+        drain: seconds that each has to end once it was told to.
 
     Returns:
         in each worker its lifeline; in the parent, when all have ended, the exit code.
@@ -239,7 +247,7 @@ def apart(count: int, work: str) -> Lifeline | int:
     _import_what_workers_need()
     gc.collect()
     gc.freeze()  # a collector that looks through what all share would make each process copy it
-    return Parent(count, work).run()
+    return Parent(count, work, Patience(drain=drain)).run()
 
 
 def _import_what_workers_need() -> None:

@@ -10,6 +10,7 @@ import typer
 
 from flowkit.cli import options
 from flowkit.cli.inputs import inputs_of
+from flowkit.cli.output import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ HELP = options.page(
     "flowkit run discover -F directory=src --json | jq .files",
     after=(
         "Outputs go to stdout; logs, and whatever nodes print, go to stderr. "
+        "The first Ctrl-C ends it in order, a second one at once. "
         "It uses a broker in memory and a temporary store (FLOWKIT_BROKER_URL and FLOWKIT_STORE_URL do not count)."
     ),
 )
@@ -52,9 +54,9 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No logs of nodes below WARNING.")] = False,
 ) -> None:
     """Parse, run, print."""
-    from flowkit.cli import output
     from flowkit.cli.service_log import configure
-    from flowkit.streams import reserve_stdout, results
+    from flowkit.streams import reserve_stdout
+    from flowkit.worker.interrupts import Interrupts
     from flowkit.worker.records import protect_own_log
 
     reserve_stdout()  # before the code of nodes is imported
@@ -68,15 +70,30 @@ def run(
     # 24 s of CPU that the code census took, whose nodes make millions of short-lived objects, 7 were the collector.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    ended = options.complete(_run(node, inputs, settings.nodes_dir, place, threshold))
+    with Interrupts(lambda text: say(f"flowkit: {text}")) as interrupts:
+        try:
+            ended = interrupts.run(_run(node, inputs, settings.nodes_dir, place, threshold))
+            succeeded = _print(ended, as_json=as_json)
+        finally:
+            interrupts.wait_for_threads("the run has ended")
+    if not succeeded:
+        raise typer.Exit(1)
+
+
+def _print(ended: RunEnded, *, as_json: bool) -> bool:
+    """Print the outputs of a run, or why it has none; whether it has succeeded."""
+    from flowkit.cli import output
+    from flowkit.streams import results
+
     if ended.status != "succeeded":
         _explain(ended)
-        raise typer.Exit(1)
+        return False
     outputs = ended.outputs or {}
     if results().isatty() and not as_json:
         output.data(output.outputs(outputs))
     else:
         output.data_json(outputs)
+    return True
 
 
 async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, Any], threshold: str) -> RunEnded:
@@ -139,7 +156,6 @@ def _descent(run_id: str, query: Queries) -> list[RunRow]:
 
 def _explain(ended: RunEnded) -> None:
     """Why the run failed: the author's traceback, then one line."""
-    from flowkit.cli.output import say
     from flowkit.flow.failures import describe
 
     error = ended.error

@@ -9,9 +9,10 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from flowkit.cli.forked import reset_signals_in_children
 from flowkit.cli.pulse import Pulse
 from flowkit.cli.service_log import configure
+from flowkit.worker import event_loop
+from flowkit.worker.signals import leave_to_parent
 
 if TYPE_CHECKING:
     from flowkit.broker import Broker
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+HEARD = (signal.SIGTERM, signal.SIGINT)
 FIRST_CONNECT = 60  # seconds: a broker that starts together with this process is no error
 
 
@@ -39,8 +41,12 @@ def serve(
         worker: name for each line of the log, of one process among several.
     """
     configure(settings.log_level, settings.log_format, worker)
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        return runner.run(_with_signals(work, lifeline))
+    leave_to_parent(*HEARD)
+    try:
+        return event_loop.run(_with_signals(work, lifeline), loop_factory())
+    finally:
+        for number in HEARD:  # one more changes nothing: the end of the process is bounded
+            signal.signal(number, signal.SIG_IGN)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -55,9 +61,8 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]], lifeline: Lifeline | None) -> int:
     signals = Signals()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in HEARD:
         _add_handler(loop, number, signals.received)
-    reset_signals_in_children()
     if lifeline is not None:
         lifeline.listen(signals)
     return await work(signals)

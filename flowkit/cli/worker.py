@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import gc
 import os
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from flowkit.settings import Settings
     from flowkit.worker.definition import Definition
 
+HELD = 10  # seconds for the end after the drain, before a process is ended that cannot do it by itself
+
 HELP = options.page(
     "Work for nodes until SIGTERM or Ctrl-C.",
     "flowkit worker --node add",
@@ -24,7 +28,8 @@ HELP = options.page(
     "flowkit worker --node ./jobs/resize.py --broker amqp://worker@rabbitmq/",
     "flowkit worker --node resize --processes 4",
     after=(
-        "The first signal lets started work finish, a second one stops now. The first connect is tried for 60 s. "
+        "The first signal lets started work finish, a second one stops now; neither waits for threads and child "
+        "processes of abandoned work. The first connect is tried for 60 s. "
         "Exit 0, or 1 when started work had to be abandoned. With --processes a parent passes signals on, begins "
         "another process for each that dies, and exits with the worst code of its processes."
     ),
@@ -104,8 +109,7 @@ def worker(
         )
     except BaseException as error:  # noqa: BLE001 - it becomes a code, or goes on; said before threads can hold it up
         code = explain(error)
-    if code:
-        _leave(code)
+    _leave_nothing(code)
     raise typer.Exit(code)
 
 
@@ -124,7 +128,7 @@ def _apart(count: int, nodes: list[str], settings: Settings) -> Lifeline:
     from flowkit.cli.service_log import configure
 
     configure(settings.log_level, settings.log_format)
-    role = apart(count, ", ".join(dict.fromkeys(nodes)))
+    role = apart(count, ", ".join(dict.fromkeys(nodes)), settings.drain_timeout + HELD + 5)
     if isinstance(role, int):
         raise typer.Exit(role)
     return role
@@ -136,17 +140,24 @@ def _name() -> str:
     return worker_name()
 
 
-def _leave(code: int) -> None:
-    """End the process although threads of abandoned work go on, for which the interpreter would wait."""
+def _leave_nothing(code: int) -> None:
+    """Wait for no thread of a node, for which the interpreter would; and for no process when work was abandoned."""
     import logging
-    import sys
-    import threading
 
-    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    from flowkit.worker.process_exit import leave_if_busy, terminate_children
+
+    if code:
+        terminate_children()
+    leave_if_busy(code, lambda text: logging.getLogger(__name__).warning("%s", text, extra={"action": "threads_left"}))
+
+
+def _end_within(seconds: float) -> None:
+    """End the process with exit code 1, and the stacks of its threads on stderr, if it has not ended by then.
+
+    For C code that holds the interpreter's lock: no thread of Python can end the process then, faulthandler's can.
+    """
+    with contextlib.suppress(ValueError, OSError, OverflowError, AttributeError):  # no stderr; or longer than it counts
+        faulthandler.dump_traceback_later(seconds, exit=True)
 
 
 async def _work(
@@ -185,5 +196,13 @@ async def _work(
             if lifeline is not None:
                 lifeline.ready()
 
+        async def stop() -> bool:
+            _end_within(settings.drain_timeout + HELD)
+            return await working.stop()
+
+        def force() -> None:
+            _end_within(HELD)
+            working.force()
+
         async with alive("worker", working.name, lambda: working.connected, tell()):
-            return await until_stopped(working.run(), signals, drain=working.stop, force=working.force)
+            return await until_stopped(working.run(), signals, drain=stop, force=force)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import selectors
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Executor, ThreadPoolExecutor
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
+from flowkit.worker.event_loop import handle_exception, of_callback, warn_of_exit, with_context
+
+T = TypeVar("T")
 PATIENCE = 0.5  # real seconds that everything stands still for a thread
 RESOLUTION = 1e-6  # virtual seconds: timers this close together run in the same turn
 
@@ -31,6 +35,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._threads = ThreadPoolExecutor(thread_name_prefix="simulated")
         super().__init__(_Selector(self))
         self._clock_resolution = RESOLUTION
+        self.set_exception_handler(handle_exception)
 
     def time(self) -> float:
         """Seconds that were lived through."""
@@ -55,7 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
         What takes longer than ``PATIENCE`` goes on beside the others: it may be waiting for one of them.
         """
-        working = (executor or self._threads).submit(func, *args)
+        working = (executor or self._threads).submit(*with_context(executor, func, *args))
         concurrent.futures.wait([working], timeout=PATIENCE)
         if not working.done():
             self.threads_at_work += 1
@@ -69,6 +74,32 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _thread_ended(self) -> None:
         self.threads_at_work -= 1
+
+
+def run_scene(runner: asyncio.Runner, scene: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also when a task that a main began beside it exits; as in a worker, that ends alone.
+
+    Raises:
+        KeyboardInterrupt: by Ctrl-C.
+    """
+    task = runner.get_loop().create_task(scene)
+    while True:
+        try:
+            return runner.run(_result_of(task))
+        except (SystemExit, KeyboardInterrupt) as error:
+            if task.done() or not of_callback(task.get_loop(), error) or _is_signal(error):
+                raise
+            warn_of_exit(error)
+
+
+async def _result_of(task: asyncio.Task[T]) -> T:
+    return await task
+
+
+def _is_signal(error: BaseException) -> bool:
+    """Whether the runner's handler raised it, for the second Ctrl-C."""
+    frames = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return bool(frames) and frames[-1].co_filename == asyncio.runners.__file__
 
 
 class _Selector(selectors.DefaultSelector):

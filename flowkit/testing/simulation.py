@@ -21,7 +21,7 @@ from flowkit.node import Node
 from flowkit.store.protocol import Transaction
 from flowkit.store.views import Queries
 from flowkit.testing import audit
-from flowkit.testing.clock import VirtualLoop
+from flowkit.testing.clock import VirtualLoop, run_scene
 from flowkit.testing.faults import Fates, Faults
 from flowkit.testing.house import SECRET, House
 from flowkit.testing.nodes import Call, find
@@ -106,7 +106,7 @@ class Simulation:
             if self._thread is not None:
                 stack.callback(self._thread.shutdown)
             stack.callback(self._in_its_thread, self._runner.close)
-            self._in_its_thread(lambda: self._runner.run(self._inside.close()))
+            self.play(self._inside.close())
         if error is not None:
             error.add_note(f"To play it again: Simulation(…, seed={self.seed}, faults={self.faults})")
 
@@ -249,7 +249,7 @@ class Simulation:
 
     def play(self, scene: Coroutine[Any, Any, T]) -> T:
         """Run this on the simulation's loop, and with it all that is under way."""
-        result: T = self._in_its_thread(lambda: self._runner.run(scene))
+        result: T = self._in_its_thread(lambda: run_scene(self._runner, scene))
         return result
 
     def wait_for(self, done: Callable[[], bool]) -> bool:

@@ -81,7 +81,9 @@ async def execute(
     token = current.set(Current(task, sink))
     try:
         value = await _main(definition, arguments)
-    except BaseException as error:  # noqa: BLE001 - one of the three borders: the author's code
+    except BaseException as error:
+        if cancelled() and isinstance(error, GeneratorExit):
+            raise  # main did not end when it was cancelled, and is closed after its loop
         raise_if_cancelled()
         described = _described(error)
         try:
@@ -92,7 +94,8 @@ async def execute(
             return failed(described.model_copy(update={"message": said}))
         return failed(described) if retry_in is None else failed(described, Status.RETRY, retry_in=retry_in)
     finally:
-        current.reset(token)
+        with suppress(ValueError):  # a main that does not end with its loop is closed in no context
+            current.reset(token)
 
     try:
         returned = check_returned(value, limits)

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import threading
-import traceback
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+
+from flowkit.worker import event_loop
+from flowkit.worker.stack import place_of_thread
 
 T = TypeVar("T")
 Make = Callable[[], Coroutine[Any, Any, T]]
@@ -26,8 +26,7 @@ Ended = Callable[["asyncio.Task[T]"], object]
 
 _log = logging.getLogger(__name__)
 _LAG = 1.0  # seconds for which a loop may be blocked and nobody is told
-_END = 1.0  # seconds for the loop of the nodes to end; a thread that is blocked is left behind
-_OURS = str(Path(__file__).parents[1])
+_END = 0.5  # seconds for the loop of the nodes to end; a thread that is blocked is left behind
 
 
 class Job(Protocol):
@@ -95,7 +94,7 @@ class OwnThread:
     """
 
     def __init__(self, new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
-        self._loop = (new_loop or asyncio.new_event_loop)()
+        self._loop = event_loop.new_loop(new_loop)
         # A daemon: author code that blocks for ever must not keep the process from ending.
         self._thread = threading.Thread(target=self._turn, name="flowkit-nodes", daemon=True)
         self._there = _Mailbox(self._loop)
@@ -148,26 +147,20 @@ class OwnThread:
             while not self._ending:  # nor may the author's code end it
                 self._turn_until_stopped()
         finally:
-            _end_all(self._loop)
-            self._loop.close()
+            event_loop.end(self._loop)
 
     def _turn_until_stopped(self) -> None:
-        """Let the loop turn until somebody stops it, or a task that a node began beside its main exits.
-
-        Asyncio lets ``sys.exit()`` in such a task through to whoever turns the loop. Here it has ended that task, and
-        with it a main that waits for it; the other tasks of the worker have nothing to do with it.
-        """
+        """Let the loop turn until somebody stops it, or a task that a node began beside its main exits."""
         try:
             self._loop.run_forever()
         except (SystemExit, KeyboardInterrupt) as error:
-            _log.warning("a task that a node began beside its main raised %r, which ends that task alone", error,
-                         extra={"action": "exit_ignored"})  # fmt: skip
+            event_loop.warn_of_exit(error)
 
     def _blocked_by(self) -> str:
         task = asyncio.current_task(self._loop)
         who = "something" if task is None else task.get_name()
-        frame = sys._current_frames().get(self._thread.ident or 0)  # noqa: SLF001 - the one way to see another thread
-        return who if frame is None else f"{who}, at {_place(traceback.extract_stack(frame))},"
+        where = place_of_thread(self._thread.ident)
+        return who if where is None else f"{who}, at {where},"
 
 
 @dataclass(slots=True, eq=False)
@@ -219,25 +212,6 @@ class _Mailbox:
         self._woken = False  # first: what is posted from now on wakes once more, perhaps for nothing
         for _ in range(len(self._calls)):  # what they post in turn comes later, so that others have their turn
             self._calls.popleft()()
-
-
-def _end_all(loop: asyncio.AbstractEventLoop) -> None:
-    """Let what was running end: by being cancelled, and within a moment."""
-    left = asyncio.all_tasks(loop)
-    for task in left:
-        task.cancel()
-    if left:
-        loop.run_until_complete(asyncio.wait(left, timeout=_END))
-    loop.run_until_complete(loop.shutdown_asyncgens())
-
-
-def _place(stack: Iterable[traceback.FrameSummary]) -> str:
-    """The innermost line that is neither the library's nor FlowKit's: the author's, most likely."""
-    frames = list(stack)
-    outside = (_OURS, str(Path(asyncio.__file__).parent), str(Path(threading.__file__)))
-    theirs = [frame for frame in frames if not frame.filename.startswith(outside)]
-    frame = (theirs or frames)[-1]
-    return f"{frame.filename}:{frame.lineno} in {frame.name}"
 
 
 def _warn(what: str, seconds: float) -> None:

@@ -78,7 +78,7 @@ class Shell:
     async def python(self, *args: str) -> Command:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *args, stdin=asyncio.subprocess.DEVNULL, stdout=PIPE, stderr=PIPE, cwd=self.folder,
-            env=self.environment,
+            env=self.environment, process_group=0,
         )  # fmt: skip
         self._commands.append(command := Command(process, args))
         return command

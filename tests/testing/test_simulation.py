@@ -110,6 +110,32 @@ def test_an_error_in_a_group_is_retried_and_then_given_to_on_error():
         sim.audit()
 
 
+@pytest.mark.parametrize("ends", [SystemExit(3), KeyboardInterrupt()])
+def test_a_task_beside_main_that_exits_ends_itself_and_not_the_test(make, ends, caplog):
+    async def exits():
+        raise ends
+
+    async def main(node):
+        asyncio.create_task(exits())  # noqa: RUF006 - nobody waits for it
+        await asyncio.sleep(1)
+        return [], {"on": True}, ""
+
+    with Simulation(make("work", main)) as sim:
+        assert sim.start("work").outputs() == {"on": True}
+    assert "which ends that task alone" in caplog.text
+
+
+def test_threads_of_executors_have_the_context_of_their_task():
+    node = Node("work")
+
+    @node.main
+    async def main():
+        return [], await asyncio.get_running_loop().run_in_executor(None, node.get_inputs), ""
+
+    with Simulation(node) as sim:
+        assert sim.start("work", {"n": 3}).outputs() == {"n": 3}
+
+
 def test_explain_tells_why_it_is_tried_again(make):
     async def main(node):
         raise OSError("no route")
