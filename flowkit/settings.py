@@ -23,6 +23,7 @@ from flowkit.errors import UsageError
 from flowkit.flow.limits import Limits
 from flowkit.flow.terms import Terms
 from flowkit.wire import access, names
+from flowkit.wire.bounds import INT32
 from flowkit.wire.durations import LONGEST
 
 FLAGS = {"broker_url": "--broker", "store_url": "--store", "nodes_dir": "--nodes"}  # the others: --drain-timeout, …
@@ -75,7 +76,7 @@ def _folder(value: Path) -> Path:
     return value
 
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=INT32)]
 Seconds = Annotated[float, Field(ge=0, le=LONGEST, allow_inf_nan=False)]
 
 
@@ -248,7 +249,7 @@ def _file(directory: Path) -> tuple[str, dict[str, Any]]:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # no TOML, no UTF-8, an integer of 5,000 digits
         raise UsageError(f"{path.name} cannot be read: {error}") from None
 
 

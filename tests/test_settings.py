@@ -50,6 +50,10 @@ def test_an_empty_variable_is_an_unset_one(tmp_path):
         ("concurency = 3", {}, r"flowkit.toml: unknown setting 'concurency'; did you mean 'concurrency'\?"),
         ("zzzzzz = 3", {}, r"unknown setting 'zzzzzz'; 'flowkit config' lists them all"),
         ("x = ", {}, r"flowkit.toml cannot be read: "),
+        ("concurrency = " + "9" * 5_000, {}, r"flowkit.toml cannot be read: "),
+        ("x = " + "[" * 5_000, {}, r"flowkit.toml cannot be read: "),
+        ("concurrency = 2147483648", {}, r"setting concurrency = '2147483648' .*: input should be less than or equal"),
+        ("drain_timeout = inf", {}, r"setting drain_timeout = 'inf' .*: input should be "),
         (
             "concurrency = 0",
             {},

@@ -47,6 +47,15 @@ Tags = Annotated[
 ]
 
 
+def shown(value: object, limit: int = 60) -> str:
+    """A value that somebody gave, for a message: its ``repr``, cut; a note in its place when that raises."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - an author's __repr__, or an integer of 5,000 digits
+        return f"({type(value).__name__}, whose repr() raised {type(error).__name__})"
+    return text if len(text) <= limit else f"{text[:limit]}…"
+
+
 def cut(text: str, limit: int = TEXT) -> str:
     """The text, or its beginning and how much is left out: ``limit`` characters at most (of 40 or more)."""
     if len(text) <= limit:

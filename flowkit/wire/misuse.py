@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from flowkit.wire.bounds import INT32
+from flowkit.wire import bounds
 from flowkit.wire.durations import UP_TO
 from flowkit.wire.items import Gather, Send, Wait
 from flowkit.wire.names import NODE_IN_WORDS
@@ -57,12 +57,11 @@ def _text(problems: list[Any]) -> str:
     first = problems[0]
     if first["type"] == "missing":
         return "is missing"
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= _LENGTH else f"{shown[:_LENGTH]}…"
+    shown = bounds.shown(first["input"], _LENGTH)
     if len(problems) > 1 and first["type"] != "string_pattern_mismatch":
         return f"is {shown}; expected a node name or a Send"
-    if str(INT32) in first["msg"]:
-        return f"is {shown}: expected {INT32:,} at most"
+    if str(bounds.INT32) in first["msg"]:
+        return f"is {shown}: expected {bounds.INT32:,} at most"
     if first["type"] == "value_error":
         text: str = first["msg"]
         return text.removeprefix("Value error, ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 from pydantic import BaseModel
 
 from flowkit.errors import InvalidNode
-from flowkit.wire import durations, names, rates
+from flowkit.wire import bounds, durations, names, rates
 from flowkit.worker.declared import Declared
 from flowkit.worker.failure import message_of
 from flowkit.worker.policy import Policy
 
 Main = Callable[..., Awaitable[Any]]
+_SURROGATE = re.compile("[\ud800-\udfff]")  # half of a character: no UTF-8
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -63,19 +65,21 @@ class Definition:
         for option, seconds in (("timeout", self.timeout), ("queue_timeout", self.queue_timeout)):
             if seconds is not None and not durations.is_timeout(seconds):
                 expected = f"seconds, a number over 0 and {durations.UP_TO}"
-                raise InvalidNode(f"node {self.name!r}: {option}={seconds!r}; expected {expected}")
+                raise InvalidNode(f"node {self.name!r}: {option}={bounds.shown(seconds)}; expected {expected}")
         for option, count in (("concurrency", self.concurrency), ("limit", self.limit)):
-            if count is not None and (type(count) is not int or count < 1):
-                raise InvalidNode(f"node {self.name!r}: {option}={count!r}; expected a whole number from 1 on")
+            if count is not None and not (type(count) is int and 1 <= count <= bounds.INT32):
+                expected = f"a whole number from 1 to {bounds.INT32:,}"
+                raise InvalidNode(f"node {self.name!r}: {option}={bounds.shown(count)}; expected {expected}")
         self._check_rate_and_key()
 
     def _check_rate_and_key(self) -> None:
         if self.rate is not None and not (isinstance(self.rate, str) and rates.is_rate(self.rate)):
-            raise InvalidNode(f"node {self.name!r}: rate={self.rate!r}; expected {rates.EXPECTED}")
+            raise InvalidNode(f"node {self.name!r}: rate={bounds.shown(self.rate)}; expected {rates.EXPECTED}")
         if self.key is None:
             return
-        if not isinstance(self.key, str) or not 0 < len(self.key) <= 100:
-            raise InvalidNode(f"node {self.name!r}: key={self.key!r}; expected the name of an input")
+        if not isinstance(self.key, str) or not 0 < len(self.key) <= bounds.KEY or _SURROGATE.search(self.key):
+            expected = f"the name of an input, up to {bounds.KEY} characters"
+            raise InvalidNode(f"node {self.name!r}: key={bounds.shown(self.key)}; expected {expected}")
         if self.limit is None and self.rate is None:
             raise InvalidNode(
                 f"node {self.name!r}: key={self.key!r} tells limits apart; expected limit or rate beside it"
@@ -85,7 +89,9 @@ class Definition:
 def check_name(name: object, what: str = "node") -> None:
     """Raise ``InvalidNode`` unless ``name`` may be the name of a node."""
     if not isinstance(name, str) or not names.is_node(name):
-        raise InvalidNode(f"{what} {name!r} cannot be the name of a node: expected {names.NODE_IN_WORDS}")
+        raise InvalidNode(
+            f"{what} {bounds.shown(name, 100)} cannot be the name of a node: expected {names.NODE_IN_WORDS}"
+        )
 
 
 def check_main(main: object, node: str) -> type[BaseModel] | None:

@@ -14,11 +14,12 @@ from flowkit.worker.execution import Execution, Taken, key_of
 SUSPECT_FROM = 2  # deliveries before this one; from then on a task runs alone
 
 _log = logging.getLogger(__name__)
+MOST_PREFETCHED = 65_535  # AMQP has two bytes for it
 
 
 def prefetch_for(slots: int) -> int:
     """Unacknowledged deliveries for so many running tasks: a few more, so that a slot never waits for the network."""
-    return slots + (slots + 3) // 4
+    return min(slots + (slots + 3) // 4, MOST_PREFETCHED)
 
 
 class Intake:
