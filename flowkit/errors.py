@@ -12,6 +12,7 @@ next.
     │   └── InvalidSchedule   a cron line, time zone or name that no schedule can have
     ├── Unreachable           broker or store cannot be reached                                  (exit 3)
     │   ├── BrokerUnreachable
+    │   ├── BrokerBlocked     the broker accepts no messages: an alarm of memory or disk
     │   └── StoreUnreachable
     ├── NotFound              a run, task or dead letter that does not exist                     (exit 4)
     ├── TimedOut              waiting took longer than asked for                                 (exit 5)
@@ -93,6 +94,17 @@ class BrokerUnreachable(Unreachable):
         self.url, self.why, self.final = mask(url), why, final
         super().__init__(
             f"broker {self.url}: {why}. Check the address (--broker or FLOWKIT_BROKER_URL), then 'flowkit doctor'."
+        )
+
+
+class BrokerBlocked(Unreachable):
+    """The broker answers, and accepts no messages: it is low on memory or disk."""
+
+    def __init__(self, url: str, reason: str) -> None:
+        self.url, self.reason = url, reason
+        super().__init__(
+            f"broker {url} answers, and accepts no messages: {reason}. Free memory or disk on its machine, or raise "
+            "its limit ('rabbitmqctl status' shows both), then try again."
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from pamqp import commands
@@ -79,6 +79,8 @@ class Connection(asyncio.Protocol):
         self._frame_max, self._channel_max = self._machine.frame_max, 0
         self._answer: tuple[tuple[str, ...], asyncio.Future[Frame]] | None = None  # what is waited for on channel 0
         self._alarm: asyncio.Future[None] | None = None  # while the broker takes no messages
+        self.blocked_reason: str | None = None  # while it is blocked: what the broker says of it
+        self.on_blocked: Callable[[], None] | None = None  # called when it is blocked, and when it is not any more
         self._closing = False
         self._heard = self._said = False  # since the last beat
         self._missed = 0
@@ -265,12 +267,19 @@ class Connection(asyncio.Protocol):
                 self._close_socket()
             case commands.Connection.Blocked() if self._channel_max:
                 self._alarm = self._alarm or self._loop.create_future()
+                self._set_blocked_reason(frame.reason or "it does not say why")
             case commands.Connection.Unblocked() if self._channel_max:
                 alarm, self._alarm = self._alarm, None
                 if alarm is not None:
                     alarm.set_result(None)
+                self._set_blocked_reason(None)
             case _:
                 raise ProtocolViolation(f"{frame.name}, which answers no question", COMMAND_INVALID)
+
+    def _set_blocked_reason(self, reason: str | None) -> None:
+        changed, self.blocked_reason = reason != self.blocked_reason, reason
+        if changed and self.on_blocked is not None:
+            self.on_blocked()
 
     def _refuse(self, violation: ProtocolViolation) -> None:
         """The other side does what it may not: say so, and go."""

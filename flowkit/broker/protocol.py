@@ -299,6 +299,20 @@ class Broker(Protocol):
         """Whether publishing works now: the link is up, and not blocked by an alarm of the broker."""
 
     @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker accepts no messages (an alarm: ``low on memory``, ``low on disk``), as far as it has said so.
+
+        A broker says so to a connection that publishes, and to no other.
+        """
+
+    async def find_alarm(self, timeout: float) -> str | None:
+        """Ask whether the broker accepts messages, by publishing one to nobody.
+
+        Returns:
+            ``blocked_reason``; None too when there was no answer within ``timeout`` seconds.
+        """
+
+    @property
     def generation(self) -> int:
         """Rises with every new connection for publishing: the caller declares and relays again when it changed."""
 

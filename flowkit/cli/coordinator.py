@@ -95,7 +95,7 @@ async def _coordinate(settings: Settings, name: str | None, signals: Signals, *,
             coordinating.stop()
             return False  # it takes no work that could be abandoned: what is not acknowledged comes again
 
-        await stack.enter_async_context(alive("coordinator", name, lambda: coordinating.ready))
+        await stack.enter_async_context(alive("coordinator", name, lambda: coordinating.ready, broker))
         return await until_stopped(coordinating.run(), signals, drain=drain)
 
 

@@ -34,6 +34,7 @@ HELP = options.page(
 LIBRARIES = ("aio-pika", "aiormq", "orjson", "pydantic", "sqlalchemy", "typer", "psycopg", "uvloop", "cronsim")
 STALE = 15  # seconds: three announcements missed
 RECENT = 24 * 3600  # seconds: workers silent for longer are history
+ALARM = 2  # seconds for the broker to confirm a message, or to say that it accepts none
 SKEW = 5  # seconds that two clocks may differ: timers and leases are rough anyway
 
 
@@ -129,7 +130,11 @@ async def _broker(settings: Settings) -> AsyncIterator[Check]:
 
     try:
         async with broker_of(settings) as broker:
-            yield Check("broker", ok=True, found=f"{broker.url} answers")
+            if (alarm := await broker.find_alarm(ALARM)) is not None:
+                yield Check("broker", ok=False, found=f"{broker.url} answers, and accepts no messages: {alarm}",
+                            fix="free memory or disk there, or raise its limit: rabbitmqctl status")  # fmt: skip
+            else:
+                yield Check("broker", ok=True, found=f"{broker.url} answers")
             async for check in _version(broker):
                 yield check
             topology = Topology(settings.namespace)

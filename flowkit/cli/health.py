@@ -47,7 +47,14 @@ def health(
                 "healthy": healthy,
                 "asked": "ready" if ready else "live",
                 "processes": [
-                    {"pid": sign.pid, "kind": sign.kind, "name": sign.name, "live": sign.live, "ready": sign.ready}
+                    {
+                        "pid": sign.pid,
+                        "kind": sign.kind,
+                        "name": sign.name,
+                        "live": sign.live,
+                        "ready": sign.ready,
+                        "blocked": sign.blocked,
+                    }
                     for sign in found
                 ],
             }
@@ -58,6 +65,8 @@ def health(
         state = (
             f"hangs: no sign of life for {sign.age:.0f} s" if not sign.live else "ready" if sign.ready else "not ready"
         )
+        if sign.live and sign.blocked:
+            state += f", its broker accepts no messages: {sign.blocked}"
         data(f"{sign.kind} {sign.name} (pid {sign.pid}): {state}")
     del live  # the default: --ready asks for more
     if not healthy:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flowkit.cli.parts import broker_of, store_of
+from flowkit.cli.parts import PATIENCE, broker_of, store_of
 from flowkit.cli.selection import agreed
-from flowkit.errors import NotFound, Refused, UsageError
+from flowkit.errors import BrokerBlocked, NotFound, Refused, UsageError
 
 if TYPE_CHECKING:
     from flowkit.errors import PublishError
@@ -73,6 +73,8 @@ async def replay(settings: Settings, chosen: Choice, *, dry_run: bool, yes: bool
             async with broker_of(settings) as broker:
                 for begin in range(0, len(letters), STEP):
                     step = slice(begin, begin + STEP)
+                    if (alarm := await broker.find_alarm(PATIENCE)) is not None:
+                        raise BrokerBlocked(broker.url, alarm)
                     _tell(letters[step], await publish(broker, store, letters[step], messages[step]))
 
 

@@ -32,6 +32,7 @@ class Sign:
     name: str
     ready: bool
     age: float
+    blocked: str | None = None  # why its broker accepts no messages
 
     @property
     def live(self) -> bool:
@@ -46,10 +47,13 @@ class Pulse:
         kind: ``worker`` or ``coordinator``.
         name: of the process.
         ready: whether it is connected and consuming.
+        blocked: why its broker accepts no messages; None while it does.
     """
 
-    def __init__(self, kind: str, name: str, ready: Callable[[], bool]) -> None:
-        self._kind, self._name, self._ready = kind, name, ready
+    def __init__(
+        self, kind: str, name: str, ready: Callable[[], bool], blocked: Callable[[], str | None] = lambda: None
+    ) -> None:
+        self._kind, self._name, self._ready, self._blocked = kind, name, ready, blocked
         self._path, self._warned = folder() / f"{os.getpid()}.json", False
 
     async def run(self) -> None:
@@ -63,7 +67,7 @@ class Pulse:
 
     def beat(self) -> None:
         """Write the file; it wants to be written every two seconds."""
-        words = {"kind": self._kind, "name": self._name, "ready": self._ready()}
+        words = {"kind": self._kind, "name": self._name, "ready": self._ready(), "blocked": self._blocked()}
         fresh = self._path.with_suffix(".new")
         try:
             fresh.parent.mkdir(parents=True, exist_ok=True)
@@ -88,7 +92,7 @@ def signs() -> list[Sign]:
             words, age = json.loads(path.read_text("utf-8")), time.time() - path.stat().st_mtime
             pid = int(path.stem)
             if _exists(pid):
-                found.append(Sign(pid, words["kind"], words["name"], bool(words["ready"]), age))
+                found.append(Sign(pid, words["kind"], words["name"], bool(words["ready"]), age, words.get("blocked")))
     return found
 
 

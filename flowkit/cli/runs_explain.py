@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from flowkit.store.views import Queries, RunRow, SlotCount, TaskRow, WorkerRow
 
 SHOWN = 50  # tasks, for people
+ALARM = 1.0  # seconds for the broker to confirm a message, or to say that it accepts none
 
 
 def register(app: typer.Typer) -> None:
@@ -152,7 +153,8 @@ async def _around(
              for entry in one.get("running", ())}  # fmt: skip
     nodes = {task.node for task in tasks}
     serving = {node: sum(any(info["name"] == node for info in one.get("nodes", ())) for one in heard) for node in nodes}
-    states, coordinators = await _queues(settings, nodes) if tasks else ({}, None)
+    unsent = any(task.sent_at is None and task.due is None for task in tasks)
+    states, coordinators, blocked = await _queues(settings, nodes, unsent=unsent) if tasks else ({}, None, None)
     found = {}
     for task in tasks:
         by, since = taken.get((task.id, task.attempt), (None, None))
@@ -166,6 +168,7 @@ async def _around(
             ready=state.ready if state else None,
             consumers=state.consumers if state else None,
             coordinators=coordinators,
+            blocked=blocked,
             refusal=known.refusals.get(task.node),
             limit=limit,
             slot_out=count.out if count else None,
@@ -178,8 +181,13 @@ def _seconds(since: str | None) -> float | None:
     return None if since is None else datetime.fromisoformat(since).timestamp()
 
 
-async def _queues(settings: Settings, nodes: set[str]) -> tuple[dict[str, QueueState], int | None]:
-    """The nodes' queues, and how many coordinators read results; nothing without a broker, and that is said."""
+async def _queues(
+    settings: Settings, nodes: set[str], *, unsent: bool
+) -> tuple[dict[str, QueueState], int | None, str | None]:
+    """The nodes' queues, how many coordinators read results, and why the broker accepts no messages.
+
+    Nothing without a broker, and that is said. The last is asked only where something is unsent.
+    """
     from flowkit.cli.output import say
     from flowkit.cli.parts import broker_of
     from flowkit.wire.topology import Topology
@@ -189,10 +197,12 @@ async def _queues(settings: Settings, nodes: set[str]) -> tuple[dict[str, QueueS
         async with broker_of(settings) as broker:
             results = await broker.inspect(topology.results.name)
             states = {node: await broker.inspect(topology.tasks(node).name) for node in sorted(nodes)}
+            blocked = await broker.find_alarm(ALARM) if unsent else None
     except FlowKitError as error:
         say(f"flowkit: {error} What follows is from the store alone.")
-        return {}, None
-    return {node: state for node, state in states.items() if state is not None}, results.consumers if results else 0
+        return {}, None, None
+    there = {node: state for node, state in states.items() if state is not None}
+    return there, results.consumers if results else 0, blocked
 
 
 def _print(row: RunRow, tasks: list[Explained]) -> None:

@@ -188,10 +188,10 @@ async def connected(settings: Settings, signals: Signals) -> AsyncIterator[Broke
 
 @contextlib.asynccontextmanager
 async def alive(
-    kind: str, name: str, ready: Callable[[], bool], *beside: Coroutine[Any, Any, object]
+    kind: str, name: str, ready: Callable[[], bool], broker: Broker, *beside: Coroutine[Any, Any, object]
 ) -> AsyncIterator[None]:
     """Show signs of life to ``flowkit health`` while the block runs, and run what is given beside it."""
-    pulse = Pulse(kind, name, ready)
+    pulse = Pulse(kind, name, ready, lambda: broker.blocked_reason)
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(one) for one in (pulse.run(), *beside)]
         try:

@@ -204,5 +204,5 @@ async def _work(
             _end_within(HELD)
             working.force()
 
-        async with alive("worker", working.name, lambda: working.connected, tell()):
+        async with alive("worker", working.name, lambda: working.connected, broker, tell()):
             return await until_stopped(working.run(), signals, drain=stop, force=force)

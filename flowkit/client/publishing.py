@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from flowkit.broker import Broker, Outgoing
 from flowkit.errors import (
     AccessRefused,
+    BrokerBlocked,
     BrokerUnreachable,
     FlowKitError,
     PublishError,
@@ -49,7 +50,7 @@ class RequestPublisher:
             messages: what to publish.
 
         Raises:
-            BrokerUnreachable: there is no connection.
+            BrokerUnreachable, BrokerBlocked: there is no connection, or an alarm.
             TimedOut: nobody has declared the exchange or its queue.
             Refused: the broker does not allow it, or the queue is full.
             UsageError: a message is too large.
@@ -100,6 +101,8 @@ class RequestPublisher:
     def _late(self, short: str) -> FlowKitError:
         """Why something was not done in time."""
         url, name, patience = self._broker.url, self._topology.name(short), f"{self._patience:g} s"
+        if self._broker.blocked_reason is not None:
+            return BrokerBlocked(url, self._broker.blocked_reason)
         if not self._broker.connected:
             return BrokerUnreachable(url, f"no connection for {patience}")
         if isinstance(self._verdicts.get(short), QueueFull):

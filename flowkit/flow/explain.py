@@ -19,7 +19,7 @@ class Kind(StrEnum):
     NO_WORKER = "no-worker"  # it stands in its queue, and nobody takes from it
     QUEUED = "queued"  # it stands in its queue, and there are workers
     UNSENT = "unsent"  # a coordinator has yet to send it
-    REFUSED = "refused"  # a coordinator cannot send it: its queue is full, or does not exist
+    REFUSED = "refused"  # a coordinator cannot send it: its queue is full or does not exist, or the broker has an alarm
     TAKEN = "taken"  # a worker has it, and has not said that it begins
     RUNNING = "running"
     SILENT = "silent"  # a worker began it and has not been heard of since
@@ -63,6 +63,7 @@ class Around:
     ready: int | None = None  # messages in the queue of its node
     consumers: int | None = None  # of that queue: foreign workers, which announce nothing, are among them
     coordinators: int | None = None  # consumers of the queue of results
+    blocked: str | None = None  # why the broker accepts no messages at all
     refusal: str | None = None  # why its queue refused tasks a moment ago, as a coordinator noted
     limit: NodeLimit | None = None  # of its node
     slot_out: int | None = None  # tasks of its slot that are sent and not answered
@@ -202,6 +203,9 @@ def _queued(task: Stuck, around: Around, now: float) -> Reason:
 def _unsent(task: Stuck, around: Around) -> Reason:
     if around.coordinators == 0:
         return Reason(Kind.UNSENT, "not sent yet", _begin_coordinator())
+    if around.blocked is not None:
+        text = f"not sent: the broker accepts no messages, {around.blocked}"
+        return Reason(Kind.REFUSED, text, "free memory or disk on its machine: rabbitmqctl status")
     if around.refusal is None:
         return Reason(Kind.UNSENT, "not sent yet")
     ready = "" if around.ready is None else f" with {around.ready:,} ready"

@@ -133,6 +133,15 @@ class Link:
         return self._broker.connected
 
     @property
+    def blocked_reason(self) -> str | None:
+        """Why it accepts no messages."""
+        return self._broker.blocked_reason
+
+    async def find_alarm(self, timeout: float) -> str | None:
+        """Ask whether it accepts messages."""
+        return await self._broker.find_alarm(timeout)
+
+    @property
     def generation(self) -> int:
         """Rises with every new connection."""
         return self._broker.generation

@@ -253,6 +253,10 @@ async def test_after_close_nothing_is_sent_and_it_is_said(site: Site, broker: Br
     assert not other.connected
 
 
+async def test_a_broker_without_an_alarm_accepts_messages(broker: Broker) -> None:
+    assert (broker.blocked_reason, await broker.find_alarm(5)) == (None, None)
+
+
 # Routing
 
 

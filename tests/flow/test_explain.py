@@ -36,6 +36,13 @@ CASES = [
          f"a larger max-length in its policy, or more workers: {WORKER}"),
     ),
     (
+        "the broker is low on memory",
+        stuck("queued"),
+        Around(coordinators=1, blocked="low on memory"),
+        (Kind.REFUSED, "not sent: the broker accepts no messages, low on memory",
+         "free memory or disk on its machine: rabbitmqctl status"),
+    ),
+    (
         "its queue was full when there was a coordinator",
         stuck("queued"),
         Around(coordinators=0, refusal="it is full"),

@@ -63,6 +63,17 @@ class MemoryBroker:
         return self._up and not self._server.blocked and not self._closed
 
     @property
+    def blocked_reason(self) -> str | None:
+        """Why it accepts no messages: a test has raised an alarm."""
+        return self._server.blocked
+
+    async def find_alarm(self, timeout: float) -> str | None:
+        """Ask whether it accepts messages, which is known."""
+        del timeout
+        await self._once_up()
+        return self._server.blocked
+
+    @property
     def generation(self) -> int:
         """Rises with every new connection."""
         return self._generation + self._server.wipes
@@ -184,11 +195,11 @@ class MemoryBroker:
 
     def block(self) -> None:
         """Raise an alarm on the broker: nobody can publish, everybody can acknowledge."""
-        self._server.blocked = True
+        self._server.blocked = "low on memory"
 
     def unblock(self) -> None:
         """End the alarm."""
-        self._server.blocked = False
+        self._server.blocked = None
         self._server.change.notify()
 
     def limit_length(self, queue: str, most: int | None) -> None:

@@ -40,7 +40,7 @@ class Server:
     def __init__(self) -> None:
         self.queues: dict[str, MemoryQueue] = {}
         self.consumers: dict[Taker, None] = {}  # of all connections, those that are not closed
-        self.blocked = False
+        self.blocked: str | None = None  # why, while nobody can publish
         self.wipes = 0
         self._exchanges: dict[str, _Standing] = {}
         self.change = Change()  # a declaration, an acknowledgement, the end of an alarm: whatever may help who waits

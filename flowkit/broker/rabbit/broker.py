@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +26,9 @@ if TYPE_CHECKING:  # whoever only publishes and consumes need not wait for aio-p
     from flowkit.broker.rabbit.desk import Desk
 
 Answer = TypeVar("Answer")
+
+
+logger = logging.getLogger(__name__)
 
 
 class RabbitBroker:
@@ -60,6 +64,7 @@ class RabbitBroker:
         self._publisher = Publisher(self._durable, user=user, limit=max_message_bytes)
         self._signals = Publisher(self._transient, user=user, limit=max_message_bytes)
         self._consumers: list[RabbitConsumer] = []
+        self._alarm: str | None = None  # that was logged
 
     @property
     def url(self) -> str:
@@ -69,7 +74,40 @@ class RabbitBroker:
     @property
     def connected(self) -> bool:
         """Whether publishing works now: the link is up, and not blocked by an alarm of the broker."""
-        return self._durable.up
+        return self._durable.up and self.blocked_reason is None
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker accepts no messages, as far as it has said so."""
+        return self._durable.blocked_reason or self._transient.blocked_reason
+
+    async def find_alarm(self, timeout: float) -> str | None:
+        """Ask whether the broker accepts messages, by publishing one to nobody."""
+        probe = Outgoing("", "flowkit.nobody", b"{}", "flowkit.probe", mandatory=False)
+        answers = (
+            asyncio.ensure_future(self._publisher.publish([probe])),
+            asyncio.ensure_future(self._durable.change.until(lambda: self._durable.blocked_reason is not None)),
+        )
+        try:
+            await asyncio.wait(answers, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for answer in answers:
+                answer.cancel()
+            await asyncio.wait(answers)
+        return self.blocked_reason
+
+    def _note_blocked(self, lost: bool) -> None:  # noqa: FBT001 - a callback
+        """Log the beginning and the end of an alarm, once for all connections; a lost one says nothing of it."""
+        before, self._alarm = self._alarm, self.blocked_reason
+        if lost:
+            return
+        if self._alarm is not None and before is None:
+            logger.warning(
+                "broker %s accepts no messages: %s. What is to be published waits; see 'rabbitmqctl status'",
+                self.url, self._alarm, extra={"action": "broker_blocked", "reason": self._alarm},
+            )  # fmt: skip
+        elif self._alarm is None and before is not None:
+            logger.info("broker %s accepts messages again", self.url, extra={"action": "broker_unblocked"})
 
     @property
     def generation(self) -> int:
@@ -86,7 +124,10 @@ class RabbitBroker:
 
     async def wait_connected(self) -> None:
         """Return when ``connected``."""
-        await self._durable.unblocked()
+        while not self.connected:
+            await self._durable.unblocked()
+            if self._transient.blocked_reason is not None:  # the same alarm, which the other link may not know of yet
+                await self._transient.unblocked()
 
     async def declare(self, parts: Iterable[Part]) -> list[Part]:
         """Declare exchanges, queues and bindings; what permissions forbade is returned."""
@@ -173,6 +214,7 @@ class RabbitBroker:
             name=f"flowkit {what}",
             heartbeat=self._heartbeat,
             refusal_patience=self._refusal_patience,
+            on_blocked=self._note_blocked,
         )
 
     async def _appears(self, queue: str) -> None:

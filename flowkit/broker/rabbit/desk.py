@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aio_pika
@@ -24,6 +24,7 @@ class Desk:
     """
 
     blocked = False  # the broker blocks those who publish
+    blocked_reason = None
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -39,6 +40,9 @@ class Desk:
             address, client_properties=dict(properties), connection_class=Connection, timeout=OPEN
         )
         return cls(connection)
+
+    def notify_blocked(self, callback: Callable[[], None]) -> None:
+        """It never is."""
 
     def why(self) -> str:
         """Why it has ended."""

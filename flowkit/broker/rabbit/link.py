@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from typing import Any, Generic, Protocol, TypeVar
 from urllib.parse import parse_qsl, urlsplit
@@ -29,6 +29,13 @@ class Life(Protocol):
     @property
     def blocked(self) -> bool:
         """Whether the broker takes no messages on it because of an alarm."""
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """What the broker says of the alarm; None while there is none that it knows of."""
+
+    def notify_blocked(self, callback: Callable[[], None]) -> None:
+        """Call this whenever ``blocked_reason`` changes."""
 
     @property
     def ended(self) -> asyncio.Future[Any]:
@@ -92,6 +99,7 @@ class Link(Generic[L]):
         name: what the broker's connection list shows, such as ``flowkit publish``.
         heartbeat: seconds, where the address does not say.
         refusal_patience: seconds of nothing but refusals (login, virtual host) after which it gives up for good.
+        on_blocked: called when ``blocked_reason`` changes; with whether the connection has ended.
     """
 
     def __init__(
@@ -102,12 +110,14 @@ class Link(Generic[L]):
         name: str,
         heartbeat: float,
         refusal_patience: float,
+        on_blocked: Callable[[bool], None] = lambda _: None,
     ) -> None:
         asked = dict(parse_qsl(urlsplit(url).query)).get("heartbeat", "")
         self._heartbeat = int(asked) if asked.isdecimal() else max(1, round(heartbeat))
         self._properties = {"connection_name": name, "product": "FlowKit", "version": version("flowkit-mq")}
         self._url, self._open = url, open
         self._name, self._refusal_patience = name, refusal_patience
+        self._on_blocked = on_blocked
         self._task: asyncio.Task[None] | None = None
         self._connection: L | None = None
         self.change = Change()
@@ -118,6 +128,11 @@ class Link(Generic[L]):
     def up(self) -> bool:
         """Whether the connection stands, and the broker takes messages on it."""
         return self._connection is not None and not self._connection.blocked
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Why the broker takes no messages on the connection; None while it does, or there is none."""
+        return None if self._connection is None else self._connection.blocked_reason
 
     def start(self) -> None:
         """Begin to connect, and never stop until ``close`` or until it is refused for good."""
@@ -210,6 +225,7 @@ class Link(Generic[L]):
                 why = await _watch(connection)
             finally:
                 self._connection = None
+                self._on_blocked(True)
                 self.change.notify()
                 await connection.abandon()
             logger.warning("%s lost: %s", self._name, why, extra={"action": "link_lost", "link": self._name})
@@ -224,10 +240,15 @@ class Link(Generic[L]):
         self.trouble = trouble
         self.change.notify()
 
+    def _note_blocked(self) -> None:
+        self._on_blocked(False)
+        self.change.notify()
+
     def _take(self, connection: L) -> float:
         """An attempt has succeeded; return when."""
         if self.generation:
             logger.info("%s is back", self._name, extra={"action": "link_back", "link": self._name})
+        connection.notify_blocked(self._note_blocked)
         self._connection, self.trouble = connection, None
         self.generation += 1
         self.change.notify()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from flowkit import amqp
 from flowkit.addresses import without_query
@@ -46,6 +46,15 @@ class Session:
     def blocked(self) -> bool:
         """Whether the broker takes no messages on it because of an alarm."""
         return self._connection.blocked
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """What the broker says of the alarm, such as ``low on memory``."""
+        return self._connection.blocked_reason
+
+    def notify_blocked(self, callback: Callable[[], None]) -> None:
+        """Call this whenever ``blocked_reason`` changes."""
+        self._connection.on_blocked = callback
 
     @property
     def ended(self) -> asyncio.Future[amqp.ConnectionLost]:
