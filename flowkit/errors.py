@@ -26,6 +26,7 @@ next.
     ├── RunFailed             a run that was waited for did not succeed                          (exit 1)
     ├── OutputsTooLarge       a run succeeded, and no message can carry its outputs              (exit 1)
     ├── Unreadable            a message that cannot be decoded
+    ├── Unstorable            data that the database can never keep
     ├── PublishError          the broker did not take one message
     │   ├── Unroutable        no queue is bound for it
     │   ├── TooLarge          over the size limit
@@ -111,15 +112,26 @@ class BrokerBlocked(Unreachable):
 class StoreUnreachable(Unreachable):
     """The store cannot be reached or opened."""
 
-    def __init__(self, url: str, why: str, *, final: bool = False) -> None:
+    def __init__(
+        self, url: str, why: str, *, final: bool = False, advice: str = "", misconfigured: bool = False
+    ) -> None:
         # final: waiting cannot help, the file is no store or damaged
         self.url, self.why, self.final = mask(url), why, final
-        advice = (
+        self.misconfigured = misconfigured  # waiting helps only when a person sees to tables, rights or settings
+        default = (
             "Bring back a copy from your backup, or name another store (--store or FLOWKIT_STORE_URL)"
             if final
             else "Check the address (--store or FLOWKIT_STORE_URL), then 'flowkit doctor'"
         )
-        super().__init__(f"store {self.url}: {why}. {advice}.")
+        super().__init__(f"store {self.url}: {why.rstrip('.')}. {advice or default}.")
+
+
+class Unstorable(FlowKitError):
+    """Data that the database can never keep: too large for it, in a form that it does not know, or there already."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__(f"the store cannot keep this: {why}")
 
 
 class NotFound(FlowKitError):

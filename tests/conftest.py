@@ -3,7 +3,9 @@
 import pytest
 
 from tests.hanging import pytest_runtest_teardown, pytest_timeout_cancel_timer, pytest_timeout_set_timer
+from tests.services import pgbouncer as pooler
 from tests.services import postgres, rabbitmq
+from tests.services.pgbouncer import pgbouncer, pooled_database
 from tests.services.postgres import empty_postgres_database, postgres_database, postgres_template, postgres_url
 from tests.services.rabbitmq import namespace, private_rabbitmq, private_rabbitmq_server, rabbitmq_url
 from tests.services.tls import tls
@@ -12,6 +14,8 @@ from tests.store import kept
 __all__ = [
     "empty_postgres_database",
     "namespace",
+    "pgbouncer",
+    "pooled_database",
     "postgres_database",
     "postgres_template",
     "postgres_url",
@@ -27,6 +31,9 @@ __all__ = [
 
 kept.check_always()
 
+# ``url`` is that of tests/contract, which runs each test over every store; ``own_postgres`` that of tests/chaos.
+EVERY_STORE = {"url", "own_postgres"}
+
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Install the services that the chosen tests need before any of them runs: no test's timeout pays for it."""
@@ -35,5 +42,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     wanted = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if wanted & {"rabbitmq_url", "private_rabbitmq_server", "tls"}:
         rabbitmq.prepare()
-    if "postgres_url" in wanted:
+    if wanted & {"postgres_url", *EVERY_STORE}:
         postgres.prepare()
+    if wanted & {"pgbouncer", *EVERY_STORE}:
+        pooler.prepare()

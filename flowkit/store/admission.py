@@ -8,15 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
+from flowkit.errors import Unreadable
 from flowkit.flow import limiting, slots
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import LIMIT
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import Admitted, Released
+from flowkit.store.refused_rows import warn_refused
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 
@@ -30,7 +34,18 @@ RELEASED = ("status", "held_for", "due", "sent_at", "unsent_since")
 def node_limits(database: Database) -> dict[str, NodeLimit]:
     """The limits of the nodes that announced some."""
     found = database.select("SELECT name, limits FROM nodes WHERE limits IS NOT NULL")
-    return {name: NodeLimit(**codec.loads(raw)) for name, raw in found}
+    return {name: limit for name, raw in found if (limit := _limit(name, bytes(raw))) is not None}
+
+
+@lru_cache(maxsize=10_000)
+def _limit(name: str, raw: bytes) -> NodeLimit | None:
+    """The limits in a row of ``nodes``; None when this version cannot read them."""
+    try:
+        told = wire.NodeInfo.model_validate({"name": name, **codec.loads(raw)})
+    except (Unreadable, ValidationError, TypeError) as error:
+        warn_refused("nodes", name, wire.explain(error) if isinstance(error, ValidationError) else str(error))
+        return None
+    return NodeLimit(told.limit, told.rate, told.key) if encoded(told) else None
 
 
 def encoded(node: wire.NodeInfo) -> bytes | None:

@@ -7,7 +7,6 @@ locked, what an error means, is here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -19,16 +18,44 @@ SCHEMA_LOCK = 0x666C6F776B6974  # PostgreSQL's advisory lock while tables are ma
 
 
 class Down(NamedTuple):
-    """The store is down; with ``final`` it will not come back by itself."""
+    """The store cannot do it now: wait, and try again.
+
+    Args:
+        why: a short reason.
+        final: it will not come back by itself, so that waiting is no use.
+        advice: what to do about it, as a sentence without its full stop; empty where the address may be wrong.
+        misconfigured: a person has to see to it: tables, rights, settings. It is tried again all the same.
+        reconnect: the state of the session may be at fault, so that the next try needs a connection of its own.
+    """
 
     why: str
     final: bool = False
+    advice: str = ""
+    misconfigured: bool = False
+    reconnect: bool = False
 
 
-class Again(Enum):
-    """A transaction lost against another one, and is simply tried again."""
+class Again(NamedTuple):
+    """A transaction lost against another one, and is tried again at once, a few times.
 
-    AGAIN = "again"
+    Args:
+        why: a short reason.
+        data: when every try has failed, the data are at fault, not the others.
+        reconnect: as in ``Down``.
+    """
+
+    why: str
+    data: bool = False
+    reconnect: bool = False
+
+
+class Invalid(NamedTuple):
+    """The data cannot be stored: another try ends in the same way."""
+
+    why: str
+
+
+Verdict = Again | Down | Invalid
 
 
 class Database(Protocol):
@@ -142,8 +169,8 @@ class Database(Protocol):
     def id_out(self, value: Any) -> UUID:
         """A UUID from what its driver gives."""
 
-    def verdict(self, error: Exception) -> Again | Down | None:
-        """What an error of its driver means: try again, the store is down for this reason, or None: a bug of ours."""
+    def verdict(self, error: Exception) -> Verdict:
+        """What an error of its driver means. What is not known to come from the data is a reason to wait."""
 
     def compile(self, statement: Any) -> tuple[str, Values]:
         """A statement of SQLAlchemy Core as text for ``select`` and its values."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from flowkit.store import rows
 from flowkit.store.database import Database
 from flowkit.store.protocol import SentTask
+from flowkit.store.refused_rows import read_row
 from flowkit.wire import messages as wire
-from flowkit.wire.stored import read_stored
 
 
 def overdue(
@@ -39,6 +39,7 @@ def overdue(
 
 def heard(database: Database, since: float) -> list[wire.Worker]:
     """The newest announcements of workers that were heard of since then, and are not stopping."""
-    select = "SELECT announcement FROM workers WHERE seen_at >= :since ORDER BY name"
-    told = [read_stored(wire.Worker, row[0]) for row in database.select(select, {"since": since})]
-    return [worker for worker in told if worker is not None and not worker.stopping]
+    select = "SELECT name, announcement FROM workers WHERE seen_at >= :since AND NOT stopping ORDER BY name"
+    found = database.select(select, {"since": since})
+    workers = (read_row(wire.Worker, told, "workers", name.decode()) for name, told in found)
+    return [worker for worker in workers if worker is not None]

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import psycopg
-from psycopg import errors
 
 from flowkit.addresses import mask
 from flowkit.errors import StoreUnreachable
 from flowkit.store.conninfo import conninfo, reason
-from flowkit.store.database import NAMES_LOCK, SCHEMA_LOCK, Again, Down, Row, Values
+from flowkit.store.database import NAMES_LOCK, SCHEMA_LOCK, Down, Row, Values, Verdict
+from flowkit.store.postgres_errors import Meaning, classify, meaning
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
@@ -26,9 +26,6 @@ BUCKETS = 64  # advisory locks for any number of names: the server has room for 
 # A transaction that stands still holds its locks: a process that was stopped in the middle of one, or whose machine is
 # gone, must not hold up the other coordinators for longer. The longest that computes takes a few seconds.
 IDLE = 30  # seconds
-# Lost against another transaction. A key that is there already is one that another coordinator added a moment earlier.
-LOST = (errors.SerializationFailure, errors.DeadlockDetected, errors.UniqueViolation)
-AWAY = ("08", "53", "57", "58", "25006")  # connection, resources (disk full), operator, system errors; read only
 
 
 class PostgreSQL:
@@ -41,6 +38,8 @@ class PostgreSQL:
         self._address = url
         self._clock = clock
         self._now: float | None = None  # of this transaction
+        self._prepares = True  # prepared statements stay with the connection
+        self._begin_with = ""  # what each transaction has to set for itself
         self._connection: psycopg.Connection[Row] | None = None
         self._types: dict[tuple[str, str], str] = {}  # (table, column) -> type
 
@@ -57,7 +56,8 @@ class PostgreSQL:
     def connect(self) -> psycopg.Connection[Any]:
         """A connection of its own, for SQLAlchemy."""
         try:
-            return psycopg.connect(conninfo(self._address))
+            # Behind a pooler no prepared statement is where it was.
+            return psycopg.connect(conninfo(self._address), prepare_threshold=None)
         except psycopg.Error as error:
             raise StoreUnreachable(self.url, reason(error, self._address)) from None
 
@@ -68,9 +68,24 @@ class PostgreSQL:
         given = conninfo(self._address)
         try:
             self._connection = psycopg.connect(given, autocommit=True)
-            self._connection.execute(f"SET idle_in_transaction_session_timeout = '{IDLE}s'")
+            self._configure(self._connection)
         except psycopg.Error as error:
+            self.close()
             raise StoreUnreachable(self.url, reason(error, self._address)) from None
+
+    def _configure(self, connection: psycopg.Connection[Row]) -> None:
+        """Set what holds for all transactions; behind a pooler each one may have another server, so it sets it itself.
+
+        A pooler such as PgBouncer makes up the process id that a client is told when it connects.
+        """
+        settings = f"idle_in_transaction_session_timeout = '{IDLE}s'"
+        found = connection.execute("SELECT pg_backend_pid()", prepare=False).fetchone()
+        if found != (connection.info.backend_pid,) or not self._prepares:
+            connection.prepare_threshold = None
+            self._begin_with = f"SET LOCAL {settings}; "
+        else:
+            connection.execute(f"SET {settings}", prepare=False)
+            self._begin_with = ""
 
     def close(self) -> None:
         """Disconnect."""
@@ -80,14 +95,18 @@ class PostgreSQL:
 
     def begin(self) -> None:
         """Begin a transaction that writes; the time, which nearly all of them ask for, comes with it."""
-        begun = self.connection.execute(f"BEGIN; {NOW}", prepare=False)  # two statements cannot be prepared
-        begun.nextset()
+        # What is locked is read as it is when the lock comes, whatever the session's default would be.
+        begin = f"BEGIN ISOLATION LEVEL READ COMMITTED; {self._begin_with}{NOW}"
+        begun = self.connection.execute(begin, prepare=False)  # several statements cannot be prepared
+        while begun.nextset():
+            pass
         self._now = _moment(begun)
 
     def begin_reading(self) -> None:
         """Begin with a snapshot."""
         self._now = None
-        self.connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        begin = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {self._begin_with}"
+        self.connection.execute(begin, prepare=False)
 
     def alone(self) -> bool:
         """Nobody can tell: another coordinator may have written anything."""
@@ -197,14 +216,13 @@ class PostgreSQL:
         """The driver gives it as it is."""
         return value
 
-    def verdict(self, error: Exception) -> Again | Down | None:
+    def verdict(self, error: Exception) -> Verdict:
         """Lost races are tried again; a lost connection and a server in trouble are reasons to wait."""
-        if isinstance(error, LOST):
-            return Again.AGAIN
-        state = getattr(error, "sqlstate", None) or ""
-        if state.startswith(AWAY) or self._connection is None or self._connection.closed:
-            return Down(reason(error, self._address))
-        return None
+        if meaning(getattr(error, "sqlstate", None)) is Meaning.LOST_STATEMENTS:
+            self._prepares = False  # something between here and the server hands out its connections
+        verdict = classify(error, reason(error, self._address))
+        lost = self._connection is None or self._connection.closed
+        return Down(verdict.why, reconnect=True) if lost and not isinstance(verdict, Down) else verdict
 
     def compile(self, statement: Any) -> tuple[str, Values]:
         """A statement of SQLAlchemy Core as text."""

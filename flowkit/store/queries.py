@@ -17,6 +17,7 @@ from flowkit.flow import paths
 from flowkit.flow.state import LIMIT
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import DeadLetter
+from flowkit.store.refused_rows import read_row
 from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, T_OUTSTANDING, read_dead, utf8
 from flowkit.store.views import CommandRow, NodeCount, RunRow, ScheduleRow, SignalRow, SlotCount, TaskRow, WorkerRow
 from flowkit.wire import codec
@@ -138,14 +139,13 @@ class SqlQueries:
     ) -> list[wire.Log]:  # fmt: skip
         """Archived log lines, oldest first; with a limit the last ones."""
         from flowkit.wire import messages as wire
-        from flowkit.wire.stored import read_stored
 
         values: dict[str, Any] = {"run_id": run_id, "node": node, "since": since, "limit": limit}
         wanted = {"run_id": "run_id = :run_id", "node": "node = :node", "since": "ts >= :since"}
         where = [condition for name, condition in wanted.items() if values[name] is not None]
         newest = f"SELECT line FROM logs {_where(where)} ORDER BY ts DESC, id DESC"
         found = self._rows(newest if limit is None else f"{newest} LIMIT :limit", **values)
-        lines = (read_stored(wire.Log, line) for (line,) in reversed(found))
+        lines = (read_row(wire.Log, line, "logs", "a line") for (line,) in reversed(found))
         return [line for line in lines if line is not None]
 
     def workers(self, *, seen_since: float) -> list[WorkerRow]:
@@ -236,7 +236,8 @@ class SqlQueries:
             f"{scheduling.SCHEDULE}, last.status, last.started_at, last.ended_at {scheduling.WITH_ITS_LAST_RUN} "
             "ORDER BY t.name"
         )
-        return [ScheduleRow(scheduling.read(row[:-3]), *row[-3:]) for row in self._rows(every)]
+        rows = self._rows(every)
+        return [ScheduleRow(one, *row[-3:]) for row in rows if (one := scheduling.readable(row[:-3])) is not None]
 
     def next_due(self) -> float | None:
         """When time brings something next."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from flowkit.flow.schedules import Missed, Schedule
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
+from flowkit.store.refused_rows import REFUSED, warn_refused
 
 COLUMNS = (
     "name", "cron", "timezone", "node", "inputs", "tags", "missed", "overlap", "created_at", "next_at", "look_at",
@@ -24,7 +25,7 @@ def due(database: Database, now: float, limit: int) -> list[tuple[Schedule, bool
         f"WHERE t.look_at <= :now ORDER BY t.look_at, t.name LIMIT :limit {database.skip_locked}",
         {"now": now, "limit": limit},
     )
-    return [(read(row[:-1]), bool(row[-1])) for row in found]
+    return [(schedule, bool(row[-1])) for row in found if (schedule := readable(row[:-1])) is not None]
 
 
 def move(database: Database, schedules: Sequence[Schedule]) -> None:
@@ -58,6 +59,15 @@ def _row(schedule: Schedule) -> Row:
         schedule.missed.value, schedule.overlap, schedule.created_at, schedule.next_at, schedule.look_at,
         schedule.last_run, schedule.skipped_at, None if schedule.skipped is None else rows.utf8(schedule.skipped),
     )  # fmt: skip
+
+
+def readable(row: Row) -> Schedule | None:
+    """A row of ``SCHEDULE``; None, with a warning, when this version cannot read it."""
+    try:
+        return read(row)
+    except REFUSED as error:
+        warn_refused("schedules", row[0], str(error))
+        return None
 
 
 def read(row: Row) -> Schedule:

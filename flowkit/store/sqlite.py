@@ -13,27 +13,14 @@ from uuid import UUID
 
 from flowkit.addresses import mask
 from flowkit.errors import StoreUnreachable
-from flowkit.store.database import Again, Down, Row, Values
+from flowkit.store.database import Down, Row, Values, Verdict
+from flowkit.store.sqlite_errors import classify
 
 if TYPE_CHECKING:
     from sqlalchemy import Dialect
 
 SIZES = (1, 4, 16, 64, 256)  # keys in one lookup
 BUSY = 5.0  # seconds to wait for another process's transaction
-AWAY = {
-    sqlite3.SQLITE_BUSY: "the database is locked by another process",
-    sqlite3.SQLITE_LOCKED: "the database is locked",
-    sqlite3.SQLITE_FULL: "the disk is full",
-    sqlite3.SQLITE_IOERR: "the disk fails (I/O error)",
-    sqlite3.SQLITE_READONLY: "the file may not be written",
-    sqlite3.SQLITE_CANTOPEN: "the file cannot be opened",
-    sqlite3.SQLITE_PERM: "the file may not be opened",
-    sqlite3.SQLITE_NOMEM: "out of memory",
-}
-BROKEN = {
-    sqlite3.SQLITE_NOTADB: "the file is not an SQLite database",
-    sqlite3.SQLITE_CORRUPT: "the file is damaged",
-}
 
 
 class SQLite:
@@ -194,9 +181,9 @@ class SQLite:
         """A UUID from its 16 bytes."""
         return UUID(bytes=value)
 
-    def verdict(self, error: Exception) -> Again | Down | None:
-        """Locked and full files are reasons to wait, a damaged one is the end; all else is a bug."""
-        return _verdict(error)
+    def verdict(self, error: Exception) -> Verdict:
+        """Locked and full files are reasons to wait, a damaged one is the end; values may be at fault."""
+        return classify(error)
 
     def compile(self, statement: Any) -> tuple[str, Values]:
         """A statement of SQLAlchemy Core as text."""
@@ -275,13 +262,6 @@ def _update(table: str, keys: tuple[str, ...], columns: tuple[str, ...], only: s
     return f"UPDATE {table} AS t SET {setting} WHERE {where}"
 
 
-def _verdict(error: Exception) -> Down | None:
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the low byte of an extended code
-    if code in BROKEN:
-        return Down(BROKEN[code], final=True)
-    return Down(AWAY[code]) if code in AWAY else None
-
-
 def _unreachable(url: str, error: sqlite3.Error) -> StoreUnreachable:
-    down = _verdict(error) or Down(str(error))
-    return StoreUnreachable(url, down.why, final=down.final)
+    verdict = classify(error)
+    return StoreUnreachable(url, verdict.why, final=isinstance(verdict, Down) and verdict.final)

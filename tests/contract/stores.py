@@ -17,11 +17,11 @@ NUL = "a\x00b\u2028é"
 ODD = b'{"text":"\\u0000","raw":"\x00\xff"}'
 
 
-@pytest.fixture(params=["sqlite", "memory", "postgres"])
+@pytest.fixture(params=["sqlite", "memory", "postgres", "pgbouncer"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of a fresh store."""
-    if request.param == "postgres":
-        return request.getfixturevalue("postgres_database")
+    if request.param in ("postgres", "pgbouncer"):
+        return request.getfixturevalue("postgres_database" if request.param == "postgres" else "pooled_database")
     return f"sqlite:///{tmp_path}/flowkit.db" if request.param == "sqlite" else "sqlite://"
 
 
