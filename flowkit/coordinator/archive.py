@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 from flowkit.broker.protocol import Broker, Consumer, Delivery
 from flowkit.coordinator.dropped import Dropped
+from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.coordinator.ledger import Ledger
-from flowkit.errors import Unreadable
+from flowkit.errors import Unreachable, Unreadable
 from flowkit.store.protocol import Transaction
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
@@ -26,6 +27,7 @@ class Archive:
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, *, owner: str, lease: float) -> None:
         self._broker, self._topology, self._ledger = broker, topology, ledger
         self._owner, self._lease = owner, lease
+        self._skipped = Skipped("log lines", "bad_log")
         self._consumer: Consumer | None = None
         self._stopping = asyncio.Event()
         self.dropped = Dropped("log message", "bad_log")
@@ -85,14 +87,30 @@ class Archive:
     async def _keep(self, deliveries: Sequence[Delivery], before: int | None) -> bool:
         """Add lines behind ``before``; False when the store has gone on from elsewhere, so that they mean nothing."""
         lines = [line for delivery in deliveries for line in self._lines(delivery)]
+        after = deliveries[-1].offset if deliveries else before
+        try:
+            return await self._archive(lines, before, after)
+        except (Unreachable, OSError, MemoryError):
+            raise
+        except Exception:
+            if not lines:
+                raise
+        # A line cannot be kept: the offset waits until all others are.
+        kept, failed = await process_apart(lines, lambda some: self._archive(some, before, before))
+        for line, error in failed:
+            self._skipped.add(f"of worker {line.worker}, run {line.run_id}", error)
+        return all(kept) and await self._archive([], before, after)
+
+    async def _archive(self, lines: Sequence[wire.Log], before: int | None, after: int | None) -> bool:
+        """Add lines, and move the offset on from ``before``; False when that is not where it stands."""
 
         def work(transaction: Transaction) -> bool:
             if not transaction.archive_claim(self._owner, transaction.now(), self._lease):
                 return False
             if transaction.archive_offset() != before:
                 return False
-            if deliveries:
-                transaction.archive(lines, deliveries[-1].offset)
+            if lines or after != before:
+                transaction.archive(lines, after)
             return True
 
         return await self._ledger.transact(work)
@@ -109,4 +127,5 @@ class Archive:
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()

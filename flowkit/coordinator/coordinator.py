@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -17,6 +18,7 @@ from flowkit.coordinator.commit import REFILLS, refills
 from flowkit.coordinator.dead import DeadLetters
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
+from flowkit.coordinator.isolation import keep_running
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.lonely import LonelyNodes
@@ -198,12 +200,11 @@ class Coordinator:
         try:
             async with asyncio.TaskGroup() as group:
                 consumers = [loop.consumer for loop in readers]
-                background = [
-                    group.create_task(identity.watch(consumers))
-                ]  # first: what is sent may have to wait for it
+                # First: what is sent may have to wait for it.
+                background = [group.create_task(_keep_running(identity.watch, consumers))]
                 # Before anything new could look unsent too:
                 if await self._unless_stopped(relay.look(after=0 if self._alone else None)):
-                    background += [group.create_task(loop()) for loop in clockwork]
+                    background += [group.create_task(_keep_running(loop)) for loop in clockwork]
                     await self._read(group, readers, archive)
                 for task in background:
                     task.cancel()
@@ -234,7 +235,8 @@ class Coordinator:
         self, group: asyncio.TaskGroup, readers: Sequence[Intake | DeadLetters | Presence], archive: Archive
     ) -> None:
         """Take messages until told to stop, then bring those taken through."""
-        reading = [group.create_task(loop.run()) for loop in (*readers, archive)]
+        reading = [group.create_task(loop.run()) for loop in readers]
+        reading.append(group.create_task(_keep_running(archive.run)))
         self._ready.set()
         logger.info("coordinator %s is ready", self._name, extra={"action": "ready"})
         await self._stopping.wait()
@@ -270,6 +272,12 @@ class Coordinator:
             for queue in (topology.results, topology.starts, topology.commands)
         )
         return (*intakes, DeadLetters(broker, topology, ledger, outbox, reader))
+
+
+def _keep_running(
+    loop: Callable[..., Coroutine[object, object, None]], *args: object
+) -> Coroutine[object, object, None]:
+    return keep_running(f"the loop {loop.__qualname__}", partial(loop, *args))
 
 
 def _announced(queries: Queries) -> list[wire.NodeInfo]:

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from flowkit.broker.protocol import Broker, Delivery, Outgoing
+from flowkit.broker.protocol import Broker, Delivery, Outgoing, PlainProperties
 from flowkit.coordinator.commit import Committed
+from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
-from flowkit.errors import FlowKitError, QueueFull, TooLarge, Unreadable, Unroutable
+from flowkit.errors import FlowKitError, QueueFull, TooLarge, Unreadable, Unroutable, Unstorable
 from flowkit.flow.changes import Forbid
 from flowkit.flow.events import Event, Reported
 from flowkit.store.protocol import DeadLetter, Transaction
@@ -139,12 +140,21 @@ class DeadLetters:
 
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, reader: Reader) -> None:
         self._topology, self._ledger, self._outbox, self._reader = topology, ledger, outbox, reader
+        self._skipped = Skipped("dead letters", "dead_letter_failed")
         self.consumer = broker.consume(topology.dead, prefetch=1, own_connection=True)
 
     async def run(self) -> None:
         """For ever, until the consumer is stopped."""
         while batch := await self.consumer.receive(1):
-            delivery = batch[0]
+            for how in (self._process, self._keep_plain):  # with its body alone, if that is what can be kept
+                _, failed = await process_apart(batch, how)
+                if not failed:
+                    break
+                self._skipped.add(f"{len(batch[0].body):,} bytes from {batch[0].key!r}", failed[0][1])
+            await self.consumer.ack(batch)
+
+    async def _process(self, batch: Sequence[Delivery]) -> None:
+        for delivery in batch:
             if REASON in delivery.headers:
                 reason, detail = str(delivery.headers[REASON]), str(delivery.headers.get(DETAIL, ""))
                 await self._keep(delivery, bounds.cut(reason, MAX_REASON), bounds.cut(detail))
@@ -152,7 +162,13 @@ class DeadLetters:
                 await self._take_again(delivery)
             else:  # neither we nor the broker put it there: it must not become a start by the back door
                 await self._keep(delivery, "unexplained", "published to the dead letters without a reason")
-            await self.consumer.ack(batch)
+
+    async def _keep_plain(self, batch: Sequence[Delivery]) -> None:
+        for delivery in batch:
+            plain = Delivery(delivery.queue, delivery.body, delivery.tag, key=delivery.key, properties=PlainProperties)
+            await self._keep(
+                plain, "rejected", "nothing of it but its body can be kept; the coordinator's log says why"
+            )
 
     async def _take_again(self, delivery: Delivery) -> None:
         try:
@@ -226,6 +242,6 @@ def part_of(events: Sequence[Event], event: Event) -> bytes | None:
 
 def reason_of(error: BaseException) -> str:
     """A short reason for a dead letter of an error."""
-    return (
-        error.reason if isinstance(error, Unreadable) else "refused" if isinstance(error, FlowKitError) else "rejected"
-    )
+    if isinstance(error, Unreadable):
+        return error.reason
+    return "refused" if isinstance(error, FlowKitError) and not isinstance(error, Unstorable) else "rejected"

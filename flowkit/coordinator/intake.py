@@ -13,11 +13,12 @@ from flowkit.broker.protocol import Broker, Delivery
 from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.dead import Rejected, bury, part_of, reason_of, why_conflict, why_forbidden
 from flowkit.coordinator.early import Early
+from flowkit.coordinator.isolation import process_apart
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.replaying import Replays
-from flowkit.errors import Unreadable
+from flowkit.errors import FlowKitError, Unreadable
 from flowkit.flow.events import Commanded, Event, Reported, Started
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Queue, Topology
@@ -83,8 +84,12 @@ class Intake:
 
     async def _replay(self, replays: Sequence[tuple[Delivery, wire.Command]]) -> list[Rejected]:
         """Replay dead letters; the commands that could not be carried out, or not in full."""
-        answers = [(delivery, await self._replays.carry_out(command)) for delivery, command in replays]
-        return [Rejected(delivery, "refused", why) for delivery, why in answers if why is not None]
+        rejected: list[Rejected] = []
+        for delivery, command in replays:
+            answers, failed = await process_apart([command], lambda some: self._replays.carry_out(some[0]))
+            rejected += [Rejected(delivery, "refused", why) for why in answers if why is not None]
+            rejected += [_failed(delivery, error) for _, error in failed]
+        return rejected
 
     async def _commit(self, deliveries: Sequence[Delivery]) -> _Step:
         """Decode and commit a batch; what cannot be decoded or committed is rejected, the rest goes on."""
@@ -96,6 +101,8 @@ class Intake:
                 message = self._reader.read(delivery)
             except Unreadable as error:
                 rejected.append(Rejected(delivery, error.reason, error.detail))
+            except Exception as error:  # noqa: BLE001 - the border around one message
+                rejected.append(_failed(delivery, error))
             else:
                 readable.append((delivery, message.events))
                 replays += [] if message.replay is None else [(delivery, message.replay)]
@@ -132,9 +139,16 @@ def _culprits(
     for delivery, events in readable:
         for event in events:
             if (error := errors.get(id(event))) is not None:
-                logger.error("a message cannot be committed", exc_info=error, extra={"action": "batch_failed"})
-                detail = "".join(traceback.format_exception(error))
-                yield Rejected(delivery, reason_of(error), detail, part_of(events, event), event.run_id)
+                yield _failed(delivery, error, part_of(events, event), event.run_id)
+
+
+def _failed(delivery: Delivery, error: Exception, part: bytes | None = None, run_id: str | None = None) -> Rejected:
+    """A message that nobody can process; what is not expected has its traceback, in the log and in the dead letter."""
+    expected = isinstance(error, FlowKitError)
+    logger.error("a message from %s cannot be processed: %s", delivery.queue, error,
+                 exc_info=None if expected else error, extra={"action": "batch_failed"})  # fmt: skip
+    detail = str(error) if expected else "".join(traceback.format_exception(error))
+    return Rejected(delivery, reason_of(error), detail, part, run_id)
 
 
 def _refused(readable: Sequence[tuple[Delivery, list[Event]]], committed: Sequence[Committed]) -> Iterator[Rejected]:

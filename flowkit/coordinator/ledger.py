@@ -9,6 +9,7 @@ from itertools import islice, takewhile
 from typing import TypeVar
 
 from flowkit.coordinator.commit import Committed, Marks, commit
+from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.errors import StoreUnreachable
 from flowkit.flow.events import Commanded, Event
 from flowkit.flow.limits import Limits
@@ -43,6 +44,7 @@ class Ledger:
         self._writing: list[list[SentMark]] = []  # in transactions just now
         self.epoch = epoch
         self._some_sent = asyncio.Event()
+        self._skipped = Skipped("what time brought", "event_failed")
         self.away = False  # the last transaction did not get through
         self.in_hand: set[SentMark] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
@@ -54,8 +56,9 @@ class Ledger:
 
         Raises:
             StoreUnreachable: it is damaged: messages stay where they are until somebody mends it.
+            Unstorable: it can never keep what ``function`` gives it.
         """
-        failures = 0
+        failures, why = 0, ""
         while True:
             try:
                 result = await self._store.transact(function)
@@ -63,8 +66,9 @@ class Ledger:
                 self.away = True
                 if error.final:
                     raise
-                if failures % TELL_EVERY == 0:
-                    logger.warning("store is away, waiting: %s", error, extra={"action": "store_away"})
+                if failures % TELL_EVERY == 0 or error.why != why:
+                    _log_away(error)
+                why = error.why
                 await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
                 failures += 1
             else:
@@ -112,23 +116,22 @@ class Ledger:
 
         Several results may share a message, and one that cannot be committed must not take the others along.
         """
-        if not events:
-            return [], []
-        try:
-            return [await self.commit(events)], []
-        except StoreUnreachable:
-            raise  # it is broken, not the message
-        except Exception as error:  # noqa: BLE001 - the border around what cannot be committed; it is handed on whole
-            if len(events) == 1:
-                return [], [(events[0], error)]
-        half = len(events) // 2
-        committed, failed = await self.commit_apart(events[:half])
-        more, others = await self.commit_apart(events[half:])
-        return committed + more, failed + others
+        return await process_apart(events, self.commit)
+
+    async def commit_possible(self, events: Sequence[Event]) -> list[Committed]:
+        """What can be committed of events that no message brought; the others are logged, and are found again."""
+        committed, failed = await self.commit_apart(events)
+        for event, error in failed:
+            self._skipped.add(f"{type(event).__name__} of run {event.run_id}", error)
+        return committed
 
     def take(self, tasks: Iterable[Sendable]) -> None:
         """These are to be sent, and by nobody else."""
         self.in_hand |= {task.mark for task in tasks}
+
+    def release(self, tasks: Iterable[Sendable]) -> None:
+        """These are not in hand any more: whoever was to send them has failed, and the relay may find them."""
+        self.in_hand -= {task.mark for task in tasks}
 
     def mark_sent(self, marks: Iterable[SentMark], epoch: int) -> None:
         """These were confirmed by the broker of ``epoch``: a transaction writes it, unless they are answered first."""
@@ -174,3 +177,11 @@ class Ledger:
         for run_id, task_id, _ in taken:
             del self._sent[run_id, task_id]
         return taken
+
+
+def _log_away(error: StoreUnreachable) -> None:
+    extra = {"action": "store_away"}
+    if error.misconfigured:
+        logger.error("store is away until somebody sees to it, trying again: %s", error, extra=extra)
+    else:
+        logger.warning("store is away, waiting: %s", error, extra=extra)

@@ -82,15 +82,29 @@ class Outbox:
         for node in sorted(named):
             await self._summon(node)
 
+    async def deliver_all(self, commits: Sequence[Committed]) -> None:
+        """Publish what follows from each of these, one after the other."""
+        waiting = list(commits)
+        try:
+            while waiting:
+                await self.deliver(waiting[0])
+                del waiting[0]
+        finally:
+            for committed in waiting:
+                self._ledger.release(committed.tasks)
+
     async def deliver(self, committed: Committed) -> None:
         """Publish all that follows, and return when the broker has confirmed it."""
-        while True:
-            failures = await self.send(committed.tasks)
-            await self.announcements.announce(committed)
-            await self.tell(committed.controls)
-            if not failures:
-                return
-            committed = await self._ledger.commit(failures)
+        waiting = [committed]
+        try:
+            while waiting:
+                failures = await self.send(waiting[0].tasks)
+                await self.announcements.announce(waiting[0])
+                await self.tell(waiting[0].controls)
+                waiting[:1] = await self._ledger.commit_possible(failures)
+        finally:
+            for left in waiting:
+                self._ledger.release(left.tasks)
 
     async def send(self, tasks: Sequence[Sendable]) -> list[Event]:
         """Publish tasks, but those of nodes whose queues refuse them: these are left to ``RefusedTasks``.

@@ -82,7 +82,8 @@ class Overdue:
                 for task in sorted(over, key=lambda task: (task.run_id, task.task_id))
             ]
             for first in range(0, len(events), LIMIT):
-                await self._outbox.deliver(await self._ledger.commit(events[first : first + LIMIT]))
+                ended = await self._ledger.commit_possible(events[first : first + LIMIT])
+                await self._outbox.deliver_all(ended)
         return len(over)
 
     def _has_listened(self) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.dropped import Dropped
+from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.coordinator.leases import Leases
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
@@ -24,6 +26,7 @@ class Presence:
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, leases: Leases, *,
                  silence: float, logins: Logins | None = None) -> None:  # fmt: skip
         self._logins = logins or Logins()
+        self._skipped = Skipped("announcements", "bad_announcement")
         self._ledger, self._outbox, self._leases, self._silence = ledger, outbox, leases, silence
         self._heard: dict[str, tuple[float, wire.Worker]] = {}  # when, by the loop's clock, and what
         self._took: float | None = None  # when it took the batch that it has in hand, by the loop's clock
@@ -42,21 +45,20 @@ class Presence:
                     self.dropped.add(error)  # it is worth no dead letter: the next one comes in five seconds
                 else:
                     announcements[told.worker] = self._allowed(told, delivery.user_id)
-            await self._record(list(announcements.values()))
+            _, failed = await process_apart(list(announcements.values()), self._record)
+            for told, problem in failed:
+                self._skipped.add(f"of worker {told.worker}", problem)
             await self.consumer.ack(deliveries)
             self._took = None
 
-    async def _record(self, announcements: list[wire.Worker]) -> None:
+    async def _record(self, announcements: Sequence[wire.Worker]) -> None:
         now = asyncio.get_running_loop().time()
         for told in announcements:
             self._heard[told.worker] = (now, told)
-        if announcements:
-            await self._ledger.transact(
-                lambda transaction: transaction.record_workers(announcements, transaction.now())
-            )
-            self._outbox.know(node for told in announcements for node in told.nodes)
-            await self._leases.answer(announcements)  # first: a lease must not wait for a broker that is away
-            await self._outbox.declare({node.name for told in announcements for node in told.nodes})
+        await self._ledger.transact(lambda transaction: transaction.record_workers(announcements, transaction.now()))
+        self._outbox.know(node for told in announcements for node in told.nodes)
+        await self._leases.answer(announcements)  # first: a lease must not wait for a broker that is away
+        await self._outbox.declare({node.name for told in announcements for node in told.nodes})
 
     def _allowed(self, told: wire.Worker, login: str | None) -> wire.Worker:
         """Without the nodes that its login may not answer for: nobody else shall change their limits."""

@@ -157,8 +157,7 @@ class RefusedTasks:
         if len(unsent) < limit and not refused:
             refusals.record_none_left(node)
         await self._ledger.transact(partial(self._settle, node, refused))
-        if failures:
-            await self._outbox.deliver(await self._ledger.commit(failures))
+        await self._outbox.deliver_all(await self._ledger.commit_possible(failures))
         await self._ledger.flush_now()
 
     def _claim(self, node: str, limit: int, transaction: Transaction) -> list[Sendable]:

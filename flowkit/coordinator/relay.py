@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.commit import Committed
+from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.flow.events import Event
@@ -32,27 +33,30 @@ class Timers:
 
     async def look(self) -> None:
         """Do what is due now, page by page: the next one is released while one is being sent, never more than one."""
-        async with asyncio.TaskGroup() as group:
-            sending: asyncio.Task[None] | None = None
-            while True:
-                due = await self._ledger.transact(_due)
-                self._ledger.take(due.tasks)
-                if due.more:
-                    self._ledger.freed.set()
-                # What has expired must be over before the next page is looked for, or it would be found again.
-                expired = await self._ledger.commit(due.events) if due.events else None
-                if sending is not None:
-                    await sending
-                sending = group.create_task(self._send(due.tasks, expired))
-                if due.found < LIMIT:
-                    return
+        taken: list[Sendable] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+                sending: asyncio.Task[None] | None = None
+                while True:
+                    due = await self._ledger.transact(_due)
+                    self._ledger.take(due.tasks)
+                    taken += due.tasks
+                    if due.more:
+                        self._ledger.freed.set()
+                    # What has expired must be over before the next page is looked for, or it would be found again.
+                    expired = await self._ledger.commit_possible(due.events)
+                    taken += [task for committed in expired for task in committed.tasks]
+                    if sending is not None:
+                        await sending
+                    sending = group.create_task(self._send(due.tasks, expired))
+                    if due.found < LIMIT or (due.events and not expired):
+                        return
+        finally:
+            self._ledger.release(taken)  # all are sent, unless something has failed
 
-    async def _send(self, tasks: list[Sendable], expired: Committed | None) -> None:
-        failures = await self._outbox.send(tasks)
-        if failures:
-            await self._outbox.deliver(await self._ledger.commit(failures))
-        if expired is not None:
-            await self._outbox.deliver(expired)
+    async def _send(self, tasks: list[Sendable], expired: list[Committed]) -> None:
+        await self._outbox.deliver_all(await self._ledger.commit_possible(await self._outbox.send(tasks)))
+        await self._outbox.deliver_all(expired)
 
 
 class _Due(NamedTuple):
@@ -83,12 +87,14 @@ class Relay:
     def __init__(self, broker: Broker, ledger: Ledger, outbox: Outbox, *, after: float, every: float) -> None:
         self._broker, self._ledger, self._outbox = broker, ledger, outbox
         self._after, self._every = after, every
+        self._skipped = Skipped("unsent tasks", "relay_failed")
 
     async def run(self) -> None:
         """For ever; rests while the link is down or blocked."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ledger.released.wait(), self._every)
+                async with asyncio.timeout(self._every):  # wait_for may lose a cancellation
+                    await self._ledger.released.wait()
             self._ledger.released.clear()
             await self._broker.wait_connected()
             await self._outbox.announcements.retry()
@@ -110,11 +116,14 @@ class Relay:
         stranded = [task for task in unsent if task.mark not in mine]
         if stranded:
             logger.info("relaying %d tasks that were never sent", len(stranded), extra={"action": "relay"})
-        failures, refused = await self._outbox.publish_tasks(stranded)
+        published, failed = await process_apart(stranded, self._outbox.publish_tasks)
+        for task, error in failed:
+            self._skipped.add(f"task {task.task_id} of run {task.run_id}", error)
+        failures = [failure for failures, _ in published for failure in failures]
+        refused = [task for _, tasks in published for task in tasks]
         if refused:  # they keep their places in the order
             await self._ledger.transact(lambda transaction: transaction.restore_unsent(refused))
-        if failures:
-            await self._outbox.deliver(await self._ledger.commit(failures))
+        await self._outbox.deliver_all(await self._ledger.commit_possible(failures))
         # Sent rows must not be found again by the very next look.
         await self._ledger.flush_now()
         return len(unsent)
@@ -122,8 +131,6 @@ class Relay:
 
 async def send(ledger: Ledger, outbox: Outbox, tasks: list[Sendable]) -> None:
     """Send tasks that no message brought about, and write that they are sent."""
-    failures = await outbox.send(tasks)
-    if failures:
-        await outbox.deliver(await ledger.commit(failures))
+    await outbox.deliver_all(await ledger.commit_possible(await outbox.send(tasks)))
     # Released and sent rows must not be found again by the very next look.
     await ledger.flush_now()

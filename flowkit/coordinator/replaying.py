@@ -130,5 +130,6 @@ def _was_applied(command: wire.Command, transaction: Transaction) -> bool:
 
 
 def _note(command: wire.Command, transaction: Transaction) -> None:
-    """It is about no run, so it is noted without one."""
-    transaction.write([NoteCommand("", command.id, command.kind, transaction.now())])
+    """It is about no run, so it is noted without one; and once, whoever else carries it out, or did without knowing."""
+    if not _was_applied(command, transaction):
+        transaction.write([NoteCommand("", command.id, command.kind, transaction.now())])

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from flowkit.coordinator import calendars
+from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.errors import UsageError
@@ -20,6 +22,7 @@ from flowkit.flow.schedules import Schedule
 from flowkit.store.protocol import Transaction
 
 logger = logging.getLogger(__name__)
+REASON = 1_000  # characters of an error that its row shows
 LIMIT = 100  # schedules in a transaction: about 20 ms of reckoning
 COMPLAIN_EVERY = 600  # seconds
 
@@ -29,6 +32,7 @@ class Schedules:
 
     def __init__(self, ledger: Ledger, outbox: Outbox, *, every: float) -> None:
         self._ledger, self._outbox, self._every = ledger, outbox, every
+        self._skipped = Skipped("schedules", "schedule_failed")
 
     async def run(self) -> None:
         """For ever; without the library that knows cron lines, only complain when there are any."""
@@ -45,11 +49,22 @@ class Schedules:
             await asyncio.sleep(self._every)
 
     async def look(self) -> int:
-        """Begin the runs that are due.
+        """Begin the runs that are due. A schedule that cannot be begun is looked at again later; the others go on.
 
         Returns:
             how many schedules were due.
         """
+        due = await self._ledger.transact(lambda transaction: transaction.due_schedules(transaction.now(), LIMIT))
+        names = [schedule.name for schedule, _ in due]
+        begun, failed = await process_apart(names, self._begin)
+        for name, error in failed:
+            self._skipped.add(name, error)
+            if await self._ledger.transact(partial(_fail, name, f"{type(error).__name__}: {error}"[:REASON])):
+                begun.append(1)
+        return sum(begun)
+
+    async def _begin(self, names: Sequence[str]) -> int:
+        """Begin the runs of these schedules, those that are due still, in one transaction."""
         moves: list[tuple[Schedule, Schedule]] = []
 
         def work(transaction: Transaction) -> Sequence[Event]:
@@ -57,6 +72,8 @@ class Schedules:
             moves.clear()  # a transaction that lost against another one is run again
             events: list[Event] = []
             for schedule, busy in transaction.due_schedules(now, LIMIT):
+                if schedule.name not in names:
+                    continue
                 moved, started = _tick(schedule, now, busy=busy)
                 moves.append((schedule, moved))
                 events += [] if started is None else [started]
@@ -68,6 +85,15 @@ class Schedules:
             _tell(before, after)
         await self._outbox.deliver(committed)
         return len(moves)
+
+
+def _fail(name: str, why: str, transaction: Transaction) -> bool:
+    """Have a schedule that cannot be begun looked at later; False when it is not due any more."""
+    schedule, now = transaction.schedule(name), transaction.now()
+    if schedule is None or schedule.look_at is None or schedule.look_at > now:
+        return False
+    transaction.move_schedules([schedules.failed(schedule, now, why)])
+    return True
 
 
 def _tick(schedule: Schedule, now: float, *, busy: bool) -> tuple[Schedule, Event | None]:

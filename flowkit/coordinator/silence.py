@@ -63,8 +63,9 @@ class Silence:
             return 0
         logger.warning("%d leased tasks run nowhere any more: their workers fell silent", len(over),
                        extra={"action": "lease_expired", "tasks": len(over)})  # fmt: skip
-        await self._outbox.deliver(await self._ledger.commit(over))
-        return len(over)
+        ended = await self._ledger.commit_possible(over)
+        await self._outbox.deliver_all(ended)
+        return len(over) if ended else 0
 
     async def _has_listened(self) -> bool:
         consumer, speaks = self._presence.consumer, await self._broker.publish([self._probe]) == [None]

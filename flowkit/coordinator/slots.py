@@ -28,7 +28,8 @@ class Slots:
         """For ever."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ledger.freed.wait(), self._every)
+                async with asyncio.timeout(self._every):  # wait_for may lose a cancellation
+                    await self._ledger.freed.wait()
             self._ledger.freed.clear()
             await self.look()
 

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import pytest
 
+from flowkit.broker import open_broker
 from flowkit.store import open_store
 from flowkit.wire import codec
+from flowkit.wire.topology import Topology
 from tests.coordinator.house import FAST, House
 
 PACE = replace(FAST, relay_after=10)  # longer than the other one takes to send
@@ -66,3 +68,27 @@ async def test_nothing_is_left_in_the_queues(real_house, node):
         state = await house.broker.inspect(queue.name)
         assert state is not None
         assert state.ready == 0
+
+
+async def test_two_coordinators_behind_a_pooler(rabbitmq_url, pooled_database, namespace):
+    """PgBouncer in transaction mode: each transaction of each coordinator may have another connection."""
+    broker = open_broker(rabbitmq_url)
+    stores = [await open_store(pooled_database) for _ in range(2)]
+    first, second = (House(broker, store, Topology(namespace)) for store in stores)
+    try:
+        async with first.coordinator(name="c1", pace=PACE), second.coordinator(name="c2", pace=PACE):
+            runs = [f"r{number}" for number in range(30)]
+            for run_id in runs:
+                await first.start("a", run_id)
+            for task in await first.tasks("a", len(runs)):
+                await first.answer(task, ["b"], {"text": "\0"})
+            for task in await first.tasks("b", len(runs)):
+                assert task.inputs == {"text": "\0"}
+                await first.answer(task, [], {"done": True})
+            for run_id in runs:
+                assert (await second.run_ended(run_id)).status == "succeeded"
+    finally:
+        await first.close()
+        for store in stores:
+            await store.close()
+        await broker.close()

@@ -167,7 +167,7 @@ async def test_a_tick_that_began_its_run_before_a_crash_begins_no_second_one(hou
 async def test_a_crash_at_either_side_of_the_commit_loses_and_doubles_nothing(house, noon, moment, monkeypatch):
     await put(house, HOURLY)
 
-    class Killed(Exception):
+    class Killed(BaseException):
         pass
 
     commit, dead = Ledger.commit, asyncio.Event()
