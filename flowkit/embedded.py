@@ -102,6 +102,7 @@ async def embedded(
         UsageError: the folder does not exist.
     """
     loading.check_folder(nodes)
+    nodes = nodes.absolute()  # a file may change the working directory as it is imported
     async with contextlib.AsyncExitStack() as stack:
         if store_url is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="flowkit-", ignore_cleanup_errors=True))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import TypeGuard, TypeVar
 
 from pydantic import ValidationError
 
@@ -22,9 +23,10 @@ from flowkit.errors import InvalidNode, UsageError
 from flowkit.node import hosted
 from flowkit.packages import make_importable, package_of
 from flowkit.wire.messages import explain
-from flowkit.worker.failure import message_of
+from flowkit.worker.failure import message_of, type_of
 from flowkit.worker.records import capture
 
+T = TypeVar("T")
 _LONGEST = 500  # characters of an error's text
 _NO_LOOP = "no running event loop"
 _INTERRUPTING = (signal.default_int_handler, signal.SIG_IGN, signal.SIG_DFL, None)  # which are left as they are
@@ -49,9 +51,14 @@ def import_file(file: Path) -> ModuleType:
         if name not in sys.modules:
             _check_origin(name, file)
         module = importlib.import_module(name)
-    if not issubclass(type(module), ModuleType):
+    if not is_a(module, ModuleType):
         raise InvalidNode(f"node file {file} replaces itself in sys.modules with a {type(module).__name__}")
     return module
+
+
+def is_a(value: object, kind: type[T]) -> TypeGuard[T]:
+    """``isinstance`` for an author's value: a proxy may raise when its ``__class__`` is read."""
+    return issubclass(type(value), kind)
 
 
 def _check_origin(name: str, file: Path) -> None:
@@ -87,7 +94,7 @@ def author_code(where: str) -> Iterator[None]:
             said if isinstance(error, InvalidNode) and where in said else f"node {where}: {said}"
         ) from None
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and not _is_raised_by(error, where):
+        if is_a(error, KeyboardInterrupt) and not _is_raised_by(error, where):
             raise
         raise InvalidNode(f"node {where}{_line(error, where)}: {_describe(error)}") from None
     finally:
@@ -154,20 +161,20 @@ def _is_raised_by(error: BaseException, file: str) -> bool:
 
 
 def _line(error: BaseException, file: str) -> str:
-    if isinstance(error, SyntaxError) and error.filename == file:
+    if is_a(error, SyntaxError) and error.filename == file:
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
     return f", line {lines[-1]}" if lines else ""
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, ValidationError):  # whose first line names no field
+    if is_a(error, ValidationError):  # whose first line names no field
         text = _one_line(explain(error))
     else:
-        text = _one_line(error.msg if isinstance(error, SyntaxError) else message_of(error))
-    if isinstance(error, RuntimeError) and text == _NO_LOOP:
+        text = _one_line(error.msg if is_a(error, SyntaxError) else message_of(error))
+    if is_a(error, RuntimeError) and text == _NO_LOOP:
         text += "; none runs while a file is imported: move this into main"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return f"{type_of(error)}: {text}" if text else type_of(error)
 
 
 def _one_line(text: object) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import cast
 
 from flowkit.errors import InvalidNode, NodeNotFound, NoNode, UsageError
-from flowkit.importing import author_code, import_file
+from flowkit.importing import author_code, import_file, is_a
 from flowkit.node import MADE, Node
 from flowkit.packages import make_importable
 from flowkit.wire import names
@@ -60,6 +60,7 @@ def load_all(nodes_dir: Path) -> Folder:
         UsageError: there is no such folder.
     """
     check_folder(nodes_dir)
+    nodes_dir = nodes_dir.absolute()  # a file may change the working directory as it is imported
     folder = Folder({}, {})
     for name in find(nodes_dir):
         try:
@@ -74,6 +75,17 @@ def load_all(nodes_dir: Path) -> Folder:
             if definition.name == name or definition.name not in folder.definitions:
                 folder.definitions[definition.name] = definition
     return folder
+
+
+def load_each(chosen: Iterable[str], nodes_dir: Path) -> list[Definition]:
+    """Import what provides several nodes; each of ``chosen`` is what ``load`` takes, and counts once.
+
+    Raises:
+        UsageError: as ``load``.
+    """
+    nodes_dir = nodes_dir.absolute()  # a file may change the working directory as it is imported
+    files = [str(Path(name).absolute()) if name.endswith(".py") else name for name in dict.fromkeys(chosen)]
+    return [definition for name in files for definition in load(name, nodes_dir)]
 
 
 def load(name: str, nodes_dir: Path) -> list[Definition]:
@@ -93,19 +105,27 @@ def load(name: str, nodes_dir: Path) -> list[Definition]:
     if name.endswith(".py"):
         file = Path(name)
         if not os.path.lexists(file):
-            raise NodeNotFound(file.stem, str(file.parent), find(file.parent))
+            raise NodeNotFound(file.stem, _shown(file.parent), find(file.parent))
         return _definitions(file)
     if ":" in name:
         return [_attribute(name)]
     check_name(name)
     file = nodes_dir / f"{name}.py"
     if not os.path.lexists(file):
-        raise NodeNotFound(name, str(nodes_dir), find(nodes_dir))
+        raise NodeNotFound(name, _shown(nodes_dir), find(nodes_dir))
     found = _definitions(file)
     if name not in [definition.name for definition in found]:
         others = ", ".join(repr(definition.name) for definition in found)
         raise InvalidNode(f"node file {file} holds {others}, and no node {name!r}; name its path to use what it holds")
     return found
+
+
+def _shown(folder: Path) -> str:
+    """A folder as one would type it."""
+    try:
+        return str(folder.relative_to(Path.cwd())) if folder.is_absolute() else str(folder)
+    except (ValueError, OSError):  # it is elsewhere, or the working directory is gone
+        return str(folder)
 
 
 def _definitions(file: Path) -> list[Definition]:
@@ -129,8 +149,7 @@ def _nodes_of(module: ModuleType, file: Path) -> list[Node]:
     One that has no main counts only where a variable of the module holds it. What the file has imported from elsewhere
     counts only when it has nothing else.
     """
-    # By type() and not by isinstance(): a proxy may raise from __class__.
-    bound = {id(value): value for value in list(vars(module).values()) if issubclass(type(value), Node)}
+    bound = {id(value): value for value in list(vars(module).values()) if is_a(value, Node)}
     made = [node for node in vars(module).get(MADE, []) if node.has_main or id(node) in bound]
     if not made:
         return list(bound.values())
@@ -147,6 +166,6 @@ def _attribute(path: str) -> Definition:
     make_importable(Path.cwd())
     with author_code(path):
         node = getattr(importlib.import_module(module_name), attribute, None)
-        if issubclass(type(node), Node):
-            return cast("Node", node).definition
+        if is_a(node, Node):
+            return node.definition
     raise InvalidNode(f"node {path}: {attribute!r} of {module_name} is {type(node).__name__}; expected a Node")

@@ -99,7 +99,7 @@ def worker(
     configure(settings.log_level, settings.log_format, name if lifeline else None)
     protect_own_log()
     # A node that cannot be loaded is said before anything is connected.
-    definitions = [definition for one in dict.fromkeys(node) for definition in loading.load(one, settings.nodes_dir)]
+    definitions = loading.load_each(node, settings.nodes_dir)
     try:
         code = serve(
             settings,

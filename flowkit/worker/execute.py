@@ -57,6 +57,17 @@ async def execute(
     Raises:
         asyncio.CancelledError: the caller has cancelled the attempt.
     """
+    token = current.set(Current(task, sink))  # for the author's hooks of inputs and outputs too
+    try:
+        return await _execute(task, definition, worker=worker, clock=clock, limits=limits, cancelled=cancelled)
+    finally:
+        with suppress(ValueError):  # a main that does not end with its loop is closed in no context
+            current.reset(token)
+
+
+async def _execute(
+    task: Task, definition: Definition, *, worker: str, clock: Clock, limits: Limits, cancelled: Callable[[], bool]
+) -> Report:
     started = clock()
 
     def report(status: Status, **fields: Any) -> Report:
@@ -78,7 +89,6 @@ async def execute(
         raise_if_cancelled()
         return failed(_unfit(error, task.node))
 
-    token = current.set(Current(task, sink))
     try:
         value = await _main(definition, arguments)
     except BaseException as error:
@@ -93,9 +103,6 @@ async def execute(
             said = f"{described.message}; then its retry policy raised {type(second).__name__}: {message_of(second)}"
             return failed(described.model_copy(update={"message": said}))
         return failed(described) if retry_in is None else failed(described, Status.RETRY, retry_in=retry_in)
-    finally:
-        with suppress(ValueError):  # a main that does not end with its loop is closed in no context
-            current.reset(token)
 
     try:
         returned = check_returned(value, limits)

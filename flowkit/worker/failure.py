@@ -19,17 +19,26 @@ _HERE = str(Path(__file__).parents[1]) + os.sep
 
 def describe(error: BaseException) -> Error:
     """What an exception says of itself; one whose ``str()`` raises is survived."""
-    return Error(type=cut(type(error).__name__, ERROR_TYPE), message=message_of(error), traceback=traceback_of(error))
+    return Error(type=cut(type_of(error), ERROR_TYPE), message=message_of(error), traceback=traceback_of(error))
 
 
 def message_of(error: BaseException) -> str:
     """``str(error)``, capped; a note in its place when that raises; what is wrong with a ``Send`` or ``Gather``."""
-    if isinstance(error, ValidationError) and (wrong := misuse(error)) is not None:
-        return capped(wrong)
     try:
+        if isinstance(error, ValidationError) and (wrong := misuse(error)) is not None:
+            return capped(wrong)
         return capped(str(error))
     except BaseException as second:  # noqa: BLE001 - the author's __str__ may raise anything, SystemExit too
-        return f"(its str() raised {type(second).__name__})"
+        return f"(its str() raised {type_of(second)})"
+
+
+def type_of(error: BaseException) -> str:
+    """The name of its class; ``Exception`` where a metaclass gives none."""
+    try:
+        name = type(error).__name__
+    except BaseException:  # noqa: BLE001 - as above
+        name = None
+    return name if isinstance(name, str) else "Exception"
 
 
 def traceback_of(error: BaseException) -> str | None:

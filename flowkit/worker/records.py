@@ -15,6 +15,8 @@ import traceback
 from typing import Any
 
 from flowkit.worker.current import Current, current
+from flowkit.worker.failure import message_of, type_of
+from flowkit.worker.logs import text_of
 from flowkit.worker.terminal import Terminal
 
 _LEVEL = logging.INFO  # from which level on a run gets the records of loggers without a level of their own
@@ -116,18 +118,14 @@ def _handle_for_task(self: logging.Logger, record: logging.LogRecord) -> None:
 
 
 def _send(running: Current, record: logging.LogRecord) -> None:
+    exception = None
     try:
         message = record.getMessage()
-        exception = None
         if record.exc_info and record.exc_info[0] is not None:
             exception = "".join(traceback.format_exception(*record.exc_info)).rstrip()
-    except Exception:  # noqa: BLE001 - the author's format and arguments, as in every handler
-        _reporter.handleError(record)
-        return
+    except Exception as error:  # noqa: BLE001 - the author's format and arguments
+        message = f"{text_of(record.msg)} (its arguments cannot be formatted: {type_of(error)}: {message_of(error)})"
     running.sink.write(running.task, record.levelname, message, {"logger": record.name}, exception)
-
-
-_reporter = TaskHandler()
 
 
 def _basic_config_if_asked(**options: Any) -> None:

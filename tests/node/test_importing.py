@@ -233,6 +233,28 @@ def test_what_goes_wrong_is_one_line(nodes, source, said):
     assert len(str(caught.value)) < 800
 
 
+def test_an_exception_that_hides_what_it_is(nodes):
+    odd = """
+class Meta(type):
+    __name__ = property(lambda kind: 1 / 0)
+class Odd(Exception, metaclass=Meta):
+    __class__ = property(lambda self: 1 / 0)
+raise Odd("text")
+"""
+    with pytest.raises(InvalidNode, match=r"odd\.py, line 6: Exception: "):
+        loading.load("odd", nodes(odd=odd))
+
+
+def test_a_file_may_change_the_working_directory(nodes, monkeypatch):
+    folder = nodes(a="import os\nos.chdir('/')\n" + GOOD, b=GOOD)
+    monkeypatch.chdir(folder.parent)
+    relative = folder.relative_to(folder.parent)
+    assert sorted(loading.load_all(relative).definitions) == ["a", "b"]
+    monkeypatch.chdir(folder.parent)
+    del sys.modules[loaded("a", folder).__name__]
+    assert names(loading.load_each(["a", "b", f"{relative}/b.py", "a"], relative)) == ["a", "b", "b"]
+
+
 @pytest.mark.parametrize("running", [True, False])
 def test_ctrl_c_ends_an_import_at_once_and_is_none_of_its_errors(nodes, running):
     folder, handler = nodes(slow="import signal\nsignal.raise_signal(signal.SIGINT)\n" + GOOD), []

@@ -8,6 +8,7 @@ from datetime import datetime
 from itertools import pairwise
 
 import pytest
+from pydantic import BaseModel, model_serializer, model_validator
 
 from flowkit import Logger, Node, log
 from flowkit.wire.messages import Log, decode_many
@@ -314,6 +315,41 @@ async def test_a_line_of_the_run_is_no_last_resort_as_well(house, captured, caps
 
     await _logged_by(house, 2, main)
     assert "said once" not in capsys.readouterr().err
+
+
+async def test_arguments_that_cannot_be_formatted_cost_no_line(house, captured):
+    async def main():
+        logging.getLogger("lib").info("%d of %s", "one")  # noqa: PLE1206 - as it happens
+        return [], {}, ""
+
+    (line,) = await _logged_by(house, 1, main)
+    assert line.message.startswith("%d of %s (its arguments cannot be formatted: TypeError: ")
+
+
+async def test_hooks_of_models_log_to_the_run_as_well(house, captured):
+    node = Node("work")
+
+    class Inputs(BaseModel):
+        a: int = 1
+
+        @model_validator(mode="after")
+        def check(self):
+            logging.getLogger("inputs").info("validated")
+            return self
+
+    class Outputs(BaseModel):
+        @model_serializer
+        def dump(self):
+            logging.getLogger("outputs").info("serialized")
+            return {}
+
+    @node.main
+    async def main(given: Inputs):
+        return [], Outputs(), ""
+
+    async with house.worker(node.definition):
+        await house.send(task())
+        assert [line.message for line in await house.logs(2)] == ["validated", "serialized"]
 
 
 async def test_a_tracing_library_that_replaces_call_handlers_gets_all(house, captured, monkeypatch):
