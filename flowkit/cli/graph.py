@@ -65,6 +65,7 @@ def graph(
 
 
 async def _happened(store_url: str | None, run_id: str) -> Graph:
+    from flowkit.cli.output import say
     from flowkit.cli.parts import store_of
     from flowkit.flow.edges.happened import Step, happened
 
@@ -72,7 +73,11 @@ async def _happened(store_url: str | None, run_id: str) -> Graph:
         row, tasks, beside = await store.query(lambda query: _look(query, run_id))
     if row is None:
         raise NotFound("run", run_id, "'flowkit runs list' shows those that are there.")
-    steps = (Step(task.path, task.node, task.status, task.signal, task.handler) for task in tasks)
+    steps = (
+        Step(task.path, task.node, task.status, task.signal, task.handler, task.unfolded, task.scope) for task in tasks
+    )
+    if row.trimmed:
+        say(f"{row.trimmed:,} of its oldest tasks were removed while it ran (max_history), and are not drawn")
     return happened(row.id, row.status, steps, beside)
 
 

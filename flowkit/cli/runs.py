@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flowkit.cli import options
+from flowkit.cli.bounds import FIRST, LAST, Every, cut, fit, indent, removed
 from flowkit.cli.inputs import tags_of
 from flowkit.errors import NotFound
 
@@ -100,9 +101,10 @@ def list_runs(
         "Show one run: inputs, outputs, tasks.",
         "flowkit runs show 5f1c…",
         "flowkit runs show 5f1c… --json | jq .outputs",
+        after=f"Of over {FIRST + LAST} tasks the first and the last are shown; --all and --json have all.",
     )
 )
-def show(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
+def show(run: RunId, *, every: Every = False, store: options.Store = None, as_json: options.Json = False) -> None:
     """Ask, print."""
     from flowkit.cli.output import clock, data, data_json, duration, say, table
     from flowkit.flow.schedules import name_of
@@ -127,7 +129,12 @@ def show(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
     data("\n".join(f"{key:<8} {value}" for key, value in facts.items() if value))
     data("")
     head = ("path", "node", "status", "attempt", "took", "worker", "message")
-    data(table(head, [_task_cells(row, task) for task in tasks]))
+    first, left_out, last = cut(tasks, every=every)
+    data(table(head, [_task_cells(row, task) for task in (*first, *last)]))
+    if left_out:
+        say(f"The first {len(first)} and the last {len(last)}: --all shows the {left_out:,} tasks between them too")
+    if row.trimmed:
+        say(removed(row))
     if children:
         data("")
         data(table(("run", "node", "how", "status"), [(one.id, one.node, one.origin, one.status) for one in children]))
@@ -136,24 +143,49 @@ def show(run: RunId, *, store: options.Store = None, as_json: options.Json = Fal
 
 
 @app.command(
-    help=options.page("Show the tasks of a run as a tree.", "flowkit runs tree 5f1c…", "flowkit runs tree 5f1c… --json")
+    help=options.page(
+        "Show the tasks of a run as a tree.",
+        "flowkit runs tree 5f1c…",
+        "flowkit runs tree 5f1c… --json",
+        after=(
+            "A chain stands flat, branches are indented, and lines end at the width of the terminal (COLUMNS). Of over "
+            f"{FIRST + LAST} tasks the first and the last are shown; --all and --json have all."
+        ),
+    )
 )
-def tree(run: RunId, *, store: options.Store = None, as_json: options.Json = False) -> None:
+def tree(run: RunId, *, every: Every = False, store: options.Store = None, as_json: options.Json = False) -> None:
     """Ask, print."""
-    from flowkit.cli.output import clean, data, data_json, data_raw, duration, paint
-    from flowkit.streams import results
+    from flowkit.cli.output import data, data_json
+    from flowkit.flow.outline import outline
 
     row, tasks, children = options.complete(_run_and_tasks(store, run))
     if as_json:
         data_json(_run_json(row, tasks, children))
         return
-    for task in tasks:
-        mark = paint(MARKS.get(task.status, "?"), _COLOURS.get(task.status, "grey"), results())
-        words = [task.node, _stands(row, task), duration(_task_took(task)), _why(task)[:100]]
-        line = clean("  ".join(word for word in words if word), results())
-        data_raw("  " * (len(task.path.split(".")) - 1) + f"{mark} {line}")
+    by_path = {task.path: task for task in tasks}
+    first, left_out, last = cut(outline((task.path, task.unfolded) for task in tasks), every=every)
+    for number, line in enumerate(first):
+        _print_line(row, by_path[line.path], line.level)
+        if number == 0 and row.trimmed:
+            data(f"… {removed(row)}")
+    if left_out:
+        data(f"… {left_out:,} more tasks: --all")
+    for line in last:
+        _print_line(row, by_path[line.path], line.level)
     for child in (one for one in children if one.origin == "detached"):
         data(f"↗ {child.node}  detached, {child.status}  {child.id}")
+
+
+def _print_line(run: RunRow, task: TaskRow, level: int) -> None:
+    """Print one task of a tree, no wider than the terminal."""
+    from flowkit.cli.output import clean, data_raw, duration, paint
+    from flowkit.streams import results
+
+    words = [task.node, _stands(run, task), duration(_task_took(task)), _why(task)[:100]]
+    text = clean("  ".join(word for word in words if word), results())
+    mark, before = MARKS.get(task.status, "?"), indent(level)
+    text = fit(text, len(f"{before}{mark} "))
+    data_raw(f"{before}{paint(mark, _COLOURS.get(task.status, 'grey'), results())} {text}")
 
 
 async def _ask(store_url: str | None, question: Any) -> Any:
@@ -194,6 +226,7 @@ def _run_json(run: RunRow, tasks: list[TaskRow], children: list[RunRow]) -> dict
         "children": [{"id": one.id, "node": one.node, "status": one.status, "origin": one.origin} for one in children],
         "started_at": moment(run.started_at),
         "ended_at": moment(run.ended_at),
+        "removed_tasks": run.trimmed,
         "tasks": [
             {
                 "id": str(task.id),

@@ -141,14 +141,14 @@ def _tasks(rows: Sequence[RunRow], edit: Edit, query: Queries, *, named: bool) -
     found = []
     for row in rows:
         try:
-            found.append((row, _task(row.id, edit.task, query.tasks(row.id))))
+            found.append((row, _task(row, edit.task, query.tasks(row.id))))
         except NotFound:
             if named:
                 raise
     return found
 
 
-def _task(run_id: str, text: str | None, tasks: Sequence[TaskRow]) -> TaskRow:
+def _task(run: RunRow, text: str | None, tasks: Sequence[TaskRow]) -> TaskRow:
     """The task that an id, a path or the name of a node stands for; the first one without any.
 
     Raises:
@@ -161,10 +161,13 @@ def _task(run_id: str, text: str | None, tasks: Sequence[TaskRow]) -> TaskRow:
     # A Wait has the name of the node that goes on after it, which is what people mean; it has a path like any task.
     found = named or [task for task in tasks if task.node == text and task.signal is None]
     if not found:
-        raise NotFound("task", text, f"'flowkit runs tree {run_id}' shows those of run {run_id}.")
+        removed = (
+            f" {run.trimmed:,} of its oldest tasks were removed while it ran (max_history)." if run.trimmed else ""
+        )
+        raise NotFound("task", text, f"'flowkit runs tree {run.id}' shows those of run {run.id}.{removed}")
     if len(found) > 1:
         some = ", ".join(task.path for task in found[:NAMED]) + (" …" if len(found) > NAMED else "")
-        raise UsageError(f"--from {text!r}: node {text!r} has {len(found):,} tasks in run {run_id}. Say which: {some}")
+        raise UsageError(f"--from {text!r}: node {text!r} has {len(found):,} tasks in run {run.id}. Say which: {some}")
     return found[0]
 
 

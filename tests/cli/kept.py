@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from flowkit.coordinator.commit import commit
 from flowkit.flow.advance import advance
 from flowkit.flow.changes import EndRun, MoveRun, MoveTask
 from flowkit.flow.context import Context
-from flowkit.flow.events import Started
+from flowkit.flow.events import Event, Reported, Started
+from flowkit.flow.limits import Limits
 from flowkit.flow.state import RunStatus, State, TaskStatus
 from flowkit.store import open_store
 from flowkit.store.protocol import DeadLetter, Transaction
@@ -64,3 +66,18 @@ def bury(*bodies: bytes, queue: str = "flowkit.starts", reason: str = "invalid",
     """Dead letters, numbered from 1."""
     letters = [DeadLetter(reason, f"detail of {body!r}", queue, body, properties, time.time()) for body in bodies]
     transact(lambda transaction: transaction.add_dead(letters))
+
+
+def loop(run_id: str, steps: int, limits: Limits) -> None:
+    """A run in which node ``poll`` sends itself so many times, and fails in the end."""
+
+    def work(transaction: Transaction) -> None:
+        event: Event = Started(run_id, wire.Start(node="poll", run_id=run_id))
+        for step in range(steps + 1):
+            (task,) = commit(transaction, [event], secret=b"secret", limits=limits).tasks
+            event = Reported(wire.Result(task_id=task.task_id, run_id=run_id, nodes=("poll",), outputs={"step": step}))
+        error = wire.Error(type="OSError", message="no route to host")
+        failed = wire.Result(task_id=task.task_id, run_id=run_id, status=wire.Status.FAILED, error=error)
+        commit(transaction, [Reported(failed)], secret=b"secret", limits=limits)
+
+    transact(work)

@@ -23,6 +23,8 @@ class Step:
     status: str
     signal: str | None = None  # that it waits for, or waited
     handler: bool = False  # it stands in for a failed task
+    unfolded: str | None = None  # its path before it was folded
+    scope: str | None = None  # path of the scope that it stands in; None: its path tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +67,13 @@ def _spots(ordered: list[Step]) -> dict[str, _Spot]:
     """By path. Whoever comes first in a path comes first here too."""
     spots: dict[str, _Spot] = {}
     for step in ordered:
-        above, _, last = step.path.rpartition(".")
+        above, _, last = (step.unfolded or step.path).rpartition(".")
         if not above:
             spots[step.path] = _Spot(None)
         elif above in spots:
             spots[step.path] = _Spot(above, inside=spots[above].inside)
+        elif step.scope not in (None, above, step.path) and last != paths.THEN:
+            spots[step.path] = _Spot(None)  # what it follows was removed
         else:  # nobody stands there: it is the path of a Gather
             opener = above.rpartition(".")[0]
             joins = last == paths.THEN
