@@ -206,17 +206,31 @@ async def _report(settings: Settings, store: Store, commands: Sequence[Command])
     """Wait for a coordinator, and say what became of the runs.
 
     Raises:
+        Refused: a coordinator refused some: a run changed after this process looked at it.
         TimedOut: no coordinator has done it in time.
     """
     from flowkit.cli.output import say
 
     late = {command.run_id for command in await applied(store, commands)}
-    done = [command.run_id for command in commands if command.run_id and command.run_id not in late]
+    refusals = await store.query(partial(_refusals, commands))
+    done = [command.run_id for command in commands if command.run_id and command.run_id not in {*late, *refusals}]
     for row in await store.query(lambda query: [query.run(run_id) for run_id in done]):
         if row is not None:
             say(f"run {row.id} is {row.status}")
+    if refusals:
+        why = next(iter(refusals.values()))
+        more = f" and {counted(len(refusals) - 1)} more" if len(refusals) > 1 else ""
+        raise Refused(f"the coordinator refused: {why}{more}. See 'flowkit dead list --reason refused'.")
     if late:
         raise queued(settings, len(late))
+
+
+def _refusals(commands: Sequence[Command], query: Queries) -> dict[str, str]:
+    """The reasons of the commands that were refused, by their runs."""
+    asked = {command.id for command in commands}
+    runs = {command.run_id for command in commands if command.run_id is not None}
+    rows = [(run_id, row) for run_id in sorted(runs) for row in query.commands(run_id)]
+    return {run_id: row.refused for run_id, row in rows if row.id in asked and row.refused is not None}
 
 
 def queued(settings: Settings, late: int) -> TimedOut:

@@ -5,42 +5,83 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.commit import Committed
+from flowkit.coordinator.ledger import Ledger
 from flowkit.errors import PublishError, QueueFull, TooLarge, Unroutable
-from flowkit.store.protocol import EndedRun
+from flowkit.store.protocol import EndedRun, EndMark
 from flowkit.wire import bounds, codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
-KEPT, KEPT_BYTES = 1_000, 16 * 1024 * 1024  # announcements that were refused and are published again
+KEPT, KEPT_BYTES = 1_000, 16 * 1024 * 1024  # answers that were refused and are published again
+GIVE_UP = 600.0  # seconds after its end that a run is announced again while the queue of a client is full
 PATIENCE = 60.0  # seconds that each of them is tried again: one client's full queue refuses for all
 
 
 class RunAnnouncements:
-    """Publishes the ends of runs.
+    """Publishes the ends of runs, and answers to those who asked for a run that will not be.
 
-    What is refused, because the exchange is missing or the queue of a client is full, is published again later: nothing
-    else waits for it.
+    An ended run is marked in its row until the broker has confirmed the message: what is refused, because the exchange
+    is missing or the queue of a client is full, stays marked, and the relay publishes it again. Nothing waits for it.
 
     Args:
         broker: where to.
         topology: the names there.
+        ledger: writes that an end was confirmed.
+        clock: Unix seconds.
     """
 
-    def __init__(self, broker: Broker, topology: Topology) -> None:
-        self._broker, self._exchange = broker, topology.name("runs")
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._broker, self._exchange, self._ledger, self._clock = broker, topology.name("runs"), ledger, clock
+        self._publishing: set[EndMark] = set()
         self._refused: deque[tuple[float, Outgoing]] = deque()  # until when, by the loop's clock, and what
 
-    async def announce(self, committed: Committed) -> None:
-        """Publish all that a commit has for clients."""
-        ended = committed.ended
-        messages = [self._ended(run) for run in ended]
+    def in_flight(self) -> set[EndMark]:
+        """Ends that are being published, or were and their rows do not say so yet."""
+        return self._publishing | self._ledger.unwritten_ends()
+
+    async def announce(self, ended: Sequence[EndedRun]) -> None:
+        """Publish ends of runs."""
+        if not ended:
+            return
+        marks = {run.mark for run in ended}
+        self._publishing |= marks
+        try:
+            verdicts = await self._broker.publish([self._ended(run) for run in ended])
+            for index, (run, verdict) in enumerate(zip(ended, verdicts, strict=True)):
+                if isinstance(verdict, TooLarge):
+                    why = f"{run.message} (outputs too large for a message: {verdict})"
+                    (verdicts[index],) = await self._broker.publish(
+                        [self._ended(replace(run, outputs=None, message=why))]
+                    )
+            self._ledger.mark_announced(
+                run.mark for run, verdict in zip(ended, verdicts, strict=True) if self._is_settled(run, verdict)
+            )
+        finally:
+            self._publishing -= marks
+        if refused := [verdict for verdict in verdicts if verdict is not None]:
+            logger.warning("the ends of %d runs are announced later: %s", len(refused), refused[0],
+                           extra={"action": "announced_later"})  # fmt: skip
+
+    def _is_settled(self, run: EndedRun, verdict: PublishError | None) -> bool:
+        """Whether its end is not to be announced again.
+
+        The full queue of one client refuses a message that all others have got: that does not go on for ever.
+        """
+        return verdict is None or (isinstance(verdict, QueueFull) and self._clock() - run.ended_at > GIVE_UP)
+
+    async def answer(self, committed: Committed) -> None:
+        """Publish what a commit has for those who asked for a run that will not be.
+
+        What they asked is delivered again until this has returned.
+        """
+        messages = []
         for start in committed.conflicts:
             told = wire.RunEnded(
                 run_id=start.run_id or "", node=start.node, status="conflict",
@@ -53,28 +94,18 @@ class RunAnnouncements:
                 run_id=rerun.run_id, node=rerun.node, status="conflict", message=bounds.cut(rerun.reason)
             )
             messages.append(self._message(told, told.encode())._replace(headers={wire.REFUSED: str(rerun.id)}))
-        if not messages:
-            return
-        verdicts = await self._publish(messages)
-        shorter = [
-            self._ended(
-                replace(run, outputs=None, message=f"{run.message} (outputs too large for a message: {verdict})")
-            )
-            for run, verdict in zip(ended, verdicts, strict=False)
-            if isinstance(verdict, TooLarge)
-        ]
-        if shorter:
-            await self._publish(shorter)
+        if messages:
+            await self._publish(messages)
 
     async def retry(self) -> None:
-        """Publish what was refused before."""
+        """Publish answers that were refused before."""
         if not self._refused:
             return
         now = asyncio.get_running_loop().time()
         kept, self._refused = self._refused, deque()
         live = [(until, message) for until, message in kept if until > now]
         if len(live) < len(kept):
-            logger.error("the ends of %d runs were not announced: they were refused for %g s", len(kept) - len(live),
+            logger.error("%d answers to clients were not published: they were refused for %g s", len(kept) - len(live),
                          PATIENCE, extra={"action": "not_announced"})  # fmt: skip
         if live:
             verdicts = await self._broker.publish([message for _, message in live])
@@ -82,7 +113,7 @@ class RunAnnouncements:
                 one for one, verdict in zip(reversed(live), reversed(verdicts), strict=True) if verdict is not None
             )
 
-    async def _publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
+    async def _publish(self, messages: Sequence[Outgoing]) -> None:
         verdicts = await self._broker.publish(messages)
         refused = [
             message
@@ -91,15 +122,14 @@ class RunAnnouncements:
         ]
         if refused:
             why = next(verdict for verdict in verdicts if isinstance(verdict, Unroutable | QueueFull))
-            logger.warning("the ends of %d runs are announced later: %s", len(refused), why,
+            logger.warning("%d answers to clients are published later: %s", len(refused), why,
                            extra={"action": "announced_later"})  # fmt: skip
             until = asyncio.get_running_loop().time() + PATIENCE
             self._refused.extend((until, message) for message in refused)
             self._bound()
         for verdict in verdicts:
             if verdict is not None and not isinstance(verdict, Unroutable | QueueFull):
-                logger.error("the end of a run was not announced: %s", verdict, extra={"action": "not_announced"})
-        return verdicts
+                logger.error("an answer to a client was not published: %s", verdict, extra={"action": "not_announced"})
 
     def _bound(self) -> None:
         """Give up the oldest of too many."""
@@ -108,7 +138,7 @@ class RunAnnouncements:
             size -= len(self._refused.popleft()[1].body)
             dropped += 1
         if dropped:
-            logger.error("the ends of %d runs were not announced: too many are refused", dropped,
+            logger.error("%d answers to clients were not published: too many are refused", dropped,
                          extra={"action": "not_announced"})  # fmt: skip
 
     def _ended(self, run: EndedRun) -> Outgoing:

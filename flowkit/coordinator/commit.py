@@ -35,7 +35,7 @@ from flowkit.flow.events import Event
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
 from flowkit.flow.state import Run, TaskStatus
-from flowkit.store.protocol import EndedRun, Sendable, SentMark, TaskKey, Transaction
+from flowkit.store.protocol import EndedRun, EndMark, Sendable, SentMark, TaskKey, Transaction
 from flowkit.wire import messages as wire
 
 REFILLS = "refills"  # a fact of the store: how often everything outstanding was sent again, for the broker had lost it
@@ -48,10 +48,14 @@ UNDOING = frozenset({CancelBelow, FailOutstanding, HoldUnsent})
 
 
 class Marks(NamedTuple):
-    """Tasks that the broker confirmed, as it was after so many refills: what an earlier one confirmed is gone."""
+    """Tasks that the broker confirmed, as it was after so many refills: what an earlier one confirmed is gone.
+
+    ``announced`` are ends of runs that some broker has confirmed.
+    """
 
     sent: Sequence[SentMark]
     refills: int
+    announced: Sequence[EndMark] = ()
 
 
 NONE = Marks((), 0)
@@ -107,6 +111,7 @@ def commit(
         committed = replace(committed, refills=refills(transaction))
         if committed.refills == marks.refills:
             transaction.mark_sent(unanswered, context.now)
+    transaction.mark_announced(marks.announced)
     if touched:
         admitted = transaction.admit(touched, context.node_limits)
         committed.tasks.extend(transaction.sendables(admitted.tasks))

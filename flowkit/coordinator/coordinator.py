@@ -137,7 +137,8 @@ class Coordinator:
             WrongBroker: the broker belongs to another store.
             FlowKitError: broker or store say something that trying again cannot change.
         """
-        store_id, secret, epoch = await self._store.transact(_identity)
+        # The store may be away while it begins, as at any other moment.
+        store_id, secret, epoch = await Ledger(self._store, self._limits, b"").transact(_identity)
         self._ledger = ledger = Ledger(
             self._store, self._limits, secret, marks_after=self._pace.sent_marks_after, epoch=epoch
         )
@@ -145,7 +146,7 @@ class Coordinator:
             self._broker, self._topology, ledger,
             max_nodes=self._limits.max_nodes, summon=self._summon, clock=self._clock,
         )  # fmt: skip
-        outbox.know(await self._store.query(_announced))
+        outbox.know(await ledger.query(_announced))
         archive = Archive(self._broker, self._topology, ledger, owner=self._name, lease=self._pace.archive_lease)
         relay = Relay(self._broker, ledger, outbox, after=self._pace.relay_after, every=self._pace.relay_every)
         identity = Identity(
@@ -203,7 +204,7 @@ class Coordinator:
                 # First: what is sent may have to wait for it.
                 background = [group.create_task(_keep_running(identity.watch, consumers))]
                 # Before anything new could look unsent too:
-                if await self._unless_stopped(relay.look(after=0 if self._alone else None)):
+                if await self._unless_stopped(relay.catch_up(after=0 if self._alone else None)):
                     background += [group.create_task(_keep_running(loop)) for loop in clockwork]
                     await self._read(group, readers, archive)
                 for task in background:

@@ -201,6 +201,8 @@ class DeadLetters:
         for forbid in committed.forbidden:
             body = forbid.event.result.encode()
             await self._keep(delivery, "forbidden", why_forbidden(delivery, forbid), body, forbid.event.run_id)
+        for reason in committed.refused.values():  # there is one command in a message
+            await self._keep(delivery, "refused", reason)
         await self._outbox.deliver(committed)
 
     async def _keep(

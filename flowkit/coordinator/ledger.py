@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import islice, takewhile
 from typing import TypeVar
 
@@ -13,7 +13,8 @@ from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.errors import StoreUnreachable
 from flowkit.flow.events import Commanded, Event
 from flowkit.flow.limits import Limits
-from flowkit.store.protocol import Sendable, SentMark, Store, TaskKey, Transaction
+from flowkit.store.protocol import EndMark, Sendable, SentMark, Store, TaskKey, Transaction
+from flowkit.store.views import Queries
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -43,6 +44,8 @@ class Ledger:
         self._sent: dict[TaskKey, tuple[int, float]] = {}  # attempt, and when by the loop's clock; oldest first
         self._writing: list[list[SentMark]] = []  # in transactions just now
         self.epoch = epoch
+        self._announced: dict[str, float] = {}  # runs whose end the broker confirmed, and when they ended
+        self._announced_writing: set[EndMark] = set()  # in transactions just now
         self._some_sent = asyncio.Event()
         self._skipped = Skipped("what time brought", "event_failed")
         self.away = False  # the last transaction did not get through
@@ -58,10 +61,17 @@ class Ledger:
             StoreUnreachable: it is damaged: messages stay where they are until somebody mends it.
             Unstorable: it can never keep what ``function`` gives it.
         """
+        return await self._outlast(lambda: self._store.transact(function))
+
+    async def query(self, function: Callable[[Queries], T]) -> T:
+        """Run ``function`` over the read-only queries, again and again while the store is away."""
+        return await self._outlast(lambda: self._store.query(function))
+
+    async def _outlast(self, ask: Callable[[], Awaitable[T]]) -> T:
         failures, why = 0, ""
         while True:
             try:
-                result = await self._store.transact(function)
+                result = await ask()
             except StoreUnreachable as error:
                 self.away = True
                 if error.final:
@@ -87,19 +97,23 @@ class Ledger:
     async def _commit(self, events: Events, sent: list[SentMark]) -> Committed:
         epoch = self.epoch
         self._writing.append(sent)
+        announced, self._announced = self._announced, {}
+        self._announced_writing |= announced.items()
 
         def work(transaction: Transaction) -> Committed:
             found = events(transaction) if callable(events) else events
-            marks = Marks(sent, epoch)
+            marks = Marks(sent, epoch, list(announced.items()))
             return commit(transaction, found, secret=self._secret, limits=self._limits, marks=marks)
 
         try:
             committed = await self.transact(work)
         except BaseException:
             self.mark_sent(sent, epoch)
+            self._announced = announced | self._announced
             raise
         finally:
             self._writing.remove(sent)
+            self._announced_writing -= announced.items()
         if committed.refills not in (None, epoch) and self.epoch == epoch:
             self.forget_sent(committed.refills)
         for key in committed.settled:
@@ -142,6 +156,11 @@ class Ledger:
                 self._sent[run_id, task_id] = (max(before, attempt), now)
             self._some_sent.set()
 
+    def mark_announced(self, ends: Iterable[EndMark]) -> None:
+        """The broker confirmed the messages about these ends: the next transaction writes it."""
+        self._announced.update(ends)
+        self._some_sent.set()
+
     def forget_sent(self, epoch: int) -> None:
         """What was confirmed is gone: the broker lost it, and what it says from now on is of another epoch."""
         self.epoch = epoch
@@ -152,20 +171,24 @@ class Ledger:
         while True:
             await self._some_sent.wait()
             await asyncio.sleep(self._marks_after)
-            if due := self._due():
+            if (due := self._due()) or self._announced:
                 await self._commit((), due)
             if not self._sent:
                 self._some_sent.clear()
 
     async def flush_now(self) -> None:
         """Write all marks in a transaction of their own."""
-        if marks := self._take(len(self._sent)):
+        if (marks := self._take(len(self._sent))) or self._announced:
             await self._commit((), marks)
 
     def unwritten(self) -> set[SentMark]:
         """Tasks that are sent although their rows do not say so yet."""
         waiting = ((*key, attempt) for key, (attempt, _) in self._sent.items())
         return {*waiting, *(mark for marks in self._writing for mark in marks)}
+
+    def unwritten_ends(self) -> set[EndMark]:
+        """Ends of runs that are announced although their rows do not say so yet."""
+        return {*self._announced.items(), *self._announced_writing}
 
     def _due(self) -> list[SentMark]:
         """Take the marks whose time has come."""

@@ -40,7 +40,7 @@ class Outbox:
         self._generation = broker.generation
         self._over_limit: list[str] = []  # nodes that were last logged as being too many
         self.refusals = Refusals(topology)
-        self.announcements = RunAnnouncements(broker, topology)
+        self.announcements = RunAnnouncements(broker, topology, ledger, clock)
 
     def in_flight(self) -> set[SentMark]:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
@@ -99,7 +99,8 @@ class Outbox:
         try:
             while waiting:
                 failures = await self.send(waiting[0].tasks)
-                await self.announcements.announce(waiting[0])
+                await self.announcements.answer(waiting[0])
+                await self.announcements.announce(waiting[0].ended)
                 await self.tell(waiting[0].controls)
                 waiting[:1] = await self._ledger.commit_possible(failures)
         finally:

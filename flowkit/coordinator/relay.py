@@ -1,4 +1,7 @@
-"""What time brings: held tasks are released when they are due, and what was committed but never sent is sent."""
+"""What time brings: held tasks are released when they are due, and what was committed but never sent is sent.
+
+Rows of tasks and of ended runs are marked until the broker has confirmed their messages: these marks are the outbox.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.flow.events import Event
-from flowkit.store.protocol import Sendable, Transaction
+from flowkit.store.protocol import EndedRun, Sendable, Transaction
 
 logger = logging.getLogger(__name__)
 LIMIT = 500  # rows a look
@@ -77,7 +80,9 @@ def _due(transaction: Transaction) -> _Due:
 
 
 class Relay:
-    """Sends released tasks that nobody sent: after a crash between commit and publish, or a lost broker.
+    """Sends released tasks that nobody sent, and announces ends of runs that nobody announced.
+
+    That is after a crash between commit and publish, a COMMIT whose answer was lost, or a lost broker.
 
     Args:
         after: seconds that a task must have been unsent, so that whoever committed it can send it.
@@ -100,6 +105,13 @@ class Relay:
             await self._outbox.announcements.retry()
             while await self.look() == LIMIT:
                 pass
+            while await self.announce() == LIMIT:
+                pass
+
+    async def catch_up(self, *, after: float | None) -> None:
+        """Send and announce what an earlier process left, before anything new can look the same."""
+        await self.look(after=after)
+        await self.announce(after=after)
 
     async def look(self, *, after: float | None = None) -> int:
         """Send what has been unsent for ``after`` seconds (the relay's own by default)."""
@@ -127,6 +139,24 @@ class Relay:
         # Sent rows must not be found again by the very next look.
         await self._ledger.flush_now()
         return len(unsent)
+
+    async def announce(self, *, after: float | None = None) -> int:
+        """Announce ends of runs that have been unannounced for ``after`` seconds (the relay's own by default)."""
+        wait = self._after if after is None else after
+
+        def work(transaction: Transaction) -> list[EndedRun]:
+            return transaction.unannounced(before=transaction.now() - wait, limit=LIMIT)
+
+        before = self._outbox.announcements.in_flight()
+        found = await self._ledger.transact(work)
+        mine = before | self._outbox.announcements.in_flight()
+        stranded = [run for run in found if run.mark not in mine]
+        if stranded:
+            logger.info("announcing the ends of %d runs that were never announced", len(stranded),
+                        extra={"action": "relay_ends"})  # fmt: skip
+            await self._outbox.announcements.announce(stranded)
+            await self._ledger.flush_now()
+        return len(found)
 
 
 async def send(ledger: Ledger, outbox: Outbox, tasks: list[Sendable]) -> None:

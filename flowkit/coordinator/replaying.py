@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol, TypeVar
+from uuid import UUID
 
 from flowkit.broker.protocol import Broker, Outgoing
 from flowkit.coordinator.ledger import Ledger
-from flowkit.errors import PublishError, Refused
+from flowkit.errors import PublishError, Refused, Unreadable
 from flowkit.flow.changes import NoteCommand
 from flowkit.flow.state import Keys
 from flowkit.store.protocol import DeadLetter, Transaction
@@ -59,16 +60,26 @@ def message_of(letter: DeadLetter, topology: Topology) -> Outgoing:
 async def replay(
     broker: Broker, keeper: Keeper, letters: Sequence[DeadLetter], messages: Sequence[Outgoing]
 ) -> list[PublishError | None]:
-    """Publish letters, and remove those that are in their queues again.
+    """Publish letters, and remove those that are in their queues again. Commands among them are decided anew.
 
     Returns:
         for each letter None, or why its queue does not take it: it is kept.
     """
+    if commands := [command for letter in letters if (command := _command_id(letter)) is not None]:
+        await keeper.transact(lambda transaction: transaction.forget_refusals(commands))
     verdicts = await broker.publish(messages)
     there = [letter.id for letter, verdict in zip(letters, verdicts, strict=True) if verdict is None]
     ids = [letter_id for letter_id in there if letter_id is not None]
     await keeper.transact(lambda transaction: transaction.take_dead(ids))
     return verdicts
+
+
+def _command_id(letter: DeadLetter) -> UUID | None:
+    """The id of the command that a letter may be; None when it is something else."""
+    try:
+        return wire.decode(wire.Command, letter.body).id
+    except Unreadable:
+        return None
 
 
 class Replays:
@@ -86,8 +97,9 @@ class Replays:
         wanted = sorted(set(command.letters))
         if not wanted:
             return "a replay names dead letters: letters, by their numbers"
-        if await self._ledger.transact(partial(_was_applied, command)):
-            return None
+        decided, refused = await self._ledger.transact(partial(_decision, command))
+        if decided:
+            return refused  # its dead letter may not have left
         missing: list[int] = []
         problems: list[str] = []
         for begin in range(0, len(wanted), STEP):
@@ -95,11 +107,12 @@ class Replays:
             letters = await self._ledger.transact(partial(_find, step))
             missing += set(step) - {letter.id for letter in letters}
             problems += await self._replay(letters)
-        await self._ledger.transact(partial(_note, command))
         if missing:
-            told = ", ".join(map(str, sorted(missing)[:TOLD])) + (" …" if len(missing) > TOLD else "")
-            problems.append(f"there is no dead letter {told}")
-        return "; ".join(problems[:TOLD]) or None
+            numbers = ", ".join(map(str, sorted(missing)[:TOLD])) + (" …" if len(missing) > TOLD else "")
+            problems.append(f"there is no dead letter {numbers}")
+        why = "; ".join(problems[:TOLD]) or None
+        await self._ledger.transact(partial(_note, command, why))
+        return why
 
     async def _replay(self, letters: Sequence[DeadLetter]) -> list[str]:
         """Replay those that may be; the problems with the others."""
@@ -123,13 +136,16 @@ def _find(ids: Sequence[int], transaction: Transaction) -> list[DeadLetter]:
     return transaction.find_dead(ids)
 
 
-def _was_applied(command: wire.Command, transaction: Transaction) -> bool:
+def _decision(command: wire.Command, transaction: Transaction) -> tuple[bool, str | None]:
+    """Whether the command was decided before, and why it was refused."""
     nothing: frozenset[str] = frozenset()
     keys = Keys(runs=nothing, roots=nothing, tasks=frozenset(), scopes=frozenset(), commands=frozenset({command.id}))
-    return command.id in transaction.load(keys).commands
+    state = transaction.load(keys)
+    return command.id in state.commands, state.refusals.get(command.id)
 
 
-def _note(command: wire.Command, transaction: Transaction) -> None:
+def _note(command: wire.Command, refused: str | None, transaction: Transaction) -> None:
     """It is about no run, so it is noted without one; and once, whoever else carries it out, or did without knowing."""
-    if not _was_applied(command, transaction):
-        transaction.write([NoteCommand("", command.id, command.kind, transaction.now())])
+    decided, _ = _decision(command, transaction)
+    if not decided:
+        transaction.write([NoteCommand("", command.id, command.kind, transaction.now(), refused)])

@@ -27,6 +27,7 @@ class Whole:
     run: Run
     scopes: tuple[Scope, ...]
     tasks: tuple[Task, ...]
+    unannounced_since: float | None = None  # Unix seconds: the broker has not confirmed the message about its end
 
     @cached_property
     def at(self) -> dict[str, Task]:
@@ -52,12 +53,13 @@ class Whole:
         return self._leaves.get(scope, [])
 
 
-def problems(whole: Whole, secret: bytes) -> Iterator[str]:
+def problems(whole: Whole, secret: bytes, *, announced_before: float | None = None) -> Iterator[str]:
     """What does not hold, a sentence each.
 
     Args:
         whole: the rows of one run, as they were at one moment.
         secret: of the store, which the ids of tasks follow from.
+        announced_before: Unix seconds; what ended before then was announced. None: nobody can tell.
     """
     for path, count in Counter(task.path for task in whole.tasks).items():
         if count > 1:
@@ -66,6 +68,8 @@ def problems(whole: Whole, secret: bytes) -> Iterator[str]:
         yield f"the run counts {whole.run.tasks} tasks, and has {len(whole.tasks)}"
     if whole.run.status.ended:
         yield from _left(whole)
+        if announced_before is not None and (whole.unannounced_since or announced_before) < announced_before:
+            yield "it has ended, and its end was never announced"
     else:
         yield from _counters(whole)
     for task in whole.tasks:

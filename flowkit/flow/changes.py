@@ -127,12 +127,16 @@ class MoveRun:
 
 @dataclass(frozen=True, slots=True)
 class NoteCommand:
-    """A command was applied: the same id changes nothing any more."""
+    """A command was decided: the same id changes nothing any more, and is answered as it was.
+
+    ``refused`` is the reason of a refusal; None when the command was applied.
+    """
 
     run_id: str
     id: UUID
     kind: str
     at: float
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,14 +41,13 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
         yield from _refuse(None, command, f"this store knows no run {event.run_id!r}")
         return
     if command.id in state.commands:
-        if command.kind is CommandKind.RERUN:
-            yield from rerunning.came_again(state, command)
+        yield from _came_again(state, run, command)
         return
     if command.kind is CommandKind.SIGNAL and run.id in state.reopening:
         yield event  # in the next round: the wait that it is for will wait again only then
         return
-    yield NoteCommand(run.id, command.id, command.kind, context.now)
     refused = _why_not(state, run, command, context)
+    yield NoteCommand(run.id, command.id, command.kind, context.now, refused)
     if refused is not None:
         yield from _refuse(run, command, refused)
         return
@@ -70,6 +69,15 @@ def commanded(state: State, event: Commanded, context: Context) -> Iterator[Chan
         case CommandKind.SIGNAL:
             sent = Signal(command.id, codec.dumps(command.input or {}))
             yield from waits.signal(state, run, command.name or "", sent, context)
+
+
+def _came_again(state: State, run: Run, command: wire.Command) -> Iterator[Change]:
+    """The command was decided before; its answer may not have left, and is given again."""
+    reason = state.refusals.get(command.id)
+    if reason is not None:
+        yield from _refuse(run, command, reason)
+    elif command.kind is CommandKind.RERUN:
+        yield from rerunning.came_again(state, command)
 
 
 def _cancelled(run: Run, grace: float, context: Context) -> Iterator[Change]:

@@ -156,8 +156,10 @@ def apply(state: State, change: Change) -> None:  # noqa: C901, PLR0912 - one ca
             state.runs[run_id] = state.runs[run_id]._replace(status=status, ended_at=None)
         case Reopen(run_id):
             state.reopening.add(run_id)
-        case NoteCommand(id=command_id):
+        case NoteCommand(id=command_id, refused=refused):
             state.commands.add(command_id)
+            if refused is not None:
+                state.refusals[command_id] = refused
         case AddSignal(run_id, name, signal):
             state.signals.setdefault((run_id, name), []).append(signal)
         case TakeSignal(run_id, name, signal_id, task_id):

@@ -185,6 +185,7 @@ class State:
     payloads: dict[tuple[str, UUID], bytes] = field(default_factory=dict)  # resolved inputs
     waits: dict[tuple[str, str], list[UUID]] = field(default_factory=dict)  # waiting tasks, oldest first; rows in tasks
     signals: dict[tuple[str, str], list[Signal]] = field(default_factory=dict)  # untaken, in the order they came
-    commands: set[UUID] = field(default_factory=set)  # of those asked for, the ones applied before
+    commands: set[UUID] = field(default_factory=set)  # of those asked for, the ones decided before
+    refusals: dict[UUID, str] = field(default_factory=dict)  # the reasons of those that were refused
     on_error: dict[str, str] = field(default_factory=dict)  # node -> the node that handles its failures
     reopening: set[str] = field(default_factory=set)  # runs whose rows go on only when this round is written

@@ -23,8 +23,10 @@ def whole(database: Database, run_id: str) -> Whole | None:
         inputs, outputs, nodes, error = row[:OF_A_TASK]
         task = rows.read_task(row[OF_A_TASK:], database.id_out)
         tasks.append(task._replace(inputs=inputs, outputs=outputs, nodes=nodes, error=error))
+    since = database.select("SELECT t.unannounced_since FROM runs AS t WHERE t.id = :id", {"id": run_id})[0][0]
     return Whole(
         run._replace(outputs=ended[0][3]),
         tuple(rows.read_scope(row, database.id_out) for row in scopes),
         tuple(tasks),
+        since,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import TypeVar
+from uuid import UUID
 
 from flowkit.flow import paths
 from flowkit.flow.state import Keys, Signal, State, Task
@@ -41,9 +42,7 @@ def load(database: Database, keys: Keys, kept: Kept) -> State:
     if keys.signals:
         _load_signals(database, keys.signals, state)
     if keys.commands:
-        wanted = [(database.id_in(command),) for command in keys.commands]
-        found = database.lookup("SELECT t.id FROM commands AS t", "commands", ("id",), wanted)
-        state.commands.update(database.id_out(command) for (command,) in found)
+        _load_commands(database, keys.commands, state)
     return state
 
 
@@ -103,3 +102,15 @@ def _load_signals(database: Database, names: Iterable[Name], state: State) -> No
     for run_id, kept_name, _, signal_id, value in sorted(found, key=lambda row: row[2]):
         key = (run_id, asked[run_id, kept_name])
         state.signals.setdefault(key, []).append(Signal(database.id_out(signal_id), value))
+
+
+def _load_commands(database: Database, commands: Iterable[UUID], state: State) -> None:
+    """Those of the commands that were decided before, with the reasons of those that were refused."""
+    wanted: list[Row] = [(database.id_in(command),) for command in commands]
+    for command_id, refused in database.lookup(
+        "SELECT t.id, t.refused FROM commands AS t", "commands", ("id",), wanted
+    ):
+        command = database.id_out(command_id)
+        state.commands.add(command)
+        if refused is not None:
+            state.refusals[command] = refused.decode()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # a verb that only looks would wait for them
 T = TypeVar("T")
 TaskKey = tuple[str, UUID]  # run id, task id
 SentMark = tuple[str, UUID, int]  # run id, task id, attempt
+EndMark = tuple[str, float]  # run id, when it ended
 
 
 class Sendable(NamedTuple):
@@ -54,8 +55,14 @@ class EndedRun:
     outputs: bytes | None
     message: str
     error: bytes | None
+    ended_at: float  # Unix seconds
     inputs: bytes | None = None  # of its first task
     parent: str | None = None
+
+    @property
+    def mark(self) -> EndMark:
+        """What tells this end from a later one of the same run, which may go on when it has failed."""
+        return (self.id, self.ended_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +200,19 @@ class Transaction(Protocol):
 
     def ended_since(self, since: float, limit: int) -> list[EndedRun]:
         """Runs that ended since then (Unix seconds), the first ones to end first."""
+
+    def unannounced(self, *, before: float, limit: int) -> list[EndedRun]:
+        """Ended runs whose end is unannounced since before ``before``, ``skip locked``.
+
+        Those that are dated a minute ahead, or more, are among them: a clock was set back. They count as unannounced
+        since now from here on, so that another coordinator does not announce them too.
+        """
+
+    def mark_announced(self, ends: Sequence[EndMark]) -> None:
+        """Note that the broker confirmed the messages about these ends."""
+
+    def forget_refusals(self, ids: Sequence[UUID]) -> None:
+        """Let those of the commands that were refused be decided anew."""
 
     def sent_before(self, before: float, limit: int, *, after: SentTask | None = None) -> list[SentTask]:
         """Tasks queued or running that were sent before ``before``, those behind ``after`` in the order of their rows.

@@ -208,9 +208,19 @@ class SqlQueries:
         }
 
     def commands(self, run_id: str) -> list[CommandRow]:
-        """Commands that were applied to a run, in the order they came."""
-        found = self._rows("SELECT id, kind, at FROM commands WHERE run_id = :run_id ORDER BY at, id", run_id=run_id)
-        return [CommandRow(self._database.id_out(command_id), kind, at) for command_id, kind, at in found]
+        """Commands that were decided about a run, in the order they came."""
+        found = self._rows(
+            "SELECT id, kind, at, refused FROM commands WHERE run_id = :run_id ORDER BY at, id", run_id=run_id
+        )
+        return [
+            CommandRow(self._database.id_out(command_id), kind, at, None if refused is None else refused.decode())
+            for command_id, kind, at, refused in found
+        ]
+
+    def unannounced(self) -> int:
+        """How many ends of runs are still to be announced."""
+        count: int = self._rows("SELECT count(*) FROM runs WHERE unannounced_since IS NOT NULL")[0][0]
+        return count
 
     def signals(self, run_id: str) -> list[SignalRow]:
         """Signals of a run that nobody has taken yet, in the order they came."""

@@ -11,7 +11,7 @@ from flowkit.store.database import Row
 from flowkit.store.protocol import DeadLetter, EndedRun, Sendable
 
 if TYPE_CHECKING:
-    from flowkit.flow.changes import EndRun, MoveTask, SettleTask
+    from flowkit.flow.changes import EndRun, MoveTask, NoteCommand, SettleTask
 
 
 def _outstanding(status: str) -> str:
@@ -54,7 +54,8 @@ MOVED = (
     "deaths", "unsent_since", "leased_until",
 )  # fmt: skip
 DEAD = ("id", "reason", "detail", "queue", "body", "properties", "at", "run_id")
-ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error", "grace_until")
+COMMAND = ("id", "run_id", "kind", "at", "refused")
+ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error", "grace_until", "unannounced_since")
 
 # What the core needs of a row: no payloads
 RUN_STATE = (
@@ -79,8 +80,9 @@ SENDABLE = (
     "LEFT JOIN tasks AS source ON source.run_id = t.run_id AND source.id = t.inputs_from"
 )
 ENDED_RUN = (
-    "SELECT t.id, t.node, t.status, coalesce(t.outputs, source.outputs), t.message, t.error, root.inputs, "
-    "t.parent FROM runs AS t LEFT JOIN tasks AS source ON source.run_id = t.id AND source.id = t.outputs_from "
+    "SELECT t.id, t.node, t.status, coalesce(t.outputs, source.outputs), t.message, t.error, t.ended_at, "
+    "root.inputs, t.parent FROM runs AS t "
+    "LEFT JOIN tasks AS source ON source.run_id = t.id AND source.id = t.outputs_from "
     "LEFT JOIN tasks AS root ON root.run_id = t.id AND root.id = t.root"
 )
 
@@ -154,12 +156,17 @@ def moved_row(change: MoveTask, now: float, id_in: IdIn) -> Row:
     )  # fmt: skip
 
 
+def command_row(note: NoteCommand, id_in: IdIn) -> Row:
+    """A command that was decided."""
+    return (id_in(note.id), note.run_id, note.kind, note.at, _maybe_utf8(note.refused))
+
+
 def ended_row(change: EndRun, id_in: IdIn) -> Row:
-    """The key and ``ENDED``."""
+    """The key and ``ENDED``: nobody has announced it yet."""
     return (
         change.run_id, str(change.status), change.ended_at, change.outputs,
         change.outputs_from and id_in(change.outputs_from), utf8(change.message), change.error,
-        change.grace_until,
+        change.grace_until, change.ended_at,
     )  # fmt: skip
 
 
@@ -232,5 +239,5 @@ def read_dead(row: Row) -> DeadLetter:
 
 def read_ended(row: Row) -> EndedRun:
     """A row of ``ENDED_RUN``."""
-    run_id, node, status, outputs, message, error, inputs, parent = row
-    return EndedRun(run_id, node, status, outputs, message.decode(), error, inputs, parent)
+    run_id, node, status, outputs, message, error, ended_at, inputs, parent = row
+    return EndedRun(run_id, node, status, outputs, message.decode(), error, ended_at, inputs, parent)

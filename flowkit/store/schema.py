@@ -14,16 +14,7 @@ from flowkit.errors import UsageError
 from flowkit.store.attempt import attempt
 from flowkit.store.database import Database
 
-VERSIONS = (
-    "0001",
-    "0002",
-    "0003",
-    "0004",
-    "0005",
-    "0006",
-    "0007",
-    "0008",
-)  # every version there ever was, oldest first
+VERSIONS = tuple(f"{number:04}" for number in range(1, 10))  # every version there ever was, oldest first
 HEAD = VERSIONS[-1]
 
 

@@ -72,6 +72,7 @@ runs = Table(
     Column("pruned_at", _TIME),  # it is being removed, and some of its rows are gone already
     Column("trimmed", Integer),  # tasks of a loop that were removed while it went on
     Column("trimmed_before", _TIME),  # when the newest of those was created, or a little later
+    Column("unannounced_since", _TIME),  # set from its end until the broker has confirmed the message about that
     Index("runs_newest", "started_at", "id"),  # pages of `runs list`
     # The same with --status. Of an expression, so that it offers itself for nothing else: from each task that is due a
     # planner would go through all runs under way.
@@ -80,6 +81,7 @@ runs = Table(
     _partial("runs_ended", "ended_at", "id", where="ended_at IS NOT NULL"),  # prune
     _partial("runs_parent", "parent", "started_at", "id", where="parent IS NOT NULL"),  # children of a run
     _partial("runs_deadline", "deadline", where="ended_at IS NULL AND deadline IS NOT NULL"),  # timers
+    _partial("runs_unannounced", "unannounced_since", "id", where="unannounced_since IS NOT NULL"),  # relay
     postgresql_with=_ROOM,
 )
 
@@ -190,13 +192,14 @@ signals = Table(  # that came before anybody waited for them
     Index("signals_name", "run_id", "name"),
 )
 
-commands = Table(  # that were applied
+commands = Table(  # that were decided
     "commands",
     metadata,
     Column("id", _ID, primary_key=True),
     Column("run_id", _TEXT, nullable=False),
     Column("kind", _TEXT, nullable=False),
     Column("at", _TIME, nullable=False),
+    Column("refused", _BYTES),  # why; None: it was applied
     Index("commands_run", "run_id"),
 )
 

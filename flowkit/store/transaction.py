@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from uuid import UUID
 
 from flowkit.flow.changes import Change
 from flowkit.flow.events import Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
@@ -10,7 +11,7 @@ from flowkit.flow.leases import Known, Lease
 from flowkit.flow.schedules import Schedule
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
-from flowkit.store import admission, leasing, overdue, pruning, resending, rows, scheduling
+from flowkit.store import admission, announcing, leasing, overdue, pruning, resending, rows, scheduling
 from flowkit.store.database import Database, Row
 from flowkit.store.effects import changed_as_a_set
 from flowkit.store.kept import Kept
@@ -19,6 +20,7 @@ from flowkit.store.protocol import (
     Admitted,
     DeadLetter,
     EndedRun,
+    EndMark,
     OldLine,
     Pruned,
     Released,
@@ -185,6 +187,22 @@ class SqlTransaction:
             {"since": since, "limit": limit},
         )
         return self.ended(run_id for (run_id,) in found)
+
+    def unannounced(self, *, before: float, limit: int) -> list[EndedRun]:
+        """Ended runs whose end is unannounced since before ``before``. They count as unannounced since now."""
+        return announcing.unannounced(self._database, before, limit, ahead=self.now() + resending.AHEAD)
+
+    def mark_announced(self, ends: Sequence[EndMark]) -> None:
+        """Note that the broker confirmed the messages about these ends."""
+        announcing.mark_announced(self._database, ends)
+
+    def forget_refusals(self, ids: Sequence[UUID]) -> None:
+        """Let those of the commands that were refused be decided anew."""
+        wanted: list[Row] = [(self._database.id_in(command_id),) for command_id in ids]
+        select = "SELECT t.id FROM commands AS t"
+        refused = self._database.lookup(select, "commands", ("id",), wanted, only="t.refused IS NOT NULL")
+        if refused:
+            self._database.delete("commands", ("id",), refused)
 
     # Sweeping
 

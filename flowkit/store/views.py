@@ -98,11 +98,12 @@ class SlotCount:
 
 @dataclass(frozen=True, slots=True)
 class CommandRow:
-    """A command that was applied."""
+    """A command that was decided."""
 
     id: UUID
     kind: str
     at: float
+    refused: str | None = None  # why; None: it was applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,10 +178,13 @@ class Queries(Protocol):
         """How many dead letters there are, by their reasons."""
 
     def commands(self, run_id: str) -> list[CommandRow]:
-        """Commands that were applied to a run, in the order they came."""
+        """Commands that were decided about a run, in the order they came."""
 
     def signals(self, run_id: str) -> list[SignalRow]:
         """Signals of a run that nobody has taken yet, in the order they came."""
+
+    def unannounced(self) -> int:
+        """How many ends of runs are still to be announced."""
 
     def superseded(self, run_id: str) -> list[tuple[UUID, int | None, str, str, float]]:
         """Results of a run that changed nothing: task, attempt, status, reason, time."""

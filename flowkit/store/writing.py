@@ -32,7 +32,7 @@ from flowkit.store.effects import EFFECTS, Effect, carry_out
 
 TaskKey = tuple[str, UUID]
 ScopeKey = tuple[str, str]
-REOPENED = (None, None, None, b"", None, None)  # a run that goes on has not ended
+REOPENED = (None, None, None, b"", None, None, None)  # a run that goes on has not ended
 
 
 @dataclass(slots=True)
@@ -150,8 +150,7 @@ def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0
     if batch.counts:
         database.update("runs", ("id",), ("tasks",), list(batch.counts.items()))
     if batch.commands:
-        noted = [(id_in(note.id), note.run_id, note.kind, note.at) for note in batch.commands]
-        database.insert("commands", ("id", "run_id", "kind", "at"), noted)
+        database.insert("commands", rows.COMMAND, [rows.command_row(note, id_in) for note in batch.commands])
     if batch.kept:
         kept = [(k.run_id, rows.utf8(k.name), id_in(k.signal.id), k.signal.input, k.at) for k in batch.kept]
         database.insert("signals", ("run_id", "name", "id", "input", "at"), kept)
@@ -163,7 +162,9 @@ def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0
         database.update("runs", ("id",), rows.ENDED, moved_runs)
     if batch.ends:
         database.update("runs", ("id",), rows.ENDED, [rows.ended_row(end, id_in) for end in batch.ends.values()])
-        database.delete("signals", ("run_id",), [(run_id,) for run_id in batch.ends])
+        # A failed run may go on (retry), and its waits then find what was sent to them before.
+        if over := [(end.run_id,) for end in batch.ends.values() if end.status is not RunStatus.FAILED]:
+            database.delete("signals", ("run_id",), over)
     if batch.superseded:
         columns = ("run_id", "task_id", "attempt", "status", "reason", "at")
         database.insert("superseded", columns, [_superseded_row(database, change) for change in batch.superseded])

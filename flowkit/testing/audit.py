@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from uuid import UUID
 
@@ -9,13 +10,17 @@ from flowkit.broker.memory.server import Server
 from flowkit.flow import audit
 from flowkit.flow.audit import Whole
 from flowkit.flow.state import TaskStatus
+from flowkit.store.protocol import DeadLetter
 from flowkit.store.views import Queries
 from flowkit.testing.nodes import Call
+from flowkit.wire import messages as wire
+
+LETTERS = 1_000  # dead letters that are looked at
 
 
 def problems(
     queries: Queries, server: Server, nodes: Collection[str], calls: Sequence[Call], secret: bytes, *,
-    accept: Collection[str],
+    announced: Collection[str], accept: Collection[str],
 ) -> list[str]:  # fmt: skip
     """What does not hold, one line each.
 
@@ -25,26 +30,46 @@ def problems(
         nodes: whose calls were recorded.
         calls: those that were.
         secret: of the store.
+        announced: runs whose ends the broker has confirmed.
         accept: reasons of dead letters that were to be expected.
     """
     found = list(_left(server))
     found += [
         f"dead letter of {one.queue}: {one.reason}, {one.detail[:200]}"
-        for one in queries.dead(limit=100)
+        for one in queries.dead(limit=LETTERS)
         if one.reason not in accept
     ]
     called = {call.task_id for call in calls}
+    letters = _commands_among(queries.dead(limit=LETTERS))
     after: str | None = None
     while True:
         runs, after = queries.runs(limit=100, after=after)
         for row in runs:
             whole = queries.whole(row.id)
             assert whole is not None, "both looks are in one snapshot"
-            problems = [*audit.problems(whole, secret), *_never_ran(whole, nodes, called)]
-            problems += [] if whole.run.status.ended else [f"it has not ended, it is {whole.run.status}"]
+            problems = [
+                *audit.problems(whole, secret, announced_before=math.inf),
+                *_never_ran(whole, nodes, called),
+                *_unanswered(queries, row.id, letters),
+            ]
+            if not whole.run.status.ended:
+                problems.append(f"it has not ended, it is {whole.run.status}")
+            elif row.id not in announced:
+                problems.append("it has ended, and the broker knows nothing of that")
             found += [f"run {row.id}: {problem}" for problem in problems]
         if after is None:
             return found
+
+
+def _commands_among(letters: Sequence[DeadLetter]) -> set[UUID]:
+    """The ids of the commands that were kept as refused."""
+    return {wire.decode(wire.Command, letter.body).id for letter in letters if letter.reason == "refused"}
+
+
+def _unanswered(queries: Queries, run_id: str, letters: Collection[UUID]) -> Iterator[str]:
+    for command in queries.commands(run_id):
+        if command.refused is not None and command.id not in letters:
+            yield f"a {command.kind} was refused ({command.refused}), and nobody was told"
 
 
 def _left(server: Server) -> Iterator[str]:

@@ -25,6 +25,8 @@ class Faults:
         reorder: messages overtake each other.
         disconnect: a connection is lost and made again: what was not acknowledged comes again.
         wipe: the broker forgets everything.
+        lose_commit: the answer to a coordinator's COMMIT is lost; it went through, or it did not.
+        store_away: the store cannot be reached by one coordinator for up to 20 seconds; the others reach it.
         clock: the wall's clock jumps by up to an hour, back or forth.
         most: how many there are at most; then all is well, so that every simulation has an end.
         crash_at: kill whoever takes this step, counted from 1, beside all others: for a test of every single one.
@@ -38,6 +40,8 @@ class Faults:
     reorder: float = 0
     disconnect: float = 0
     wipe: float = 0
+    lose_commit: float = 0
+    store_away: float = 0
     clock: float = 0
     most: int = 60
     crash_at: int | None = None
@@ -68,6 +72,8 @@ class Fault(Enum):
     DISCONNECT = auto()
     WIPE = auto()
     CLOCK = auto()
+    LOSE_COMMIT = auto()
+    STORE_AWAY = auto()
 
 
 class Fates:
@@ -108,4 +114,6 @@ class Fates:
             (Fault.LOSE_CONFIRM, faults.lose_confirm),
             (Fault.DUPLICATE, faults.duplicate),
             (Fault.REORDER, faults.reorder),
+            (Fault.LOSE_COMMIT, faults.lose_commit),
+            (Fault.STORE_AWAY, faults.store_away),
         )

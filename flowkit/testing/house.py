@@ -57,6 +57,7 @@ class House:
         pace: Pace | None,
     ) -> None:
         self.server, self.calls = Server(), list[Call]()
+        self.announced: set[str] = set()  # runs whose end the broker has confirmed to somebody
         self._loop, self._fates, self._definitions = loop, fates, definitions
         self._coordinators, self._workers = coordinators, workers
         self._limits, self._pace = limits, pace
@@ -77,7 +78,9 @@ class House:
         self._rest = Rest(self.server, self.store, self._topology, self._processes)
         for process in self._processes:
             self._stack.callback(asyncio.create_task(process.run(), name=process.name).cancel)
-        life = Life("test", "client", self.server, self.store, fates=self._fates, jump=self._loop.jump)
+        life = Life(
+            "test", "client", self.server, self.store, fates=self._fates, jump=self._loop.jump, announced=self.announced
+        )
         self.client = await self._stack.enter_async_context(Client(broker=life.broker))
 
     async def close(self) -> None:
@@ -113,7 +116,9 @@ class House:
 
     def _process(self, role: str, number: int, body: Callable[[Life], Body]) -> Process:
         def born(name: str) -> Life:
-            return Life(name, role, self.server, self.store, fates=self._fates, jump=self._loop.jump)
+            return Life(
+                name, role, self.server, self.store, fates=self._fates, jump=self._loop.jump, announced=self.announced
+            )
 
         return Process(f"{role}-{number + 1}", born, body)
 

@@ -13,16 +13,20 @@ from typing import NoReturn, TypeVar
 from flowkit.broker.memory import MemoryBroker
 from flowkit.broker.memory.server import Server
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing, QueueState
-from flowkit.errors import PublishError
+from flowkit.errors import PublishError, StoreUnreachable
 from flowkit.store.protocol import Store, Transaction
 from flowkit.store.views import Queries
 from flowkit.testing.faults import Fates, Fault
+from flowkit.wire import messages as wire
 from flowkit.wire.topology import Exchange, Part, Queue
 
 T = TypeVar("T")
 LINK = frozenset({Fault.DISCONNECT, Fault.WIPE})
 MORTAL = frozenset({Fault.CRASH})
 CLOCK = frozenset({Fault.CLOCK})
+STORE = frozenset({Fault.LOSE_COMMIT})
+AWAY = frozenset({Fault.STORE_AWAY})
+LONG_AWAY = 20.0  # seconds
 AN_HOUR = 3600.0  # seconds
 SLOW = 0.2  # seconds by which a message is overtaken at most
 
@@ -37,11 +41,13 @@ class Life:
         store: shared by all.
         fates: decides what goes wrong.
         jump: sets the wall's clock, by so many seconds.
+        announced: takes the runs whose ends the broker confirms.
     """
 
     def __init__(
-        self, name: str, role: str, server: Server, store: Store, *, fates: Fates, jump: Callable[[float], None]
-    ) -> None:
+        self, name: str, role: str, server: Server, store: Store, *, fates: Fates, jump: Callable[[float], None],
+        announced: set[str],
+    ) -> None:  # fmt: skip
         self.name, self.role, self._jump = name, role, jump
         self.dead = False
         self.connection = MemoryBroker(server)
@@ -50,6 +56,7 @@ class Life:
         self.over = asyncio.Event()
         self.failure: BaseException | None = None  # what its code raised while it lived
         self.fates = fates
+        self.announced = announced
 
     async def step(self, what: str, can: frozenset[Fault]) -> Fault | None:
         """One step; a fault that is not about this process alone is left to the caller."""
@@ -93,6 +100,7 @@ class Hand:
 
     def __init__(self, life: Life, store: Store) -> None:
         self._life, self._store = life, store
+        self._away_until = 0.0  # by the loop's clock
 
     @property
     def url(self) -> str:
@@ -101,18 +109,29 @@ class Hand:
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
         """Run ``function`` in one transaction."""
-        await self._life.step("transaction", MORTAL)
+        await self._reach("transaction")
         result = await self._store.transact(function)
-        await self._life.step("committed", MORTAL)
+        if await self._life.step("committed", MORTAL | STORE) is Fault.LOSE_COMMIT:
+            raise StoreUnreachable(self.url, "the connection was lost while committing, which went through")
         return result
 
     async def query(self, function: Callable[[Queries], T]) -> T:
         """Run ``function`` over the read-only queries."""
-        await self._life.step("query", MORTAL)
+        await self._reach("query")
         return await self._store.query(function)
 
     async def close(self) -> None:
         """It stays open: the others have it too."""
+
+    async def _reach(self, what: str) -> None:
+        now = asyncio.get_running_loop().time()
+        fault = await self._life.step(what, MORTAL | STORE | AWAY)
+        if fault is Fault.STORE_AWAY:
+            self._away_until = now + self._life.fates.chance.uniform(0, LONG_AWAY)
+        if now < self._away_until:
+            raise StoreUnreachable(self.url, "connection refused")
+        if fault is Fault.LOSE_COMMIT:
+            raise StoreUnreachable(self.url, "the connection was lost before the commit")
 
 
 class Link:
@@ -182,6 +201,9 @@ class Link:
         elif fault is Fault.DUPLICATE:
             await self._broker.publish(messages)
         verdicts = await self._broker.publish(messages)
+        for message, verdict in zip(messages, verdicts, strict=True):
+            if message.type == wire.RunEnded.TYPE and verdict is None and wire.REFUSED not in message.headers:
+                self._life.announced.add(message.correlation_id or "")
         await self._life.step("confirmed", MORTAL)
         return verdicts
 

@@ -233,7 +233,13 @@ class Simulation:
         house = self._inside
         found = self.query(
             lambda queries: audit.problems(
-                queries, house.server, self._definitions, house.calls, bytes.fromhex(SECRET), accept=accept
+                queries,
+                house.server,
+                self._definitions,
+                house.calls,
+                bytes.fromhex(SECRET),
+                announced=house.announced,
+                accept=accept,
             )
         )
         if wrong := self.play(self._write(lambda transaction: transaction.recount())):

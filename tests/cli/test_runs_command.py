@@ -10,7 +10,9 @@ import pytest
 
 from flowkit.broker import open_broker
 from flowkit.cli import parts, runs_command
+from flowkit.flow.changes import NoteCommand
 from flowkit.flow.state import RunStatus, TaskStatus
+from flowkit.store import open_store
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 from tests.cli import kept
@@ -101,6 +103,21 @@ def test_what_cannot_be_kept_is_refused(flowkit, verb, given, said):
     told = flowkit("runs", *verb, *given)
     assert (told.code, told.out, told.err.count("\n")) == (2, "", 1)
     assert said in told.err
+
+
+def test_a_refusal_by_the_coordinator_is_said(flowkit, monkeypatch):
+    """The run changed after the command line had looked at it."""
+    kept.begin("r")
+
+    async def refused(settings, commands):
+        store = await open_store(settings.store_url)
+        note = NoteCommand("r", commands[0].id, "pause", 1.0, "cannot pause run 'r': it is paused, not running")
+        await store.transact(lambda transaction: transaction.write([note]))
+        await store.close()
+
+    monkeypatch.setattr(runs_command, "publish", refused)
+    said = flowkit("runs", "pause", "r")
+    assert (said.code, "refused: cannot pause run 'r': it is paused" in said.err) == (6, True), said.err
 
 
 def test_a_signal_with_its_input(flowkit, commands):

@@ -82,6 +82,7 @@ class Rows:
     superseded: list[Supersede] = field(default_factory=list)
     signals: dict[tuple[str, str], list[Signal]] = field(default_factory=dict)
     commands: set[UUID] = field(default_factory=set)
+    refusals: dict[UUID, str] = field(default_factory=dict)
     on_error: dict[str, str] = field(default_factory=dict)
     node_limits: dict[str, NodeLimit] = field(default_factory=dict)
     dropped: set[object] = field(default_factory=set)  # cancelled with a branch, not with the run
@@ -206,6 +207,7 @@ class Rows:
             waits=waiting,
             signals={key: list(self.signals.get(key, [])) for key in wanted.signals},
             commands=self.commands & wanted.commands,
+            refusals={command: why for command, why in self.refusals.items() if command in wanted.commands},
             on_error=dict(self.on_error),
             runs={run: self.runs[run] for run in wanted.runs if run in self.runs},
             inputs={run: raw for run, raw in roots.items() if raw is not None},
@@ -244,14 +246,17 @@ class Rows:
                 assert not self.runs[run].status.ended, "a run ends once"
                 fields = {name: getattr(change, name) for name in change.__dataclass_fields__ if name != "run_id"}
                 self.runs[run] = self.runs[run]._replace(**fields)
-                self.signals = {key: kept for key, kept in self.signals.items() if key[0] != run}
+                if change.status is not RunStatus.FAILED:
+                    self.signals = {key: kept for key, kept in self.signals.items() if key[0] != run}
             case Supersede():
                 self.superseded.append(change)
             case MoveRun(run, status):
                 ended = {} if self.runs[run].ended_at is None else {"ended_at": None, "message": "", "error": None}
                 self.runs[run] = self.runs[run]._replace(status=status, **ended)
-            case NoteCommand(id=command):
+            case NoteCommand(id=command, refused=refused):
                 self.commands.add(command)
+                if refused is not None:
+                    self.refusals[command] = refused
             case AddSignal(run, name, signal):
                 self.signals.setdefault((run, name), []).append(signal)
             case TakeSignal(run, name, signal, _):

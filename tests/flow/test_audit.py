@@ -133,6 +133,13 @@ def test_results_in_the_wrong_order(ended):
     ]
 
 
+def test_an_end_that_nobody_announced(ended):
+    silent = replace(ended, unannounced_since=100.0)
+    assert list(problems(silent, SECRET, announced_before=101.0)) == ["it has ended, and its end was never announced"]
+    assert list(problems(silent, SECRET, announced_before=99.0)) == [], "it ended a moment ago"
+    assert list(problems(ended, SECRET, announced_before=101.0)) == []
+
+
 def test_outputs_that_are_somebody_else_s(ended):
     assert found(replace(ended, run=ended.run._replace(outputs=b'{"y": 3}'))) == [
         "the run's outputs are not those of the tasks that end it"

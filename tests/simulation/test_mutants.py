@@ -12,15 +12,16 @@ from collections.abc import Callable
 import pytest
 
 from flowkit.coordinator import Pace
+from flowkit.coordinator.announcing import RunAnnouncements
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.relay import Relay
-from flowkit.flow import results
+from flowkit.flow import commands, results
 from flowkit.flow.making import Place
 from flowkit.testing import Faults
 from flowkit.worker.reporter import Reporter
-from tests.simulation.workflow import play
+from tests.simulation.workflow import meddle, play
 
 NO_SWEEPER = Pace(sweep_every=1e9)
 SEEDS = 40  # of which the first that fails is enough
@@ -83,6 +84,28 @@ def random_ids(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Place, "task_id", lambda self, secret: uuid.uuid4())
 
 
+def no_relay_of_ends(patch: pytest.MonkeyPatch) -> None:
+    async def mutant(self, *, after=None):
+        return 0
+
+    patch.setattr(Relay, "announce", mutant)
+
+
+def announced_before_the_confirm(patch: pytest.MonkeyPatch) -> None:
+    announce = RunAnnouncements.announce
+
+    async def mutant(self, ended):
+        self._ledger.mark_announced([run.mark for run in ended])
+        await self._ledger.flush_now()
+        await announce(self, ended)
+
+    patch.setattr(RunAnnouncements, "announce", mutant)
+
+
+def a_refusal_is_noted_as_applied(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(commands, "_came_again", lambda state, run, command: iter(()))
+
+
 MUTANTS: list[tuple[Mutant, Faults, Pace | None]] = [
     (acknowledge_before_commit, Faults(crash_coordinator=0.05), NO_SWEEPER),
     (no_relay, Faults(crash_coordinator=0.05), NO_SWEEPER),
@@ -93,6 +116,27 @@ MUTANTS: list[tuple[Mutant, Faults, Pace | None]] = [
     (no_deduplication, Faults(duplicate=0.2, lose_confirm=0.1), None),
     (random_ids, Faults(duplicate=0.2, lose_confirm=0.1), None),
 ]
+
+
+# What people ask for, and time brings about, comes by no message that is delivered again.
+OF_COMMANDS: list[tuple[Mutant, Faults]] = [
+    (no_relay_of_ends, Faults(crash_coordinator=0.03, most=150)),
+    (no_relay_of_ends, Faults(lose_commit=0.03, most=150)),
+    (announced_before_the_confirm, Faults(crash_coordinator=0.03, most=150)),
+    (a_refusal_is_noted_as_applied, Faults(crash_coordinator=0.03, most=150)),
+    (a_refusal_is_noted_as_applied, Faults(lose_commit=0.03, most=150)),
+]
+
+
+@pytest.mark.parametrize(("mutant", "faults"), OF_COMMANDS, ids=lambda value: getattr(value, "__name__", ""))
+def test_an_answer_that_nobody_gets_is_caught(monkeypatch, mutant, faults):
+    logging.disable(logging.CRITICAL)
+    try:
+        mutant(monkeypatch)
+        caught = next((seed for seed in range(SEEDS) if _fails(seed, faults, None, play=meddle)), None)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caught is not None, f"{SEEDS} seeds have not caught it"
 
 
 @pytest.mark.parametrize(("mutant", "faults", "pace"), MUTANTS, ids=lambda value: getattr(value, "__name__", ""))
@@ -106,7 +150,7 @@ def test_a_wrong_protocol_is_caught(monkeypatch, mutant, faults, pace):
     assert caught is not None, f"{SEEDS} seeds have not caught it"
 
 
-def _fails(seed: int, faults: Faults, pace: Pace | None) -> bool:
+def _fails(seed: int, faults: Faults, pace: Pace | None, *, play: Callable[..., object] = play) -> bool:
     try:
         play(seed, faults, pace=pace)
     except Exception:

@@ -23,6 +23,15 @@ WEATHERS: dict[str, Callable[[int], Simulation]] = {
     "coordinators die": partial(play, faults=Faults(crash_coordinator=0.1), pace=NO_SWEEPER),
     "workers die": partial(play, faults=Faults(crash_worker=0.1), limits=DEATHS, pace=NO_SWEEPER),
     "the broker is wiped": partial(play, faults=Faults(wipe=0.03, crash=0.01), pace=NO_SWEEPER),
+    "answers to commits are lost": partial(
+        play, faults=Faults(lose_commit=0.1, crash_coordinator=0.02), pace=NO_SWEEPER
+    ),
+    "answers to commits are lost, and people meddle": partial(
+        meddle, faults=Faults(lose_commit=0.1, crash_coordinator=0.05), limits=DEATHS
+    ),
+    "the store is away from one of two coordinators": partial(
+        play, faults=Faults(store_away=0.02, crash_coordinator=0.02, duplicate=0.05), coordinators=2
+    ),
     "the network is bad": partial(
         play, faults=Faults(disconnect=0.1, lose_confirm=0.1, duplicate=0.2, reorder=0.5, most=300)
     ),
