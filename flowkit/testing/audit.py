@@ -20,7 +20,7 @@ LETTERS = 1_000  # dead letters that are looked at
 
 def problems(
     queries: Queries, server: Server, nodes: Collection[str], calls: Sequence[Call], secret: bytes, *,
-    announced: Collection[str], accept: Collection[str],
+    announced: Collection[str], wiped: bool, accept: Collection[str],
 ) -> list[str]:  # fmt: skip
     """What does not hold, one line each.
 
@@ -31,6 +31,7 @@ def problems(
         calls: those that were.
         secret: of the store.
         announced: runs whose ends the broker has confirmed.
+        wiped: the broker has forgotten what was in it, dead letters that nobody had read among it.
         accept: reasons of dead letters that were to be expected.
     """
     found = list(_left(server))
@@ -50,7 +51,7 @@ def problems(
             problems = [
                 *audit.problems(whole, secret, announced_before=math.inf),
                 *_never_ran(whole, nodes, called),
-                *_unanswered(queries, row.id, letters),
+                *([] if wiped else _unanswered(queries, row.id, letters)),
             ]
             if not whole.run.status.ended:
                 problems.append(f"it has not ended, it is {whole.run.status}")

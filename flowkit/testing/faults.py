@@ -84,6 +84,7 @@ class Fates:
         self.trace: list[str] = []
         self.steps = 0
         self.happened = 0
+        self.wiped = False  # the broker has forgotten something
         self._faults = faults
 
     def step(self, who: str, what: str, *, role: str, can: frozenset[Fault]) -> Fault | None:
@@ -92,6 +93,7 @@ class Fates:
         fault = Fault.CRASH if self.steps == self._faults.crash_at and Fault.CRASH in can else self._draw(role, can)
         self.trace.append(f"{self.steps} {who}: {what}" + (f" ! {fault.name.lower()}" if fault else ""))
         self.happened += fault is not None
+        self.wiped |= fault is Fault.WIPE
         return fault
 
     def _draw(self, role: str, can: frozenset[Fault]) -> Fault | None:

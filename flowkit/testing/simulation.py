@@ -239,6 +239,7 @@ class Simulation:
                 house.calls,
                 bytes.fromhex(SECRET),
                 announced=house.announced,
+                wiped=self._fates.wiped,
                 accept=accept,
             )
         )
