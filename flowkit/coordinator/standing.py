@@ -12,7 +12,6 @@ from functools import partial
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.archive import Archive
-from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.errors import NotFound, Refused
@@ -138,7 +137,7 @@ class StandingParts:
             (_, since), self._announce = self._announce, None
             ended = await self._ledger.transact(partial(_ended, now - since))
             logger.info("the ends of %d runs are announced again", len(ended), extra={"action": "announced_again"})
-            await self._outbox.announcements.announce(Committed(ended=ended))
+            await self._outbox.announcements.announce(ended)
 
 
 def _ended(ago: float, transaction: Transaction) -> list[EndedRun]:

@@ -121,7 +121,7 @@ MUTANTS: list[tuple[Mutant, Faults, Pace | None]] = [
 # What people ask for, and time brings about, comes by no message that is delivered again.
 OF_COMMANDS: list[tuple[Mutant, Faults]] = [
     (no_relay_of_ends, Faults(crash_coordinator=0.03, most=150)),
-    (no_relay_of_ends, Faults(lose_commit=0.03, most=150)),
+    (no_relay_of_ends, Faults(lose_commit=0.1, most=150)),
     (announced_before_the_confirm, Faults(crash_coordinator=0.03, most=150)),
     (a_refusal_is_noted_as_applied, Faults(crash_coordinator=0.03, most=150)),
     (a_refusal_is_noted_as_applied, Faults(lose_commit=0.03, most=150)),
