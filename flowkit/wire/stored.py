@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from flowkit.errors import Unreadable
 from flowkit.wire import bounds, codec
 
 M = TypeVar("M", bound=BaseModel)
@@ -21,9 +22,11 @@ def read_stored(model: type[M], raw: bytes) -> M | None:
     Returns:
         None when nothing can be made of it.
     """
-    value = codec.parse(raw)
     try:
+        value = codec.loads(raw)
         return model.model_validate(value)
+    except Unreadable:
+        return None
     except ValidationError as error:
         for problem in error.errors(include_url=False):
             _mend(value, problem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -92,3 +93,21 @@ async def test_two_coordinators_behind_a_pooler(rabbitmq_url, pooled_database, n
         for store in stores:
             await store.close()
         await broker.close()
+
+
+async def test_a_log_line_that_no_index_holds_stands_in_the_stream(real_house):
+    """As somebody's, from before the coordinator began: it begins, and comes to all that stands behind."""
+    house = real_house
+    async with house.coordinator():
+        pass  # declares the stream
+    long = Random(3).randbytes(4_500).hex()
+    line = {"ts": 1, "level": "INFO", "message": "hello", "run_id": "r"}
+    await house.publish("logs", "", line | {"worker": long, "seq": 1}, durable=False)
+    await house.publish("workers", "", {"worker": long}, durable=False)
+    await house.publish("logs", "", line | {"worker": "w", "seq": 1}, durable=False)
+    async with house.coordinator():
+        (told,) = await house.until(lambda queries: queries.logs(run_id="r"), "the line behind it")
+        assert told.worker == "w"
+        await house.start("a", "r1")
+        await house.answer((await house.tasks("a"))[0])
+        assert (await house.run_ended("r1")).status == "succeeded"
