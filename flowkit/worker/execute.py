@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from flowkit.worker.report import Report, said_by
 from flowkit.worker.returned import check_returned
 from flowkit.worker.timeout import Timeout
 
+_log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
 
@@ -59,14 +61,21 @@ async def execute(
     """
     token = current.set(Current(task, sink))  # for the author's hooks of inputs and outputs too
     try:
-        return await _execute(task, definition, worker=worker, clock=clock, limits=limits, cancelled=cancelled)
+        return await _execute(task, definition, sink, worker=worker, clock=clock, limits=limits, cancelled=cancelled)
     finally:
         with suppress(ValueError):  # a main that does not end with its loop is closed in no context
             current.reset(token)
 
 
 async def _execute(
-    task: Task, definition: Definition, *, worker: str, clock: Clock, limits: Limits, cancelled: Callable[[], bool]
+    task: Task,
+    definition: Definition,
+    sink: Sink,
+    *,
+    worker: str,
+    clock: Clock,
+    limits: Limits,
+    cancelled: Callable[[], bool],
 ) -> Report:
     started = clock()
 
@@ -89,8 +98,12 @@ async def _execute(
         raise_if_cancelled()
         return failed(_unfit(error, task.node))
 
+    def warn(text: str) -> None:
+        sink.write(task, "WARNING", text)
+        _log.warning("%s (task %s of run %s)", text, task.task_id, task.run_id, extra={"action": "timeout_overrun"})
+
     try:
-        value = await _main(definition, arguments)
+        value = await _main(definition, arguments, warn)
     except BaseException as error:
         if cancelled() and isinstance(error, GeneratorExit):
             raise  # main did not end when it was cancelled, and is closed after its loop
@@ -124,10 +137,10 @@ def _unfit(error: BaseException, node: str) -> Error:
     return describe(error)
 
 
-async def _main(definition: Definition, arguments: tuple[BaseModel, ...]) -> object:
+async def _main(definition: Definition, arguments: tuple[BaseModel, ...], warn: Callable[[str], None]) -> object:
     if definition.timeout is None:
         return await definition.main(*arguments)
-    with Timeout(definition.timeout, definition.name) as timeout:
+    with Timeout(definition.timeout, definition.name, warn) as timeout:
         try:
             value = await definition.main(*arguments)
         except asyncio.CancelledError as error:

@@ -1,6 +1,7 @@
 """The nodes' code in a thread of its own: what it does to that loop harms nobody else."""
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -14,7 +15,7 @@ from flowkit.errors import PublishError
 from flowkit.log import Logger
 from flowkit.node import Node
 from flowkit.worker import Worker
-from flowkit.worker.stage import Job, OwnThread
+from flowkit.worker.stage import Job, OwnThread, SameLoop
 
 from .tasks import define, task
 
@@ -280,3 +281,54 @@ async def test_timeouts_retries_inputs_and_logs_work_there(house):
             ("flowkit-nodes", {"n": 1}),
             ("flowkit-nodes", {"n": 2}),
         ]
+
+
+@pytest.mark.parametrize("stage", [SameLoop, OwnThread])
+async def test_of_code_that_blocks_beyond_its_timeout_both_logs_tell_at_its_time(house, stage, caplog):
+    told = threading.Event()
+
+    class Tells(logging.Handler):
+        def emit(self, record):
+            if "beyond its timeout" in record.getMessage():
+                told.set()
+
+    async def main():
+        told.wait()  # until it is told, while it blocks
+        return [], {}, "too late"
+
+    logger = logging.getLogger("flowkit.worker.execute")
+    logger.addHandler(handler := Tells())
+    try:
+        async with house.worker(define(main, timeout=0.05), stage=stage()):
+            await house.send(task())
+            result = await house.result()
+            (line,) = await house.logs()
+    finally:
+        logger.removeHandler(handler)
+    assert (result.status, result.error.type) == ("failed", "TimeoutError")
+    assert line.level == "WARNING"
+    assert line.message.startswith("main of node 'work' goes on beyond its timeout of 0.05 s: it blocks, at ")
+    assert f"{__file__}:" in line.message
+    assert line.message in caplog.text
+    assert str(result.task_id) in caplog.text
+
+
+@pytest.mark.parametrize("stage", [SameLoop, OwnThread])
+async def test_of_a_main_that_swallows_its_timeout_both_logs_tell(house, stage, caplog):
+    told = asyncio.Event()
+    here = asyncio.get_running_loop()
+
+    async def main():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        while "beyond its timeout" not in caplog.text:
+            await asyncio.sleep(0.05)
+        here.call_soon_threadsafe(told.set)
+        return [], {}, "too late"
+
+    async with house.worker(define(main, timeout=0.05), stage=stage()):
+        await house.send(task())
+        await told.wait()
+        assert (await house.result()).error.type == "TimeoutError"
+        (line,) = await house.logs()
+    assert line.message.startswith("main of node 'work' goes on beyond its timeout of 0.05 s: it ")
