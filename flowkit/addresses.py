@@ -15,16 +15,17 @@ ENCODE = "Percent-encode user name and password: / as %2F, ? %3F, # %23, [ %5B, 
 # Texts and not compiled: every call of the command line imports this, and few need it.
 _SCHEME = r"[A-Za-z][A-Za-z0-9+.-]{0,30}"
 _NAMED = r"memory:[\w.-]*"  # a broker of this process
-_USER = r"[^/?#\[\]\s]*"
+_USER = r"[^/?#\[\]]*"
 _HOST = r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|(?:[\w.-]|%[0-9A-Fa-f]{2})+)(?::\d{0,5})?"
 _PLACE = rf"(?s)(?:{_HOST}(?:,{_HOST})*)?(?:/.*)?"
-_PARAMETER = r"(?s)[?#;&].*="
+_PARAMETER = r"(?s)[?#].*=|/.*[;&].*="
 _HARMLESS = r"sslmode=(?:disable|allow|prefer|require|verify-ca|verify-full)|(?:connect_timeout|heartbeat)=\d{1,5}"
 _KNOWN = (
     r"(?s)(password|passfile|sslpassword|sslkey|sslcert|sslrootcert|"
     r"cafile|capath|cadata|certfile|keyfile|user|options)=.*"
 )
 _CONTROL = ("Cc", "Zl", "Zp")  # control characters, and what ends a line or a paragraph
+_UNSEEN = (*_CONTROL, "Cf", "Cs")  # these, what turns the direction of writing, and halves of characters
 _QUOTED = r"""(?s)(["'])(.+?)\1"""
 
 
@@ -96,7 +97,7 @@ def flaw(address: str) -> str | None:
 
 def _login(login: str) -> str:
     user, colon, _ = login.partition(":")
-    shown = user if re.fullmatch(_USER, user) and user.isprintable() else HIDDEN
+    shown = user if re.fullmatch(_USER, user) and _printable(user) == user else HIDDEN
     return shown + (colon and f":{HIDDEN}")
 
 
@@ -114,4 +115,4 @@ def _parameter(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return "".join("\N{REPLACEMENT CHARACTER}" if category(each) in _UNSEEN else each for each in text)

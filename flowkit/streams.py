@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from typing import TextIO, cast
 
 ESCAPE = "flowkit.escape"  # name of the error handler below
@@ -95,6 +96,8 @@ def reserve_stdout() -> None:
     kept = os.dup(STDOUT)  # not inherited: a child process that lives on does not hold the reader's pipe open
     os.dup2(STDERR, STDOUT)
     _results = open(kept, "w", encoding=stream.encoding, errors=ESCAPE)  # noqa: SIM115, PTH123 - it stays open
+    if hasattr(os, "register_at_fork"):  # nor does one that is forked, and it writes no results
+        os.register_at_fork(after_in_child=partial(discard, _results))
     cast("io.TextIOWrapper", stream).reconfigure(line_buffering=True)  # so that lines keep their order on stderr
 
 

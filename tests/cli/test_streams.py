@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 
@@ -190,6 +191,18 @@ def test_a_pipe_that_does_not_block_gets_all_of_it(folder):
         with os.fdopen(reading, "rb") as pipe:
             assert len(json.loads(pipe.read())["text"]) == 1_000_000
     assert begun.returncode == 0
+
+
+def test_a_forked_process_that_lives_on_holds_no_reader(folder):
+    (folder / "workers" / "forking.py").write_text(
+        "import os, signal\nfrom flowkit import Node\nnode = Node()\n@node.main\nasync def main():\n"
+        "    child = os.fork()\n    if child == 0:\n        signal.pause()\n"
+        "    return [], {'child': child}, ''\nnode.run()\n"
+    )
+    command = [sys.executable, "-m", "flowkit.cli", "run", "forking"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as begun:
+        outputs = json.loads(begun.stdout.read())  # to its end
+    os.kill(outputs["child"], signal.SIGKILL)  # it is still there
 
 
 def test_a_script_prints_its_result_in_ascii(folder):
