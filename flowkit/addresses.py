@@ -56,6 +56,11 @@ def without_query(address: str) -> str:
     return mask(address).partition("?")[0].partition("#")[0]
 
 
+def mask_within(text: str) -> str:
+    """Text of somebody else, with every address in it masked."""
+    return re.sub(r"[A-Za-z][A-Za-z0-9+.-]*://\S+", lambda match: mask(match[0]), text)
+
+
 def scrub(text: str, address: str) -> str:
     """What a library says about an address, without the parts of the address that ``mask`` hides.
 

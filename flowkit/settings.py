@@ -279,7 +279,9 @@ def _with_password(url: str, path: str, variable: str) -> str:
         password = Path(path).read_text("utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(f"{variable}: {path} cannot be read: {reason}") from None
+        # Whoever took the variable for the password itself has it there.
+        shown = path if Path(path).is_absolute() else "its value, which is no absolute path and not shown,"
+        raise UsageError(f"{variable}: {shown} cannot be read: {reason}. Expected the name of a file") from None
     scheme, _, rest = url.partition("://")
     login, at, place = rest.rpartition("@")
     name = login.partition(":")[0]

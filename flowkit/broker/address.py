@@ -26,7 +26,9 @@ def check(url: str) -> None:
     except ValueError:  # brackets, or a port that is no number: the words of the error would show a part of it
         host = port = None
     else:
-        if "@" in parts.path + parts.query + parts.fragment:  # the end of a password with a slash, or a virtual host
+        login, beyond = parts.netloc.rpartition("@")[0], parts.path + parts.query + parts.fragment
+        # An @ is the end of a password with a slash, or of a virtual host; and are brackets those of the host?
+        if "@" in beyond or "[" in login or "]" in login:
             host = None
     if host is None or port == 0:
         encode = f". {ENCODE}, also in a virtual host" if "@" in url or mask(url) != url else ""

@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from flowkit import errors, streams
+from flowkit.addresses import mask_within
 from flowkit.cli import options, output, version
 from flowkit.cli.output import say
 
@@ -145,6 +146,7 @@ def _explain_usage(error: typer.TyperException) -> None:
     if text.startswith("Usage:"):  # a verb that needs another one behind it
         say(text)
     else:
+        text = mask_within(text)  # an address where a word was expected
         say(f"flowkit: {text.rstrip('.')}. See '{context.command_path if context else 'flowkit'} --help'.")
 
 

@@ -131,6 +131,21 @@ def test_a_script_says_nothing_of_its_address_either(folder):
         assert "4ri" not in done.stdout + done.stderr
 
 
+def test_a_password_in_the_wrong_place_is_not_shown(flowkit, monkeypatch):
+    for arguments in (
+        "amqp://u:k4n4ri@h",
+        "worker amqp://u:k4n4ri@h",
+        "runs amqp://u:k4n/4ri@h",
+        "config x sqlite:///k",
+    ):
+        said = clean(flowkit(*arguments.split()))
+        assert (said.code, said.err.count("\n")) == (2, 1)
+    monkeypatch.setenv("FLOWKIT_STORE_PASSWORD_FILE", "k4n4ri")
+    said = clean(flowkit("config"))
+    assert (said.code, said.err.count("\n")) == (2, 1)
+    assert "cannot be read: No such file or directory. Expected the name of a file" in said.err
+
+
 def test_a_password_from_a_file_goes_into_any_address(flowkit, folder, monkeypatch):
     (folder / "secret").write_text("k4n/4ri?#[]@:%")
     monkeypatch.setenv("FLOWKIT_BROKER_PASSWORD_FILE", "secret")
