@@ -90,6 +90,7 @@ class Coordinator:
         schedules: begin the runs of schedules.
         logins: who may answer for which nodes.
         clock: Unix seconds, where the store's own do not decide.
+        strict: end by an error that nobody expected in a loop, where otherwise the loop begins again: for simulations.
     """
 
     def __init__(
@@ -107,7 +108,9 @@ class Coordinator:
         schedules: bool = True,
         logins: Logins | None = None,
         clock: Callable[[], float] = time.time,
+        strict: bool = False,
     ) -> None:
+        self._strict = strict
         self._broker, self._store, self._topology = broker, store, topology
         self._name, self._limits, self._pace = name, limits or Limits(), pace or Pace()
         self._alone, self._take_over, self._summon = alone, take_over, summon
@@ -202,10 +205,10 @@ class Coordinator:
             async with asyncio.TaskGroup() as group:
                 consumers = [loop.consumer for loop in readers]
                 # First: what is sent may have to wait for it.
-                background = [group.create_task(_keep_running(identity.watch, consumers))]
+                background = [group.create_task(self._keep_running(identity.watch, consumers))]
                 # Before anything new could look unsent too:
                 if await self._unless_stopped(relay.catch_up(after=0 if self._alone else None)):
-                    background += [group.create_task(_keep_running(loop)) for loop in clockwork]
+                    background += [group.create_task(self._keep_running(loop)) for loop in clockwork]
                     await self._read(group, readers, archive)
                 for task in background:
                     task.cancel()
@@ -237,7 +240,7 @@ class Coordinator:
     ) -> None:
         """Take messages until told to stop, then bring those taken through."""
         reading = [group.create_task(loop.run()) for loop in readers]
-        reading.append(group.create_task(_keep_running(archive.run)))
+        reading.append(group.create_task(self._keep_running(archive.run)))
         self._ready.set()
         logger.info("coordinator %s is ready", self._name, extra={"action": "ready"})
         await self._stopping.wait()
@@ -245,6 +248,13 @@ class Coordinator:
         await asyncio.wait(reading, timeout=self._pace.drain)
         for task in reading:
             task.cancel()
+
+    def _keep_running(
+        self, loop: Callable[..., Coroutine[object, object, None]], *args: object
+    ) -> Coroutine[object, object, None]:
+        if self._strict:
+            return loop(*args)
+        return keep_running(f"the loop {loop.__qualname__}", partial(loop, *args))
 
     def _by_the_clock(self, ledger: Ledger, outbox: Outbox) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """The loops that need nothing but store and time."""
@@ -273,12 +283,6 @@ class Coordinator:
             for queue in (topology.results, topology.starts, topology.commands)
         )
         return (*intakes, DeadLetters(broker, topology, ledger, outbox, reader))
-
-
-def _keep_running(
-    loop: Callable[..., Coroutine[object, object, None]], *args: object
-) -> Coroutine[object, object, None]:
-    return keep_running(f"the loop {loop.__qualname__}", partial(loop, *args))
 
 
 def _announced(queries: Queries) -> list[wire.NodeInfo]:

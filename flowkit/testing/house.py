@@ -132,6 +132,7 @@ class House:
             pace=self._pace,
             alone=self._coordinators == 1,
             clock=self._loop.wall,
+            strict=True,
         )
         return Body(coordinator.run(), lambda: coordinator.ready, lambda: False)
 

@@ -11,14 +11,14 @@ from collections.abc import Callable
 
 import pytest
 
-from flowkit.coordinator import Pace
+from flowkit.coordinator import Pace, isolation
 from flowkit.coordinator.announcing import RunAnnouncements
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
+from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.relay import Relay
-from flowkit.flow import commands, results
-from flowkit.flow.making import Place
+from flowkit.flow import commands, paths, results
 from flowkit.testing import Faults
 from flowkit.worker.reporter import Reporter
 from tests.simulation.workflow import meddle, play
@@ -81,7 +81,15 @@ def no_deduplication(patch: pytest.MonkeyPatch) -> None:
 
 
 def random_ids(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Place, "task_id", lambda self, secret: uuid.uuid4())
+    patch.setattr(paths, "task_id", lambda *_: uuid.uuid4())
+
+
+def messages_are_blamed_for_the_store(patch: pytest.MonkeyPatch) -> None:
+    async def mutant(self, function):
+        return await self._store.transact(function)
+
+    patch.setattr(Ledger, "transact", mutant)
+    patch.setattr(isolation, "SURROUNDINGS", ())
 
 
 def no_relay_of_ends(patch: pytest.MonkeyPatch) -> None:
@@ -114,6 +122,7 @@ MUTANTS: list[tuple[Mutant, Faults, Pace | None]] = [
     (acknowledge_before_the_result_is_confirmed, Faults(crash_worker=0.05), NO_SWEEPER),
     (no_refill, Faults(wipe=0.03), NO_SWEEPER),
     (no_deduplication, Faults(duplicate=0.2, lose_confirm=0.1), None),
+    (messages_are_blamed_for_the_store, Faults(store_away=0.05, lose_commit=0.05), None),
     (random_ids, Faults(duplicate=0.2, lose_confirm=0.1), None),
 ]
 
