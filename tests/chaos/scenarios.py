@@ -10,10 +10,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import psycopg
+
 from flowkit.broker import open_broker
 from flowkit.client import Client
 from flowkit.wire.topology import Topology
 from tests.chaos.stage import PATIENCE, Figures, Stage, go_on, said, stage, stop, until
+from tests.services.pgbouncer import pooler
 from tests.services.postgres import Cluster, database
 from tests.services.proxy import Proxy
 from tests.services.rabbitmq import RabbitMQ
@@ -273,6 +276,49 @@ async def postgres_restarted(place: Place, rounds: int) -> Figures:
             return await here.conclude()
 
 
+async def lock_timeouts(place: Place, rounds: int) -> Figures:
+    """The login has a lock_timeout of 500 ms; another session holds all rows of runs, and then a table, for longer."""
+    with database(place.postgres().url) as store:
+        name = store.rpartition("/")[2]
+        with psycopg.connect(store, autocommit=True) as session:
+            session.execute(f"ALTER DATABASE {name} SET lock_timeout = '500ms'")
+        async with stage("lock timeouts (PostgreSQL)", place.folder, place.namespace, place.rabbit.url,
+                         store=store) as here:  # fmt: skip
+            (coordinator,) = here.coordinators
+            for _ in range(rounds):
+                for locks in ("SELECT id FROM runs FOR UPDATE", "LOCK TABLE tasks"):
+                    await here.progress()
+                    before = said(coordinator, "lock timeout")
+                    with psycopg.connect(store) as session:
+                        session.execute("SET lock_timeout = 0")
+                        await asyncio.to_thread(session.execute, locks)
+                        await until(lambda before=before: said(coordinator, "lock timeout") > before, "it to say so")
+                        await asyncio.sleep(2)  # several tries: what is waited for is that nothing is given up
+                    await here.recovered()
+            return await here.conclude()
+
+
+async def pgbouncer_killed(place: Place, rounds: int) -> Figures:
+    """kill -9 of the PgBouncer, in transaction mode, through which two coordinators reach PostgreSQL."""
+    with database(place.postgres().url) as direct, pooler(direct) as between:
+        async with stage("PgBouncer killed", place.folder, place.namespace, place.rabbit.url,
+                         store=between.through(direct), coordinators=2) as here:  # fmt: skip
+            for _ in range(rounds):
+                await here.progress()
+                before = [said(coordinator, "store is away") for coordinator in here.coordinators]
+                await asyncio.to_thread(between.kill)
+                await until(
+                    lambda before=before: all(
+                        said(coordinator, "store is away") > count
+                        for coordinator, count in zip(here.coordinators, before, strict=True)
+                    ),
+                    "both to say so",
+                )
+                await asyncio.to_thread(between.start)
+                await here.recovered()
+            return await here.conclude()
+
+
 async def rolling_restart(place: Place, rounds: int) -> Figures:
     """SIGTERM for each worker and each coordinator in turn, its successor first: nothing is lost or run again."""
     with database(place.postgres().url) as store:
@@ -391,7 +437,7 @@ SCENARIOS: dict[str, Scenario] = {
         worker_killed, coordinator_killed, one_of_two_coordinators_killed, broker_restarted, broker_killed,
         broker_wiped, broker_wiped_under_two_coordinators, worker_stopped, coordinator_stopped, network_cut,
         network_black_hole, network_one_way, network_slow, memory_alarm, consumer_timeout, store_locked, store_full,
-        postgres_restarted, rolling_restart, restart_on_sqlite, log_flood, queue_full,
+        postgres_restarted, lock_timeouts, pgbouncer_killed, rolling_restart, restart_on_sqlite, log_flood, queue_full,
         queues_deleted,
     )
 }  # fmt: skip

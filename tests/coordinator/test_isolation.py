@@ -256,7 +256,7 @@ async def test_what_waits_for_locks_for_too_long_is_no_fault_of_the_message(
         (other,) = await house.tasks("a")
         await house.until(lambda q: [row for row in q.tasks("r1") if row.status == "waiting"], "it waits")
         await execute(house, f"ALTER DATABASE {name} SET lock_timeout = '50ms'")
-        house.store._database.connection.execute("SET lock_timeout = '50ms'")
+        await execute(house, "SET lock_timeout = '50ms'")  # for the connection that is there
         with psycopg.connect(postgres_database) as session:
             session.execute("SELECT id FROM runs FOR UPDATE" if held == "rows of runs" else "LOCK TABLE tasks")
             command = {"id": str(uuid4()), "kind": "signal", "run_id": "r1", "name": "ok", "input": {"x": 1}}
