@@ -166,7 +166,7 @@ def _results(body: bytes, answers_for: frozenset[str] | None) -> Message:
     if not isinstance(value, list):
         return Message([Reported(_lenient(value), answers_for)])
     message = Message()
-    for part in value:
+    for part in wire.parts(value):
         try:
             message.events.append(Reported(_lenient(part), answers_for))
         except Unreadable as error:

@@ -352,7 +352,6 @@ def value_fingerprint(node: str, inputs: Object) -> str:
     return sha256(codec.by_value([node, inputs])).hexdigest()
 
 
-MOST_BAD = 1_000  # parts of a message
 M = TypeVar("M", bound=Message)
 
 
@@ -367,32 +366,41 @@ def decode(model: type[M], body: bytes) -> M:
 
 def decode_many(model: type[M], body: bytes) -> list[M]:
     """Read one message or an array of them, as results and logs may be."""
-    value = codec.loads(body)
-    return [build(model, part) for part in value] if isinstance(value, list) else [build(model, value)]
+    return [build(model, part) for part in parts(codec.loads(body))]
+
+
+def parts(value: Any) -> list[Any]:
+    """The messages of an array, or the one that is there.
+
+    Raises:
+        Unreadable: there are more than whoever reads them could look at in a while.
+    """
+    if not isinstance(value, list):
+        return [value]
+    if len(value) > bounds.PARTS:
+        raise Unreadable("too-many", f"an array of {len(value):,} messages; at most {bounds.PARTS:,} may share one")
+    return value
 
 
 def decode_each(model: type[M], body: bytes) -> tuple[list[M], list[Unreadable]]:
     """Read one message or an array of them: what is wrong with one of them does not concern the others.
 
     Returns:
-        those that can be read, and for each of the others why it cannot. Behind ``MOST_BAD`` of these nothing more is
-        read of a message: a stranger can put millions into one.
+        those that can be read, and for each of the others why it cannot.
 
     Raises:
-        Unreadable: it is no JSON.
+        Unreadable: it is no JSON, or holds too many.
     """
     try:
         return decode_many(model, body), []
     except Unreadable:
         value = codec.parse(body)
     good, bad = [], []
-    for part in value if isinstance(value, list) else [value]:
+    for part in parts(value):
         try:
             good.append(build(model, codec.checked(part)))
         except Unreadable as error:
             bad.append(error)
-            if len(bad) == MOST_BAD:
-                break
     return good, bad
 
 

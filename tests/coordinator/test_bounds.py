@@ -125,6 +125,18 @@ async def test_at_their_bounds_all_texts_are_kept(either_house: House) -> None:
         assert (await house.run_ended("s" * 100)).status == "succeeded"
 
 
+@pytest.mark.parametrize("part", [b"0", b"1e400"])
+async def test_an_array_of_too_many_results_is_one_dead_letter(house: House, part: bytes) -> None:
+    body = b"[" + (part + b",") * 100_000 + part + b"]"
+    async with house.coordinator():
+        await house.publish("results", "a.succeeded", body)
+        (letter,) = await dead(house)
+        assert (letter.reason, letter.detail) == (
+            "too-many", "an array of 100,001 messages; at most 10,000 may share one"
+        )  # fmt: skip
+        assert letter.body == body
+
+
 # From before there were bounds
 
 

@@ -52,6 +52,7 @@ def test_the_reference_says_the_same_numbers() -> None:
         f"`traceback`, `exception` | {bounds.TEXT:,} characters |",
         f"| `type` of an error, `version`, `host`, a name in `next` and `plain` | {bounds.ERROR_TYPE} characters |",
         f"| `level` | {bounds.LEVEL} characters |",
+        f"| an array of results or log lines | {bounds.PARTS:,} messages |",
         f"`plain` | {bounds.ENTRIES:,} entries |",
         f"| 1 to {bounds.INT32:,} |",
     ):
