@@ -21,7 +21,7 @@ from flowkit.wire.topology import Exchange, Part, Queue, Topology
 logger = logging.getLogger(__name__)
 BINDINGS = 2  # looks from one renewal of the bindings to the next
 NODES = 100  # queues of nodes in a look; the next one goes on behind them
-REBOUND = 15.0  # seconds until clients have bound their queues to an exchange that was declared again
+REBOUND = 4.5  # seconds until clients have bound their queues to an exchange that was declared again (every 4)
 MARGIN = 5.0  # seconds that the clocks of the store and of this process may differ over a few looks
 ANNOUNCED = 10_000  # ends of runs that are announced again, at most
 
@@ -73,7 +73,7 @@ class StandingParts:
                 await self._declare_lost(part)
             else:
                 self._forget_node(part)
-        if self._looks % BINDINGS == 0:
+        if self._looks % BINDINGS == 0 or any(isinstance(part, Exchange) for part in lost):
             await self._renew_bindings(part for part in self._topology.standing if part not in lost)
         self._looks += 1
         await self._note_runs(missing=self._topology.name("runs") in {part.name for part in lost})

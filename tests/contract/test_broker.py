@@ -481,7 +481,7 @@ async def test_an_exclusive_queue_that_is_deleted_is_declared_again_and_that_cou
 async def test_an_exclusive_queue_is_bound_again_when_its_exchange_is_a_new_one(
     site: Site, broker: Broker, topology: Topology, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(RabbitConsumer, "quiet", 0.3)
+    monkeypatch.setattr(RabbitConsumer, "rebind", 0.3)
     ear = broker.consume(topology.runs("w1"), prefetch=1)
     await ear.wait_connected()
     await _delete_exchange(broker, topology.name("runs"))

@@ -24,6 +24,9 @@ from flowkit.wire.topology import Queue
 # (RabbitMQ 3.10): what it shall hear counts as delivered. So one that hears nothing for this many seconds, and holds
 # nothing, opens a new channel: after twice as long at most, since the first look may find that something was heard.
 QUIET = 12.0
+# Nobody is told that an exchange was deleted, and its bindings with it: a queue of one connection is bound again every
+# so many seconds. A binding that is there stays as it is.
+REBIND = 4.0
 # RabbitMQ 3.10 shows a quorum queue before it is ready, and who consumes it then takes the whole connection down with
 # INTERNAL_ERROR. So a queue that was missing is only looked at, which does no harm, and left alone for this long (s).
 SETTLE = 0.3
@@ -45,7 +48,7 @@ class RabbitConsumer:
         appears: returns when there is a queue of this name.
     """
 
-    quiet = QUIET
+    quiet, rebind = QUIET, REBIND
 
     def __init__(
         self,
@@ -265,10 +268,10 @@ class RabbitConsumer:
                 continue  # only acknowledgements are left to wait for
             if self._consumer_tag is None:
                 continue
-            if not changed and newest == self._newest and not self._open:
-                if not self._queue.exclusive:
-                    return
+            if self._queue.exclusive and not changed:
                 await bind(channel, self._queue)  # somebody may have deleted its exchange, or what binds it
+            elif not changed and newest == self._newest and not self._open:
+                return
             if granted < self._allowed:
                 await channel.cancel(self._consumer_tag)
                 granted = await self._consume(channel)
@@ -304,8 +307,9 @@ class RabbitConsumer:
     async def _first(self, closed: asyncio.Future[amqp.ChannelClosed | amqp.ConnectionLost]) -> bool:
         """Wait for the end of the channel, or for a reason to look; return whether there was any in good time."""
         looking = asyncio.ensure_future(self._look.wait())
+        timeout = self.rebind if self._queue.exclusive else self.quiet
         try:
-            done, _ = await asyncio.wait((looking, closed), timeout=self.quiet, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait((looking, closed), timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         finally:
             looking.cancel()
         self._look.clear()
