@@ -273,6 +273,8 @@ class Transaction(Protocol):
     def prune_lines(self, before: float, limit: int, *, behind: OldLine | None = None) -> tuple[int, OldLine | None]:
         """Look at ``limit`` archived log lines from before ``before``, and remove those of no run that is there.
 
+        Those of a loop whose oldest tasks were removed (``TrimRun``) go by their age too: it may go on for years.
+
         Returns:
             how many were removed, and where to go on; None: these were the last.
         """

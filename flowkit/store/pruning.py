@@ -50,7 +50,7 @@ def finish(database: Database, runs: Sequence[str]) -> None:
 
 
 def prune_lines(database: Database, before: float, limit: int, behind: OldLine | None) -> tuple[int, OldLine | None]:
-    """Look at old log lines in the order of their times and remove those of no run.
+    """Look at old log lines in the order of their times and remove those of no run, and of loops that were trimmed.
 
     Returns:
         how many were removed, and the line behind which to go on; None: that was the last.
@@ -62,7 +62,8 @@ def prune_lines(database: Database, before: float, limit: int, behind: OldLine |
         further = "AND t.ts >= :ts AND (t.ts, t.id) > (:ts, :id) "
         values |= {"ts": behind.ts, "id": behind.id}
     looked_at = database.select(
-        "SELECT t.ts, t.id, t.run_id IS NOT NULL AND EXISTS (SELECT 1 FROM runs WHERE runs.id = t.run_id) "
+        "SELECT t.ts, t.id, t.run_id IS NOT NULL AND EXISTS "
+        "(SELECT 1 FROM runs WHERE runs.id = t.run_id AND runs.trimmed IS NULL) "
         f"FROM logs AS t WHERE t.ts < :before {further}ORDER BY t.ts, t.id LIMIT :limit {database.skip_locked}",
         values,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import uuid4
 
 from flowkit.flow import changes as c
-from flowkit.flow.state import RunStatus, Task
+from flowkit.flow.state import RunStatus, Task, TaskStatus
 from flowkit.store import Store
 from flowkit.store.protocol import Pruned
 from flowkit.wire import messages as wire
@@ -94,6 +94,18 @@ async def test_lines_of_no_run_go_by_their_age_a_few_at_a_time(store: Store) -> 
     assert removed == [1, 1, 2, 0]
     left = await store.query(lambda q: q.logs())
     assert [line.ts for line in left] == [11.0, 13.0, 20.0, 21.0]
+
+
+async def test_old_lines_of_a_loop_that_was_trimmed_go_by_their_age(store: Store) -> None:
+    _, changes = begun("r")
+    tasks = [task("r", f"0.{n}", created_at=1000.0 + n, status=TaskStatus.SUCCEEDED) for n in range(4)]
+    await write(store, [*changes, *map(c.AddTask, tasks)])
+    await archive(store, (10.0, "r"), (30.0, "r"))
+    assert await store.transact(lambda tx: tx.prune_lines(20.0, 9)) == (0, None)
+    await write(store, [c.TrimRun("r", 2)])
+    assert await store.transact(lambda tx: tx.prune_lines(20.0, 9)) == (1, None)
+    row = await store.query(lambda q: q.run("r"))
+    assert (row and row.trimmed) == 2
 
 
 async def test_lines_of_a_run_go_with_it(store: Store) -> None:
