@@ -26,6 +26,11 @@ class Place(NamedTuple):
     outputs: Mapping[str, Any] | None = None  # of the parent, where they can be a task's inputs
     depth: float = 1.0  # steps in a row up to here
 
+    def folded(self) -> Place:
+        """The same place with a path that is not too long; itself where its path is short enough."""
+        path = paths.fold(self.path, self.scope)
+        return self if path == self.path else self._replace(path=path)
+
     def task_id(self, secret: bytes) -> UUID:
         """The id of the task that stands here."""
         return paths.task_id(secret, self.parent or self.run.id, self.path)
@@ -114,11 +119,11 @@ def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = N
         status, held_for, due = TaskStatus.HELD, DELAY, context.now + send.delay
     elif place.run.status is RunStatus.PAUSED:
         status, held_for = TaskStatus.HELD, PAUSED
-    folded = paths.fold(place.path, place.scope)
+    stands = place.folded()
     return Task(
         run_id=place.run.id,
-        id=paths.task_id(context.secret, place.parent or place.run.id, folded),
-        path=folded,
+        id=stands.task_id(context.secret),
+        path=stands.path,
         scope=place.scope,
         node=send.node,
         status=status,
@@ -129,17 +134,17 @@ def task(send: Send, place: Place, context: Context, *, inputs: bytes | None = N
         handler=handler,
         created_at=context.now,
         depth=place.depth,
-        unfolded=None if folded == place.path else place.path,
+        unfolded=None if stands is place else place.path,
     )
 
 
 def waiting(wait: Wait, place: Place, context: Context) -> Task:
     """The task that a ``Wait`` is: outstanding in its scope, and never sent. Its inputs are its parent's outputs."""
-    folded = paths.fold(place.path, place.scope)
+    stands = place.folded()
     return Task(
         run_id=place.run.id,
-        id=paths.task_id(context.secret, place.parent or place.run.id, folded),
-        path=folded,
+        id=stands.task_id(context.secret),
+        path=stands.path,
         scope=place.scope,
         node=as_send(wait.then).node,
         status=TaskStatus.WAITING,
@@ -149,7 +154,7 @@ def waiting(wait: Wait, place: Place, context: Context) -> Task:
         signal=wait.name,
         created_at=context.now,
         depth=place.depth,
-        unfolded=None if folded == place.path else place.path,
+        unfolded=None if stands is place else place.path,
     )
 
 
