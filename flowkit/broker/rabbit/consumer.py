@@ -269,12 +269,32 @@ class RabbitConsumer:
             if self._consumer_tag is None:
                 continue
             if self._queue.exclusive and not changed:
-                await bind(channel, self._queue)  # somebody may have deleted its exchange, or what binds it
+                await self._rebind()
             elif not changed and newest == self._newest and not self._open:
                 return
             if granted < self._allowed:
                 await channel.cancel(self._consumer_tag)
                 granted = await self._consume(channel)
+
+    async def _rebind(self) -> None:
+        """Bind an exclusive queue again: somebody may have deleted its exchange, or what binds it.
+
+        On a channel of its own, so that a login that may not bind any more goes on consuming.
+
+        Raises:
+            LinkLost: the exchange is missing: messages may have been missed, so the consumer begins anew.
+        """
+        try:
+            binding = await (await self._link.connection()).channel()
+            try:
+                await bind(binding, self._queue)
+            finally:
+                await let_go(binding)
+        except amqp.ChannelClosed as error:
+            if error.code == MISSING:
+                raise LinkLost(str(error)) from None
+        except (LinkClosed, BrokerUnreachable) as error:
+            raise LinkLost(str(error)) from None
 
     async def _end_late_consumer(self, channel: amqp.Channel) -> None:
         """End a consumer that was being made when ``stop`` came, and give back what it got."""
