@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
-from flowkit.coordinator.presence import Presence
+from flowkit.coordinator.presence import Presence, consumers_of
 from flowkit.flow.events import QueueExpired
 from flowkit.store.protocol import SentTask, Transaction
 from flowkit.wire import messages as wire
@@ -117,7 +116,7 @@ class Overdue:
         if results is None or results.ready:
             return set()
         listed = {entry.task_id for worker in workers for entry in worker.running}
-        serving = Counter(node.name for worker in workers for node in worker.nodes)
+        serving = consumers_of(workers)
         free = {node for node in {task.node for task in late} if await self._announced_only(node, serving[node])}
         return {task for task in late if task.node in free and task.task_id not in listed}
 

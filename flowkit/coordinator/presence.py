@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.dropped import Dropped
@@ -85,3 +86,12 @@ class Presence:
     def workers_of(self, node: str) -> int:
         """How many of them run ``node``."""
         return sum(any(info.name == node for info in told.nodes) for told in self.alive())
+
+
+def consumers_of(workers: Iterable[wire.Worker]) -> Counter[str]:
+    """How many consumers the queues of nodes have as these workers announce it; more belong to who says nothing."""
+    counts: Counter[str] = Counter()
+    for worker in workers:
+        for node in worker.nodes:
+            counts[node.name] += worker.consumers_of(node.name)
+    return counts

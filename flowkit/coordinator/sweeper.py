@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.ledger import Ledger
-from flowkit.coordinator.presence import Presence
+from flowkit.coordinator.presence import Presence, consumers_of
 from flowkit.store.protocol import SentTask, Transaction
 from flowkit.wire.topology import Topology
 
@@ -100,7 +100,7 @@ class Sweeper:
     async def _missing(self, waiting: Iterable[SentTask]) -> set[SentTask]:
         workers = await self._ledger.transact(lambda transaction: transaction.heard(transaction.now() - self._silence))
         listed = {entry.task_id for worker in workers for entry in worker.running}
-        serving = Counter(node.name for worker in workers for node in worker.nodes)
+        serving = consumers_of(workers)
         by_node: dict[str, list[SentTask]] = defaultdict(list)
         for task in waiting:
             if task.task_id not in listed:

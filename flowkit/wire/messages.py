@@ -306,6 +306,11 @@ class Worker(Message):
     host: Annotated[str, Field(max_length=bounds.HOST)] | None = None
     pid: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
     started_at: Instant | None = None  # when this process began to work
+    consumers: dict[NodeName, Annotated[int, Field(ge=0, le=2**31 - 1)]] = {}  # of nodes with another number than one
+
+    def consumers_of(self, node: str) -> int:
+        """How many consumers of the queue of a node, which is one of its own, it has."""
+        return self.consumers.get(node, 1)
 
 
 class Control(Message):

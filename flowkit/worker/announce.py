@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
@@ -83,6 +83,7 @@ class Announcer:
         definitions: its nodes.
         taken: its executions.
         every: seconds from one announcement to the next.
+        consumers: gives how many consumers nodes have, of those with another number than one.
     """
 
     def __init__(
@@ -94,10 +95,11 @@ class Announcer:
         definitions: Iterable[Definition],
         taken: Taken,
         every: float,
+        consumers: Callable[[], dict[str, int]] = dict,
     ) -> None:
         self._broker, self._exchange, self._worker = broker, topology.name("workers"), worker
         self._nodes = tuple(describe_nodes(definitions))
-        self._taken, self._every = taken, every
+        self._taken, self._every, self._consumers = taken, every, consumers
         self._process = {"host": host_name(), "pid": os.getpid(), "started_at": time.time()}
 
     async def run(self) -> None:
@@ -109,9 +111,10 @@ class Announcer:
     async def announce(self, *, stopping: bool = False) -> None:
         """Announce once; nothing is lost when it does not arrive."""
         running = tuple(Running(one.task.task_id, one.task.attempt, one.since, one.task.run_id) for one in self._taken)
+        others = {"consumers": consumers} if (consumers := self._consumers()) else {}
         message = Worker(
             worker=self._worker, version=flowkit_version(), nodes=self._nodes, running=running, stopping=stopping,
-            **self._process,
+            **self._process, **others,
         )  # fmt: skip
         outgoing = Outgoing(self._exchange, "", message.encode(), Worker.TYPE, durable=False)
         for error in await self._broker.publish([outgoing]):

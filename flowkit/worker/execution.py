@@ -42,6 +42,7 @@ class Execution:
     messages: set[str | None] = field(default_factory=set)  # their ids, which each publishing makes anew
     taken: float = 0.0  # when it was delivered, by the loop's clock
     since: float | None = None  # when its turn came, in Unix seconds
+    begun: float = 0.0  # the same, by the loop's clock
     job: Job | None = None  # its main, once it has begun
     cancelled: bool = False  # this worker has cancelled its main; known before the main is
     report: Report | None = None  # what its main came to

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from flowkit.broker.protocol import Consumer, Delivery
 from flowkit.errors import Unreadable
@@ -13,22 +15,18 @@ from flowkit.worker.execution import Execution, Taken, key_of
 
 SUSPECT_FROM = 2  # deliveries before this one; from then on a task runs alone
 
-_log = logging.getLogger(__name__)
 MOST_PREFETCHED = 65_535  # AMQP has two bytes for it
 
-
-def prefetch_for(slots: int) -> int:
-    """Unacknowledged deliveries for so many running tasks: a few more, so that a slot never waits for the network."""
-    return min(slots + (slots + 3) // 4, MOST_PREFETCHED)
+_log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Takes the tasks of one node, about as many as it may run at a time.
+    """Takes the tasks of one node, as many as it may run at a time.
 
     Args:
         definition: the node.
-        consumer: of its queue.
-        prefetch: how many deliveries it may have.
+        consume: begins to consume its queue, with so many unacknowledged deliveries at a time.
+        slots: how many of its tasks run at a time.
         taken: where executions are kept.
         begin: takes an execution in, and runs it when its turn comes.
     """
@@ -36,16 +34,43 @@ class Intake:
     def __init__(
         self,
         definition: Definition,
-        consumer: Consumer,
+        consume: Callable[[int], Consumer],
         *,
-        prefetch: int,
+        slots: int,
         taken: Taken,
         begin: Callable[[Execution], None],
     ) -> None:
-        self.consumer = consumer
-        self._definition, self._prefetch = definition, prefetch
+        self._definition, self._consume = definition, consume
+        self.slots = slots = min(slots, MOST_PREFETCHED)
         self._taken, self._begin = taken, begin
-        self._closing = False
+        self._group = asyncio.TaskGroup()
+        self._consumers: dict[Consumer, int] = {consume(slots): slots}  # and what each may hold
+        self._closing = asyncio.Event()
+        self.waiting = asyncio.Event()  # set when a task was taken whose turn has not come
+
+    @property
+    def node(self) -> str:
+        """The name of the node."""
+        return self._definition.name
+
+    @property
+    def consumers(self) -> Mapping[Consumer, int]:
+        """The consumers of the queue that it has now, with the prefetch of each."""
+        return MappingProxyType(self._consumers)
+
+    @property
+    def connected(self) -> bool:
+        """Whether deliveries can arrive now, as far as they shall."""
+        return all(consumer.connected for consumer in self._consumers)
+
+    async def wait_connected(self) -> None:
+        """Return when ``connected`` for the first time.
+
+        Raises:
+            FlowKitError: as ``run``.
+        """
+        for consumer in list(self._consumers):
+            await consumer.wait_connected()
 
     async def run(self) -> None:
         """Take tasks until stopped.
@@ -53,44 +78,74 @@ class Intake:
         Raises:
             FlowKitError: the queue cannot be consumed, and trying again cannot help.
         """
-        while batch := await self.consumer.receive(self._prefetch):
-            if self._closing:
-                await self.consumer.requeue(batch)
+        try:
+            async with self._group:
+                for consumer in list(self._consumers):
+                    self._group.create_task(self._receive(consumer))
+                await self._closing.wait()  # there may be no consumer for a while
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            self._closing.set()
+
+    def add_consumer(self, prefetch: int) -> None:
+        """Consume with one more consumer, which holds so many tasks at a time; when stopping, nothing."""
+        if not self._closing.is_set():
+            consumer = self._consume(prefetch)
+            self._consumers[consumer] = prefetch
+            self._group.create_task(self._receive(consumer))
+
+    def drop_consumer(self, consumer: Consumer) -> None:
+        """Take nothing more from this one, which the caller stops: what arrives all the same goes back."""
+        self._consumers.pop(consumer, None)
+
+    async def stop(self) -> None:
+        """Take nothing more; what arrives all the same goes back."""
+        self._closing.set()
+        for consumer in list(self._consumers):
+            await consumer.stop()
+
+    async def close(self) -> None:
+        """Let go of what was not acknowledged."""
+        for consumer in list(self._consumers):
+            await consumer.close()
+
+    async def _receive(self, consumer: Consumer) -> None:
+        while batch := await consumer.receive(self.slots):
+            if self._closing.is_set() or consumer not in self._consumers:
+                await consumer.requeue(batch)
                 continue
             known, unreadable = [], []
             for delivery in batch:
                 try:
-                    if not self._take(delivery):
+                    if not self._take(consumer, delivery):
                         known.append(delivery)
                 except Unreadable as error:
                     _log.warning("a task message cannot be read and is given up: %s", error,
                                  extra={"action": "unreadable", "node": self._definition.name})  # fmt: skip
                     unreadable.append(delivery)
             if known:
-                await self.consumer.ack(known)
+                await consumer.ack(known)
             if unreadable:  # the coordinator finds them among the dead letters, and says why in the store
-                await self.consumer.reject(unreadable)
+                await consumer.reject(unreadable)
 
-    async def stop(self) -> None:
-        """Take nothing more; what arrives all the same goes back."""
-        self._closing = True
-        await self.consumer.stop()
-
-    def _take(self, delivery: Delivery) -> bool:
+    def _take(self, consumer: Consumer, delivery: Delivery) -> bool:
         """Take one delivery; False when it was answered already and only its acknowledgement was lost."""
         task = self._read(delivery)
         key = key_of(task)
         here = self._taken.get(key)
         if here is not None:
             # The connection was lost meanwhile: the task goes on, and a result answers this delivery too.
-            here.came(self.consumer, delivery)
+            here.came(consumer, delivery)
             return True
         if delivery.redelivered and self._taken.was_answered(key, delivery.message_id):
             return False
         suspect = delivery.delivery_count >= SUSPECT_FROM
         execution = Execution(key, task, self._definition, suspect, delivery.traceparent)
-        execution.came(self.consumer, delivery)
+        execution.came(consumer, delivery)
         self._begin(execution)
+        if execution.since is None:
+            self.waiting.set()
         return True
 
     def _read(self, delivery: Delivery) -> Task:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from flowkit.broker.protocol import Consumer, Delivery
@@ -36,6 +36,7 @@ class Runner:
         worker: the name of this process.
         limits: how much one task may return.
         clock: Unix seconds.
+        durations: of nodes that want to know, called with the seconds that each of their tasks took.
     """
 
     def __init__(
@@ -50,8 +51,9 @@ class Runner:
         worker: str,
         limits: Limits,
         clock: Clock,
+        durations: Mapping[str, Callable[[float], None]],
     ) -> None:
-        self._group, self._stage = group, stage
+        self._group, self._stage, self._durations = group, stage, durations
         self._turns = Turns(slots, self._begin)
         self._taken, self._reporter, self._sink = taken, reporter, sink
         self._worker, self._limits, self._clock = worker, limits, clock
@@ -141,7 +143,7 @@ class Runner:
             await consumer.requeue(deliveries)
 
     def _begin(self, execution: Execution) -> None:
-        execution.since = self._clock()
+        execution.since, execution.begun = self._clock(), asyncio.get_running_loop().time()
         if not execution.suspect:
             self._start(execution)
             return
@@ -163,6 +165,8 @@ class Runner:
         if not execution.reported:
             self._conclude(execution, main)
         self._turns.leave(execution)  # what it had to say comes before what the next one has
+        if (record := self._durations.get(execution.task.node)) is not None:
+            record(asyncio.get_running_loop().time() - execution.begun)
 
     def _conclude(self, execution: Execution, main: asyncio.Task[None]) -> None:
         done = execution.report

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 
 from flowkit.broker.protocol import Broker, Consumer
 from flowkit.errors import Unreadable, UsageError
@@ -22,9 +22,10 @@ from flowkit.worker.announce import Announcer
 from flowkit.worker.definition import Definition
 from flowkit.worker.execute import Clock
 from flowkit.worker.execution import Taken
-from flowkit.worker.intake import Intake, prefetch_for
+from flowkit.worker.intake import Intake
 from flowkit.worker.logs import Shipper
 from flowkit.worker.naming import NameGuard, worker_name
+from flowkit.worker.read_ahead import ReadAhead
 from flowkit.worker.records import capture
 from flowkit.worker.reporter import Reporter
 from flowkit.worker.runner import Runner
@@ -85,11 +86,13 @@ class Worker:
         self._logs = Shipper(broker, topology, worker=self.name, linger=log_linger, clock=clock)
         self._reporter = Reporter(broker, topology.name("results"), on_batch=self._logs.hurry)
         self._announcer = Announcer(
-            broker, topology, worker=self.name, definitions=definitions, taken=self._taken, every=heartbeat
-        )
+            broker, topology, worker=self.name, definitions=definitions, taken=self._taken, every=heartbeat,
+            consumers=self._consumers,
+        )  # fmt: skip
         self._heartbeat, self._patience, self._name_patience = heartbeat, patience, name_patience
         self._group = asyncio.TaskGroup()
         self._stage = stage or SameLoop()
+        self._durations: dict[str, Callable[[float], None]] = {}
         self._runner = Runner(
             self._group,
             slots=self._slots,
@@ -100,6 +103,7 @@ class Worker:
             worker=self.name,
             limits=limits,
             clock=clock,
+            durations=self._durations,
         )
         self._intakes: list[Intake] = []
         self._ready, self._stopping, self._stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -116,7 +120,7 @@ class Worker:
     @property
     def connected(self) -> bool:
         """Whether it can publish, and takes tasks of every node."""
-        return self._broker.connected and bool(self._intakes) and all(one.consumer.connected for one in self._intakes)
+        return self._broker.connected and bool(self._intakes) and all(one.connected for one in self._intakes)
 
     async def ready(self) -> None:
         """Return when it takes tasks for the first time."""
@@ -192,11 +196,12 @@ class Worker:
             return
         side.append(self._group.create_task(self._obey(control)))
         for definition in self._definitions:
-            self._intakes.append(self._intake(definition))
+            self._intakes.append(intake := self._intake(definition))
+            side.append(self._group.create_task(self._read_ahead(intake).run()))
         taking = [self._group.create_task(intake.run()) for intake in self._intakes]
         announcing = self._group.create_task(self._announcer.run())
         for intake in self._intakes:
-            await intake.consumer.wait_connected()
+            await intake.wait_connected()
         self._ready.set()
         _log.info("worker %s takes tasks of %s", self.name, ", ".join(one.name for one in self._definitions))
 
@@ -206,8 +211,9 @@ class Worker:
         announcing.cancel()
         await self._announcer.announce(stopping=True)
         await self._logs.flush(2)
-        for consumer in (control, *(intake.consumer for intake in self._intakes)):
-            await consumer.close()
+        await control.close()
+        for intake in self._intakes:
+            await intake.close()
         for loop_task in side:
             loop_task.cancel()
         self._stopped.set()  # before the group ends: code that swallows its cancellation must not hold up the answer
@@ -226,9 +232,23 @@ class Worker:
             stopping.cancel()
 
     def _intake(self, definition: Definition) -> Intake:
-        prefetch = prefetch_for(self._slots[definition.name])
-        consumer = self._broker.consume(self._topology.tasks(definition.name), prefetch=prefetch)
-        return Intake(definition, consumer, prefetch=prefetch, taken=self._taken, begin=self._runner.begin)
+        queue = self._topology.tasks(definition.name)
+        # It holds as many as it may run: what is delivered has a slot, and waits for no other task (decision 0022).
+        return Intake(
+            definition,
+            lambda prefetch: self._broker.consume(queue, prefetch=prefetch),
+            slots=self._slots[definition.name],
+            taken=self._taken,
+            begin=self._runner.begin,
+        )
+
+    def _read_ahead(self, intake: Intake) -> ReadAhead:
+        ahead = ReadAhead(intake, self._taken, put_back=self._runner.put_back, announce=self._announcer.announce)
+        self._durations[intake.node] = ahead.record
+        return ahead
+
+    def _consumers(self) -> dict[str, int]:
+        return {intake.node: len(intake.consumers) for intake in self._intakes if len(intake.consumers) != 1}
 
     async def _keep_declared(self) -> None:
         """Declare again after each new connection: the broker behind it may have lost everything.
@@ -238,7 +258,7 @@ class Worker:
         generation = self._broker.generation
         while True:
             await asyncio.sleep(self._heartbeat)
-            deaf = self._ready.is_set() and not all(intake.consumer.connected for intake in self._intakes)
+            deaf = self._ready.is_set() and not all(intake.connected for intake in self._intakes)
             if generation != self._broker.generation or deaf or self._reporter.unroutable:
                 generation = self._broker.generation
                 await self._declare()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from flowkit.coordinator.ledger import Ledger
+from flowkit.coordinator.presence import consumers_of
 from flowkit.errors import WrongBroker
 from flowkit.flow.events import Reported
 from flowkit.flow.limits import Limits
@@ -407,6 +408,33 @@ async def test_a_task_that_a_worker_lists_or_a_foreigner_may_hold_is_left_alone(
             await house.publish("workers", "", told, durable=False)
             await house.until(lambda queries: queries.workers(seen_since=0), "the worker")
             assert [await looks.get() for _ in range(4)] == [0] * 4
+
+
+async def test_a_second_consumer_of_a_worker_that_announces_it_is_no_foreigner(house):
+    async with house.coordinator(pace=SWEEPING):
+        await house.start("a", "r1")
+        (task,) = await house.tasks("a")  # acknowledged, and forgotten
+        more = house.broker.consume(house.topology.tasks("a"), prefetch=1)
+        told = wire.Worker(worker="w1", nodes=(wire.NodeInfo(name="a"),), consumers={"a": 2})
+        await house.store.transact(lambda transaction: transaction.record_workers([told], transaction.now()))
+        deliveries = asyncio.create_task(more.receive(1)), asyncio.create_task(house.consumer("a").receive(1))
+        done, left = await asyncio.wait(deliveries, return_when=asyncio.FIRST_COMPLETED, timeout=5)
+        again = wire.decode(wire.Task, done.pop().result()[0].body)
+        assert again.task_id == task.task_id
+        for waiting in left:
+            waiting.cancel()
+        await asyncio.wait(left)
+        await more.close()
+
+
+def test_consumers_are_counted_as_their_workers_announce_them():
+    nodes = (wire.NodeInfo(name="a"), wire.NodeInfo(name="b"))
+    workers = [
+        wire.Worker(worker="w1", nodes=nodes, consumers={"a": 2}),
+        wire.Worker(worker="w2", nodes=nodes, consumers={"b": 0, "other": 7}),
+        wire.Worker(worker="w3", nodes=nodes[:1]),
+    ]
+    assert consumers_of(workers) == {"a": 4, "b": 1}
 
 
 async def test_a_node_without_a_worker_is_said(house, caplog):

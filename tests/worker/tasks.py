@@ -35,6 +35,12 @@ def define(main, name="work", **options):
     return node.definition
 
 
+async def lease(house, running: Task, worker="w") -> None:
+    """Lease a task that runs: its message is acknowledged, so the next one is delivered, and waits for its slot."""
+    names = {"run_id": running.run_id, "task_id": running.task_id, "attempt": 1}
+    await house.control(kind="leased", worker=worker, **names)
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Wait until this holds, which no signal tells."""
     async with asyncio.timeout(5):

@@ -9,7 +9,7 @@ import pytest
 from flowkit.wire.durations import LONGEST
 from flowkit.wire.messages import Control, Status
 
-from .tasks import define, task, until
+from .tasks import define, lease, task, until
 
 
 def leased_to(mine, **more):
@@ -130,6 +130,7 @@ async def test_a_grace_lets_what_runs_come_to_its_end_and_nothing_begin(house, s
         running, waiting = task(), task()
         await house.send(running, waiting)
         await slow.begins()
+        await lease(house, running)
         await until(lambda: len(worker._taken) == 2)
         await house.control(kind="cancel", run_id="run-1", grace=3600)
         returned = await house.result()
@@ -196,6 +197,7 @@ async def test_what_waits_behind_long_tasks_is_given_back(house, slow):
         running, waiting = task(), task()
         await house.send(running, waiting)
         await slow.begins()
+        await lease(house, running)
         returned = await house.result()
         assert (returned.task_id, returned.status) == (waiting.task_id, Status.RETURNED)
         slow.go.set()

@@ -17,7 +17,8 @@ from flowkit.node import Node
 from flowkit.worker import Worker
 from flowkit.worker.stage import Job, OwnThread, SameLoop
 
-from .tasks import define, task
+from . import tasks
+from .tasks import define, lease, task
 
 
 @asynccontextmanager
@@ -230,8 +231,11 @@ async def test_a_worker_that_cannot_go_on_says_so_while_a_node_blocks(house, blo
     worker = Worker(house.broker, house.topology, [define(block, concurrency=1)], stage=OwnThread(), heartbeat=3600)
     running = asyncio.create_task(worker.run())
     await worker.ready()
-    await house.send(task(), task(run_id="run-2"))
+    running_one = task()
+    await house.send(running_one, task(run_id="run-2"))
     await until(block.blocked)
+    await lease(house, running_one, worker.name)
+    await tasks.until(lambda: worker.running == 2)
     await house.control(kind="cancel", run_id="run-2")  # it waits for its turn, and is given back: by a result
     done, _ = await asyncio.wait([running], timeout=10)
     block.let_go.set()

@@ -12,7 +12,7 @@ from flowkit.worker import Worker, runner, worker_name
 from flowkit.worker.announce import flowkit_version
 from flowkit.worker.stage import OwnThread, SameLoop
 
-from .tasks import define, task, until
+from .tasks import define, lease, task, until
 
 
 async def fine():
@@ -258,6 +258,8 @@ async def test_a_cancelled_run_is_stopped_and_returned(house, gate):
         mine, waiting, others = task(run_id="a"), task(run_id="a"), task(run_id="b")
         await house.send(mine, others, waiting)
         await gate.inside(2)
+        await lease(house, others)
+        await until(lambda: len(worker._taken) == 3)
         await house.control(kind="cancel", run_id="a")
         returned = await house.results(2)
         assert {one.status for one in returned} == {Status.RETURNED}
