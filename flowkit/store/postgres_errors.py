@@ -89,9 +89,9 @@ ADVICE = {  # by SQLSTATE, or its first characters; the longest that fits
     "42": "Compare the tables with this FlowKit: 'flowkit db status'",
     "3F": "Compare the tables with this FlowKit: 'flowkit db status'",
     "53100": "Make room on the database's disk",
-    "53": "See to the resources of the database server; it is tried again",
-    "55": "Something else holds locks or works on the tables; it is tried again",
-    "57014": "Something cancels the statement, such as a statement_timeout of the login; it is tried again",
+    "53": "See to the resources of the database server",
+    "55": "Something else holds locks or works on the tables: pg_stat_activity shows it",
+    "57014": "Something cancels the statement, such as a statement_timeout of the login",
     "XX": "See the log of the database server",
 }
 
