@@ -233,7 +233,7 @@ class Worker:
 
     def _intake(self, definition: Definition) -> Intake:
         queue = self._topology.tasks(definition.name)
-        # It holds as many as it may run: what is delivered has a slot, and waits for no other task (decision 0022).
+        # It holds as many as it may run: what is delivered has a slot, and waits for no other task (decision 0026).
         return Intake(
             definition,
             lambda prefetch: self._broker.consume(queue, prefetch=prefetch),
