@@ -279,8 +279,8 @@ def start_message(
         raise UsageError(
             f"run id {run_id[:120]!r}: expected a letter or digit, then up to 99 letters, digits, '.', '_', ':' or '-'"
         )
-    values: dict[str, Any] = {"node": node, "inputs": dict(inputs or {}), "run_id": run_id or new_run_id()}
-    codec.check(values["inputs"], "inputs")
+    own = codec.frozen(dict(inputs or {}), "inputs")  # it is sent again, and compared with what the coordinator says
+    values: dict[str, Any] = {"node": node, "inputs": own, "run_id": run_id or new_run_id()}
     if tags:
         values["tags"] = dict(tags)
     if delay:

@@ -165,8 +165,7 @@ class Run:
         if from_task is not None:
             words["task_id"] = from_task
         if inputs is not None:
-            words["input"] = dict(inputs)
-            codec.check(words["input"], "inputs")
+            words["input"] = codec.frozen(dict(inputs), "inputs")
         return await self._rerun(self._asking(wire.CommandKind.RERUN, words))
 
     async def _ask(self, kind: wire.CommandKind, **words: Any) -> None:

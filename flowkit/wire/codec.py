@@ -146,6 +146,16 @@ def check(value: Any, where: str) -> None:
         raise InvalidPayload((where + misfit.path)[:_PLACE], misfit.why) from None
 
 
+def frozen(value: Any, where: str) -> Any:
+    """Check ``value`` as ``check`` does, and return a copy, which does not change when the author changes the value.
+
+    Raises:
+        InvalidPayload: as ``check``.
+    """
+    check(value, where)
+    return orjson.loads(orjson.dumps(value))
+
+
 def encode_object(value: Any, where: str) -> bytes:
     """Check and encode a JSON object; ``InvalidPayload`` when it is none."""
     if not isinstance(value, dict):

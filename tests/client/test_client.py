@@ -50,6 +50,20 @@ async def test_a_run_that_ended_before_anyone_waited_has_been_heard(url, coordin
         assert await run.outputs(timeout=0) == {"x": 1}
 
 
+async def test_inputs_that_the_program_changes_later_are_those_of_the_run_as_it_was_started(url, coordinator):
+    items, more = [1], {"n": [1]}
+    async with Client(url) as client:
+        run = await client.start("add", {"items": items})
+        (start,) = await coordinator.starts(1)
+        items.append(object())
+        fingerprint = wire.value_fingerprint(start.node, start.inputs)  # as a coordinator says it
+        await coordinator.end(start, outputs={"x": 1}, fingerprint=fingerprint)
+        assert await run.outputs(timeout=5) == {"x": 1}
+        again = await run.rerun(inputs=more)
+        more["n"].append(2)
+        assert again.asked.input == {"n": [1]}
+
+
 async def test_a_failed_run_raises_with_its_reason(url, coordinator):
     async with Client(url) as client:
         run = await client.start("add", id="r1")
