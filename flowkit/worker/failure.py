@@ -38,7 +38,7 @@ def type_of(error: BaseException) -> str:
         name = type(error).__name__
     except BaseException:  # noqa: BLE001 - as above
         name = None
-    return name if isinstance(name, str) else "Exception"
+    return capped(name) if isinstance(name, str) else "Exception"
 
 
 def traceback_of(error: BaseException) -> str | None:

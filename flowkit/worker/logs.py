@@ -76,7 +76,7 @@ class Shipper:
         self, task: Task | None, level: str, message: str, context: object = None, exception: str | None = None
     ) -> None:
         """Take one line, from any thread, without waiting and without raising."""
-        line: Line = {"v": VERSION, "ts": rfc3339(self._clock()), "level": bounds.cut(level, bounds.LEVEL),
+        line: Line = {"v": VERSION, "ts": rfc3339(self._clock()), "level": bounds.cut(text_of(level), bounds.LEVEL),
                       "message": capped(message)}  # fmt: skip
         size = 300 + len(line["message"])
         if context:

@@ -55,6 +55,13 @@ async def test_of_a_long_line_all_is_cut_that_the_contract_bounds(house, shipper
     assert line.context == {"n": "18446744073709551616"}
 
 
+@pytest.mark.parametrize(("level", "sent"), [("\ud800", "?"), (35, "35"), (None, "None")])
+async def test_a_level_that_is_no_text_costs_neither_the_line_nor_those_behind_it(house, shipper, level, sent):
+    shipper.write(task(), level, "first")
+    shipper.write(task(), "INFO", "second")
+    assert [(line.level, line.message) for line in await house.logs(2)] == [(sent, "first"), ("INFO", "second")]
+
+
 async def test_one_node_a_message_and_contiguous_numbers(house, shipper):
     for number in range(50):
         shipper.write(task("ab"[number % 2]), "INFO", str(number))
