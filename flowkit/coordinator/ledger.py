@@ -173,7 +173,7 @@ class Ledger:
             await asyncio.sleep(self._marks_after)
             if (due := self._due()) or self._announced:
                 await self._commit((), due)
-            if not self._sent:
+            if not self._sent and not self._announced:  # an end may have been confirmed while this was written
                 self._some_sent.clear()
 
     async def flush_now(self) -> None:

@@ -164,3 +164,24 @@ async def test_marks_do_not_outlive_a_refill_by_another_coordinator(store: Store
     ledger.mark_sent([task.mark], ledger.epoch)
     await ledger.flush_now()
     assert await sent(store, task.task_id)
+
+
+async def test_an_end_that_is_confirmed_while_marks_are_written_is_written_next(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = Ledger(store, Limits(), b"secret", marks_after=0)
+    await begun(ledger)
+    transact, ends = store.transact, [("another", 5.0)]
+
+    async def confirm_meanwhile(work):
+        done = await transact(work)
+        ledger.mark_announced(ends)
+        ends.clear()
+        return done
+
+    monkeypatch.setattr(store, "transact", confirm_meanwhile)
+    flushing = asyncio.create_task(ledger.flush())
+    async with asyncio.timeout(5):
+        while ends or ledger.unwritten_ends():
+            await asyncio.sleep(0)
+    flushing.cancel()
