@@ -28,6 +28,9 @@ SLOTS = 500  # in one transaction
 MOST = 500  # tasks of one slot in one transaction
 FORGET = 60.0  # seconds after which a rate that nobody used is forgotten
 HELD = f"t.held_for = '{LIMIT}' AND {rows.T_OUTSTANDING}"
+# A paused run may have tasks that are held for their limit: a coordinator released them while another one paused it.
+# A scalar subquery, so that PostgreSQL looks at the runs of the tasks that it finds, and not at all running ones.
+OF_RUNNING = "(SELECT run.status FROM runs AS run WHERE run.id = t.run_id) = 'running'"
 RELEASED = ("status", "held_for", "due", "sent_at", "unsent_since")
 
 
@@ -82,7 +85,7 @@ def release(database: Database, due: Sequence[Row], limits: Mapping[str, NodeLim
 
 
 def admit(database: Database, names: Iterable[str], limits: Mapping[str, NodeLimit]) -> Admitted:
-    """Let out the oldest held tasks of these slots, as many as there is room for."""
+    """Let out the oldest held tasks of running runs in these slots, as many as there is room for."""
     wanted = sorted(set(names))
     some = wanted[:SLOTS]
     if not some:
@@ -96,8 +99,8 @@ def admit(database: Database, names: Iterable[str], limits: Mapping[str, NodeLim
         for name, key in keys.items()
     }
     asked: list[Row] = [(keys[name], room[name].tasks) for name in some if room[name].tasks]
-    found = database.first("SELECT t.run_id, t.id, t.slot FROM tasks AS t", "tasks", "slot", asked, only=HELD,
-                           order="t.created_at")  # fmt: skip
+    found = database.first("SELECT t.run_id, t.id, t.slot FROM tasks AS t", "tasks", "slot", asked,
+                           only=f"{HELD} AND {OF_RUNNING}", order="t.created_at")  # fmt: skip
     if found:
         released: list[Row] = [(run_id, task_id, "queued", None, None, None, now) for run_id, task_id, _ in found]
         database.update("tasks", rows.TASK_KEY, RELEASED, released)

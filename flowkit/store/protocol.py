@@ -181,7 +181,7 @@ class Transaction(Protocol):
         """The limits of the nodes that announced some."""
 
     def admit(self, slots: Iterable[str], limits: Mapping[str, NodeLimit]) -> Admitted:
-        """Queue the oldest tasks that are held in these slots, as many as there is room for.
+        """Queue the oldest tasks of running runs that are held in these slots, as many as there is room for.
 
         To be the last that a transaction does: it waits for other transactions that have one of these slots.
         """
