@@ -34,7 +34,7 @@ from flowkit.flow.context import Context
 from flowkit.flow.events import Event
 from flowkit.flow.fold import fold, keys
 from flowkit.flow.limits import Limits
-from flowkit.flow.state import Run, TaskStatus
+from flowkit.flow.state import Run, RunStatus, TaskStatus
 from flowkit.store.protocol import EndedRun, EndMark, Sendable, SentMark, TaskKey, Transaction
 from flowkit.wire import messages as wire
 
@@ -183,5 +183,7 @@ def _tasks(
                 unresolved.append((change.run_id, change.task_id))
     if not UNDOING.isdisjoint(kinds):
         # Something that was added a moment ago may be among what was cancelled or held: only the rows know.
-        unresolved, ready = [*unresolved, *((task.run_id, task.task_id) for task in ready)], []
+        # Nothing of a run that was paused here may leave, though a task of a limited node stays queued.
+        asked = [*unresolved, *((task.run_id, task.task_id) for task in ready)]
+        unresolved, ready = [key for key in asked if runs[key[0]].status is RunStatus.RUNNING], []
     return [*ready, *(transaction.sendables(unresolved) if unresolved else ())]

@@ -229,7 +229,11 @@ class Unhold:
 
 @dataclass(frozen=True, slots=True)
 class HoldUnsent:
-    """Hold all tasks of a run that are queued and were not sent yet, or held in their slots, for ``reason``."""
+    """Hold all tasks of a run that are queued and were not sent yet, or held in their slots, for ``reason``.
+
+    Queued tasks of limited nodes stay as they are: any of them may be on its way to a worker, so it counts in its slot
+    until it is answered.
+    """
 
     run_id: str
     reason: str

@@ -206,6 +206,8 @@ def _unsent(task: Stuck, around: Around) -> Reason:
     if around.blocked is not None:
         text = f"not sent: the broker accepts no messages, {around.blocked}"
         return Reason(Kind.REFUSED, text, "free memory or disk on its machine: rabbitmqctl status")
+    if task.paused:
+        return Reason(Kind.PAUSED, "not sent yet, or on its way: the run is paused", _resume(task))
     if around.refusal is None:
         return Reason(Kind.UNSENT, "not sent yet")
     ready = "" if around.ready is None else f" with {around.ready:,} ready"

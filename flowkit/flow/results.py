@@ -24,7 +24,7 @@ from flowkit.flow.events import BranchFailed, Event, Reported, Started, TaskFail
 from flowkit.flow.leases import process_died
 from flowkit.flow.limits import Limits
 from flowkit.flow.scopes import branch_failed, count_down, end_failed
-from flowkit.flow.state import PAUSED, RETRY, Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
+from flowkit.flow.state import LIMIT, PAUSED, RETRY, Run, RunStatus, Scope, ScopeStatus, State, Task, TaskStatus
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, Wait, as_send, unwrap
@@ -86,9 +86,18 @@ def _why_superseded(state: State, run: Run, task: Task | None, result: wire.Resu
         why = "the task waits for a signal"
     elif result.attempt is not None and result.attempt != task.attempt:
         why = f"attempt {result.attempt} is not the current one ({task.attempt})"
-    elif task.status is TaskStatus.HELD and task.held_for != PAUSED:  # what a pause holds may be on its way already
+    elif task.status is TaskStatus.HELD and not _may_be_sent(task, result):
         why = f"the task is held ({task.held_for}), and nobody was sent this attempt"
     return why
+
+
+def _may_be_sent(task: Task, result: wire.Result) -> bool:
+    """Whether a worker may have been sent the current attempt of a held task.
+
+    A pause may hold a task that is on its way. Later such a task may be held for its limit: only the number of the
+    attempt tells then that somebody was sent it.
+    """
+    return task.held_for == PAUSED or (task.held_for == LIMIT and result.attempt is not None)
 
 
 # It succeeded
@@ -235,12 +244,12 @@ def _retried(task: Task, result: wire.Result, context: Context) -> MoveTask:
 
 
 def _returned(run: Run, task: Task) -> MoveTask:
-    paused = run.status is RunStatus.PAUSED
+    held_for = PAUSED if run.status is RunStatus.PAUSED else LIMIT if task.held_for == LIMIT else None
     return MoveTask(
         run_id=task.run_id,
         task_id=task.id,
-        status=TaskStatus.HELD if paused else TaskStatus.QUEUED,
-        held_for=PAUSED if paused else None,
+        status=TaskStatus.QUEUED if held_for is None else TaskStatus.HELD,
+        held_for=held_for,
         attempt=task.attempt + 1,  # fences off whoever gave it back
         tries=task.tries,
         first_started_at=task.first_started_at,

@@ -184,9 +184,11 @@ def _unhold(database: Database, effect: Unhold) -> None:
 
 
 def _hold_unsent(database: Database, effect: HoldUnsent) -> None:
+    # A queued task of a limited node may be on its way to a worker, confirmed by the broker and not marked yet. It
+    # keeps its place in its slot, and the relay sends nothing of a paused run.
     database.execute(
         "UPDATE tasks SET status = 'held', held_for = :reason, due = NULL, unsent_since = NULL "
         f"WHERE run_id = :run_id AND {rows.OUTSTANDING} "
-        f"AND (status = 'queued' AND sent_at IS NULL OR held_for = '{LIMIT}')",
+        f"AND (status = 'queued' AND sent_at IS NULL AND slot IS NULL OR held_for = '{LIMIT}')",
         {"run_id": effect.run_id, "reason": effect.reason},
     )

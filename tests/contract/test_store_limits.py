@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from uuid import UUID
 
 import pytest
 
 from flowkit.flow import changes as c
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import RunStatus, Task, TaskStatus
-from flowkit.store import Store
+from flowkit.store import Store, open_store
 from flowkit.store.admission import FORGET, MOST, SLOTS
-from flowkit.store.protocol import Admitted
+from flowkit.store.protocol import Admitted, Transaction
 from flowkit.wire import messages as wire
 from tests.contract.stores import NUL, Clock, begun, loaded, settled, task, write
 
@@ -174,6 +176,67 @@ async def test_pausing_holds_what_its_slot_held_and_resuming_gives_it_back(store
     await write(store, [c.MoveRun("r", RunStatus.RUNNING), c.Unhold("r", "paused")])
     rows = await loaded(store, limited, free)
     assert [(row.status, row.held_for) for row in rows] == [(TaskStatus.HELD, "limit"), (TaskStatus.QUEUED, None)]
+
+
+async def test_pausing_leaves_what_may_be_on_its_way_in_its_slot(store: Store) -> None:
+    out, waits = held("0.0", created_at=1.0), held("0.1")
+    await hold(store, out, waits)
+    one = {"n": NodeLimit(limit=1)}
+    assert await admit(store, one) == ["0.0"]
+    await write(store, [c.MoveRun("r", RunStatus.PAUSED), c.HoldUnsent("r", "paused")])
+    assert [(row.status, row.held_for) for row in await loaded(store, out, waits)] == [
+        (TaskStatus.QUEUED, None), (TaskStatus.HELD, "paused")]  # fmt: skip
+    assert await store.transact(lambda tx: tx.unsent(before=1e9, limit=9)) == [], "nothing of a paused run is sent"
+    _, others = begun("other", status=TaskStatus.HELD, held_for="limit", node="n", slot="n")
+    await write(store, others)
+    assert await admit(store, one) == [], "a worker may have it"
+    await store.transact(lambda tx: tx.mark_sent([("r", out.id, 1)], 1001.0))
+    await write(store, [c.MoveRun("r", RunStatus.RUNNING), c.Unhold("r", "paused")])
+    assert [(row.status, row.held_for, row.sent_at) for row in await loaded(store, out, waits)] == [
+        (TaskStatus.QUEUED, None, 1001.0), (TaskStatus.HELD, "limit", None)]  # fmt: skip
+
+
+async def test_what_was_never_sent_is_sent_when_its_run_goes_on(store: Store) -> None:
+    out = held("0.0")
+    await hold(store, out)
+    await admit(store, TWO)
+    await write(store, [c.MoveRun("r", RunStatus.PAUSED), c.HoldUnsent("r", "paused")])
+    await write(store, [c.MoveRun("r", RunStatus.RUNNING), c.Unhold("r", "paused")])
+    unsent = await store.transact(lambda tx: tx.unsent(before=1e9, limit=9))
+    assert out.id in {one.task_id for one in unsent}
+
+
+async def test_nothing_of_a_paused_run_is_let_out_until_it_goes_on(store: Store) -> None:
+    """It became held for its limit while another coordinator paused the run."""
+    raced = held("0.0")
+    await hold(store, raced)
+    await write(store, [c.MoveRun("r", RunStatus.PAUSED)])
+    assert await admit(store, TWO) == []
+    assert await admit(store, {}) == []
+    await write(store, [c.MoveRun("r", RunStatus.RUNNING), c.Unhold("r", "paused")])
+    assert await admit(store, TWO) == ["0.0"]
+
+
+async def test_a_delayed_task_that_is_released_while_its_run_is_paused_stays(postgres_database: str) -> None:
+    """One coordinator releases it, and another one pauses its run before the first one admits tasks to the slot."""
+    timers, commands = [await open_store(postgres_database) for _ in range(2)]
+    delayed = task("r", "0.0", node="n", status=TaskStatus.HELD, held_for="delay", due=1.0)
+    await hold(timers, delayed)
+    loop = asyncio.get_running_loop()
+    pause = [c.MoveRun("r", RunStatus.PAUSED), c.HoldUnsent("r", "paused")]
+
+    def release(transaction: Transaction) -> list[tuple[str, UUID]]:
+        released = transaction.release_due(transaction.now(), 9, TWO)
+        assert released.slots == {"n"}
+        asyncio.run_coroutine_threadsafe(write(commands, pause), loop).result()
+        return transaction.admit(released.slots, TWO).tasks
+
+    assert await timers.transact(release) == []
+    assert await admit(timers, TWO) == []
+    await write(commands, [c.MoveRun("r", RunStatus.RUNNING), c.Unhold("r", "paused")])
+    assert await admit(timers, TWO) == ["0.0"]
+    for opened in (timers, commands):
+        await opened.close()
 
 
 async def test_a_run_that_is_opened_again_holds_its_limited_tasks(store: Store) -> None:

@@ -7,7 +7,11 @@ from collections import Counter
 from dataclasses import replace
 from uuid import uuid4
 
+from flowkit.coordinator.commit import commit
+from flowkit.flow.events import Commanded, Reported
+from flowkit.flow.limits import Limits
 from flowkit.store import open_store
+from flowkit.wire import messages as wire
 from tests.coordinator.house import FAST, House
 
 PATIENT = replace(FAST, slots_every=3600)  # nothing goes out because somebody looks now and then
@@ -84,6 +88,61 @@ async def test_a_run_that_is_cancelled_makes_room_for_others(house):
         await house.publish("commands", "cancel", {"id": str(uuid4()), "kind": "cancel", "run_id": "r"})
         (task,) = await house.tasks("b")
         assert task.run_id == "other"
+
+
+async def test_a_pause_frees_no_slot_whose_task_is_on_its_way(house, monkeypatch):
+    """The broker has it, a worker too, and only its confirm has not come yet."""
+    publish, confirmed = house.broker.publish, asyncio.Event()
+
+    async def confirm_late(messages):
+        verdicts = await publish(messages)
+        if any(message.type == wire.Task.TYPE and message.key == "b" for message in messages):
+            await confirmed.wait()
+        return verdicts
+
+    async with house.coordinator(pace=PATIENT):
+        await announce(house, name="b", limit=1)
+        monkeypatch.setattr(house.broker, "publish", confirm_late)
+        await fan_out(house, "b", [{"n": 1}, {"n": 2}])
+        (first,) = await house.tasks("b")
+        await command(house, "pause", "r")
+        await house.until(lambda q: q.run("r").status == "paused", "the pause")
+        assert await settled(house, "b") == {("queued", None): 1, ("held", "paused"): 1}
+        await house.store.transact(lambda tx: tx.admit(["b"], tx.node_limits()))
+        assert (await house.store.query(lambda q: q.slots(["b"])))["b"].out == 1
+        await command(house, "resume", "r")
+        await house.until(lambda q: q.run("r").status == "running", "it goes on")
+        confirmed.set()
+        await house.answer(first, attempt=1)
+        (second,) = await house.tasks("b")
+        assert (second.task_id != first.task_id, second.attempt) == (True, 1)
+        await house.answer(second, attempt=1)
+        assert (await house.run_ended("r")).status == "succeeded"
+        assert {row.attempt for row in await house.rows("r")} == {1}
+
+
+async def test_a_task_that_comes_back_with_a_pause_is_not_sent_until_its_run_goes_on(house):
+    """Its next attempt is made in the very transaction that pauses the run."""
+    async with house.coordinator(pace=PATIENT):
+        await announce(house, name="b", limit=1)
+        await fan_out(house, "b", [{"n": 1}])
+        (first,) = await house.tasks("b")
+        returned = wire.Result(task_id=first.task_id, run_id="r", attempt=1, status=wire.Status.RETURNED)
+        pause = wire.Command(id=uuid4(), kind=wire.CommandKind.PAUSE, run_id="r")
+        limits = Limits()
+        committed = await house.store.transact(
+            lambda tx: commit(tx, [Reported(returned), Commanded(pause)], secret=b"s", limits=limits)
+        )
+        assert committed.tasks == []
+        await command(house, "resume", "r")
+        (again,) = await house.tasks("b")
+        assert (again.task_id, again.attempt) == (first.task_id, 2)
+        await house.answer(again, attempt=2)
+        assert (await house.run_ended("r")).status == "succeeded"
+
+
+async def command(house: House, kind: str, run_id: str) -> None:
+    await house.publish("commands", kind, {"id": str(uuid4()), "kind": kind, "run_id": run_id})
 
 
 async def test_a_limit_that_is_raised_or_gone_lets_more_out(house):

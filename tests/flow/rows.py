@@ -278,7 +278,8 @@ class Rows:
                     status, why = (TaskStatus.HELD, LIMIT) if limited else (TaskStatus.QUEUED, None)
                     self.tasks[key] = task._replace(status=status, held_for=why)
             case HoldUnsent(run, reason):
-                for key, task in [*self._of(run, TaskStatus.QUEUED, None), *self._of(run, TaskStatus.HELD, LIMIT)]:
+                queued = [one for one in self._of(run, TaskStatus.QUEUED, None) if one[1].slot is None]
+                for key, task in [*queued, *self._of(run, TaskStatus.HELD, LIMIT)]:
                     self.tasks[key] = task._replace(status=TaskStatus.HELD, held_for=reason)
             case FailOutstanding(run, scope, error, _):
                 return self._fail_outstanding(run, scope, error)

@@ -157,6 +157,12 @@ CASES = [
         (Kind.TAKEN, "taken from its queue by a worker that has not listed it yet; sent 2 s ago", "flowkit logs r -f"),
     ),
     ("not sent yet", stuck("queued"), Around(coordinators=1), (Kind.UNSENT, "not sent yet", "")),
+    (
+        "released before its run was paused",
+        stuck("queued", paused=True),
+        Around(coordinators=1),
+        (Kind.PAUSED, "not sent yet, or on its way: the run is paused", RESUME),
+    ),
     ("nobody sends it", stuck("queued"), Around(coordinators=0), (Kind.UNSENT, "not sent yet", COORDINATOR)),
     (
         "taken and not begun",

@@ -218,6 +218,67 @@ def test_a_run_that_goes_on_holds_its_tasks_in_their_slots_again(rows):
     assert (held(rows, "0.0")[:2], held(rows, "0.1")[:2]) == (("held", "limit"), ("queued", None))
 
 
+def let_out(rows: Rows, path: str) -> None:
+    """Do what the store does for a slot that has room."""
+    task = rows.at(path)
+    rows.tasks[task.run_id, task.id] = task._replace(status=TaskStatus.QUEUED, held_for=None)
+
+
+def test_a_pause_leaves_what_may_be_on_its_way_in_its_slot(rows):
+    rows.start("a")
+    rows.report("0", ["mail", "mail", "b"])
+    let_out(rows, "0.0")
+    rows.command("pause")
+    assert [held(rows, f"0.{n}")[:2] for n in range(3)] == [("queued", None), ("held", "paused"), ("held", "paused")]
+    rows.command("resume")
+    assert [held(rows, f"0.{n}")[:2] for n in range(3)] == [("queued", None), ("held", "limit"), ("queued", None)]
+    rows.report("0.0", attempt=1)
+    assert rows.at("0.0").status is TaskStatus.SUCCEEDED
+    assert rows.superseded == []
+
+
+def test_what_comes_back_unbegun_from_a_paused_run_leaves_its_slot(rows):
+    rows.start("a")
+    rows.report("0", ["mail"])
+    let_out(rows, "0.0")
+    rows.command("pause")
+    changes = rows.report("0.0", status="returned", attempt=1)
+    assert held(rows, "0.0") == ("held", "paused", "mail")
+    state = rows._load([])
+    state.tasks.update(rows.tasks)
+    assert limiting.touched(state, changes) == {"mail"}
+    rows.report("0.0", attempt=1)
+    assert [late.reason for late in rows.superseded] == ["attempt 1 is not the current one (2)"]
+    rows.command("resume")
+    assert held(rows, "0.0") == ("held", "limit", "mail")
+
+
+@pytest.mark.parametrize(
+    ("result", "ends"),
+    [
+        ({"status": "succeeded"}, ("succeeded", "limit", 1)),
+        ({"status": "failed"}, ("failed", "limit", 1)),
+        ({"status": "retry", "retry_in": 5}, ("held", "retry", 2)),
+        ({"status": "returned"}, ("held", "limit", 2)),
+        ({"status": "started", "started_at": 1000.0, "worker": "w"}, ("running", None, 1)),
+    ],
+)
+def test_a_result_of_an_attempt_that_somebody_was_sent_counts_though_it_is_held_for_its_limit(rows, result, ends):
+    """An older coordinator paused and resumed its run, or the store is a copy from before it was sent."""
+    rows.start("a")
+    rows.report("0", ["mail"])
+    rows.report("0.0", attempt=1, **result)
+    assert (*held(rows, "0.0")[:2], rows.at("0.0").attempt) == ends
+    assert rows.superseded == []
+
+
+def test_a_result_without_its_attempt_does_not(rows):
+    rows.start("a")
+    rows.report("0", ["mail"])
+    rows.report("0.0")
+    assert [late.reason for late in rows.superseded] == ["the task is held (limit), and nobody was sent this attempt"]
+
+
 def test_a_task_that_is_given_back_keeps_its_place_and_one_that_is_retried_makes_room(rows):
     rows.start("a")
     rows.report("0", ["mail"])
