@@ -65,6 +65,7 @@ def graph(
 
 
 async def _happened(store_url: str | None, run_id: str) -> Graph:
+    from flowkit.cli.bounds import removed
     from flowkit.cli.output import say
     from flowkit.cli.parts import store_of
     from flowkit.flow.edges.happened import Step, happened
@@ -77,7 +78,7 @@ async def _happened(store_url: str | None, run_id: str) -> Graph:
         Step(task.path, task.node, task.status, task.signal, task.handler, task.unfolded, task.scope) for task in tasks
     )
     if row.trimmed:
-        say(f"{row.trimmed:,} of its oldest tasks were removed while it ran (max_history), and are not drawn")
+        say(f"{removed(row)}, and are not drawn")
     return happened(row.id, row.status, steps, beside)
 
 

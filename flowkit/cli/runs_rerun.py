@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import typer
 
 from flowkit.cli import options
+from flowkit.cli.bounds import removed
 from flowkit.cli.inputs import inputs_of
 from flowkit.cli.runs_command import NoWait, applied, counted, fitting, publish, queued
 from flowkit.cli.selection import DryRun, Runs, Selection, Since, Where, Yes, agreed, selection
@@ -161,10 +162,8 @@ def _task(run: RunRow, text: str | None, tasks: Sequence[TaskRow]) -> TaskRow:
     # A Wait has the name of the node that goes on after it, which is what people mean; it has a path like any task.
     found = named or [task for task in tasks if task.node == text and task.signal is None]
     if not found:
-        removed = (
-            f" {run.trimmed:,} of its oldest tasks were removed while it ran (max_history)." if run.trimmed else ""
-        )
-        raise NotFound("task", text, f"'flowkit runs tree {run.id}' shows those of run {run.id}.{removed}")
+        gone = f" {removed(run)}." if run.trimmed else ""
+        raise NotFound("task", text, f"'flowkit runs tree {run.id}' shows those of run {run.id}.{gone}")
     if len(found) > 1:
         some = ", ".join(task.path for task in found[:NAMED]) + (" …" if len(found) > NAMED else "")
         raise UsageError(f"--from {text!r}: node {text!r} has {len(found):,} tasks in run {run.id}. Say which: {some}")

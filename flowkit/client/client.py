@@ -98,9 +98,8 @@ class Client:
         session = self._session
         if session is None or session.closed:
             return
-        if (
-            session.abandoned
-        ):  # its connections are the parent's, or ended with their loop: nothing of it is ours to end
+        if session.abandoned:
+            # Its connections are the parent's, or ended with their loop: nothing of it is to be closed here.
             session.closed = True
             return
         session.check()

@@ -304,9 +304,10 @@ class Worker(Message):
     ] = ()
     stopping: bool = False
     host: Annotated[str, Field(max_length=bounds.HOST)] | None = None
-    pid: Annotated[int, Field(ge=0, le=2**63 - 1)] | None = None
+    pid: Annotated[int, Field(ge=0, le=bounds.INT64)] | None = None
     started_at: Instant | None = None  # when this process began to work
-    consumers: dict[NodeName, Annotated[int, Field(ge=0, le=2**31 - 1)]] = {}  # of nodes with another number than one
+    # Of nodes with another number than one
+    consumers: dict[NodeName, Annotated[int, Field(ge=0, le=bounds.INT32)]] = {}
 
     def consumers_of(self, node: str) -> int:
         """How many consumers of the queue of a node, which is one of its own, it has."""
@@ -337,9 +338,8 @@ class RunEnded(Message):
     outputs: Object | None = None
     message: Text = ""
     error: RunError | None = None
-    fingerprint: Annotated[str, Field(max_length=bounds.FINGERPRINT)] | None = (
-        None  # of the node and inputs that it began with
-    )
+    # Of the node and inputs that it began with (`value_fingerprint`)
+    fingerprint: Annotated[str, Field(max_length=bounds.FINGERPRINT)] | None = None
     parent: RunId | None = None  # the run that began it: a rerun's source, a detached run's sender
 
 

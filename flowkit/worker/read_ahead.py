@@ -94,15 +94,7 @@ class ReadAhead:
     async def _give_back(self, late: Sequence[Execution]) -> None:
         """Leave tasks to the next worker, and take no other ones in their place."""
         self._mean, self._samples = 0.0, 0
-        holding = {consumer: None for execution in late for consumer, _ in execution.deliveries}
-        for consumer in holding:
-            self._intake.drop_consumer(consumer)
-        self._dropped += holding
-        await (
-            self._announce()
-        )  # before there are less: the coordinator takes consumers that nobody announces for others'
-        for consumer in holding:
-            await consumer.stop()
+        await self._drop(dict.fromkeys(consumer for execution in late for consumer, _ in execution.deliveries))
         await self._put_back([execution for execution in late if execution.since is None])
         _log.debug("node %s: a task that waited for a long one goes back to the queue", self._intake.node,
                    extra={"action": "put_back", "node": self._intake.node})  # fmt: skip
@@ -113,9 +105,8 @@ class ReadAhead:
         for consumer in going:
             self._intake.drop_consumer(consumer)
         self._dropped += going
-        await (
-            self._announce()
-        )  # before there are less: the coordinator takes consumers that nobody announces for others'
+        # Before there are fewer: the coordinator takes consumers that nobody announces for those of foreign workers.
+        await self._announce()
         for consumer in going:
             await consumer.stop()
 

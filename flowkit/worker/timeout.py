@@ -69,11 +69,9 @@ class Timeout:
             reason = f"blocks, at {place_of_thread(self._thread)}"
         else:
             reason = f"cannot be cancelled: {running.get_name()} blocks the loop, at {place_of_thread(self._thread)}"
-        kind, self._reason = (
-            self._reason,
-            reason.partition(", at ")[0],
-        )  # code that computes is at another line each time
-        if kind != self._reason:
+        # Without the line: code that computes is at another one each time.
+        before, self._reason = self._reason, reason.partition(", at ")[0]
+        if before != self._reason:
             return False
         self._tell(
             f"main of node {self._node!r} goes on beyond its timeout of {self._seconds:g} s: it {reason}. "
