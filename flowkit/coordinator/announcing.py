@@ -20,8 +20,8 @@ from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
 KEPT, KEPT_BYTES = 1_000, 16 * 1024 * 1024  # answers that were refused and are published again
+PATIENCE = 60.0  # seconds that each of these answers is tried again: one client's full queue refuses for all
 GIVE_UP = 600.0  # seconds after its end that a run is announced again while the queue of a client is full
-PATIENCE = 60.0  # seconds that each of them is tried again: one client's full queue refuses for all
 
 
 class RunAnnouncements:

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 
 from flowkit.broker.protocol import Broker, Consumer, Delivery
 from flowkit.coordinator.dropped import Dropped
-from flowkit.coordinator.isolation import Skipped, process_apart
+from flowkit.coordinator.isolation import SURROUNDINGS, Skipped, process_apart
 from flowkit.coordinator.ledger import Ledger
-from flowkit.errors import Unreachable, Unreadable
+from flowkit.errors import Unreadable
 from flowkit.store.protocol import Transaction
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
@@ -90,7 +90,7 @@ class Archive:
         after = deliveries[-1].offset if deliveries else before
         try:
             return await self._archive(lines, before, after)
-        except (Unreachable, OSError, MemoryError):
+        except SURROUNDINGS:
             raise
         except Exception:
             if not lines:

@@ -44,9 +44,8 @@ class StandingParts:
         self._node = ""  # the last node whose queue was looked at
         self._forbidden: set[str] = set()  # parts that this login may not declare
         self._warned: set[str] = set()  # parts that are missing, and were logged as that
-        self._present_at = (
-            asyncio.get_running_loop().time()
-        )  # when the exchange for ends of runs was last seen, by the loop's clock
+        # When the exchange for ends of runs was last seen, by the loop's clock
+        self._present_at = asyncio.get_running_loop().time()
         self._announce: tuple[float, float] | None = None  # when to announce, and since when nobody may have heard
 
     async def look(self, others: Sequence[Part] = ()) -> list[Part]:

@@ -6,13 +6,11 @@ import logging
 from functools import lru_cache
 from typing import TYPE_CHECKING, TypeVar
 
-from flowkit.errors import Unreadable
-
 if TYPE_CHECKING:  # a verb that only looks would wait for it
     from pydantic import BaseModel
 
 logger = logging.getLogger(__name__)
-REFUSED = (ValueError, TypeError, KeyError, LookupError)  # what a model raises; pydantic's errors are ValueErrors
+REFUSED = (ValueError, TypeError, LookupError)  # what a model raises; pydantic's errors are ValueErrors
 M = TypeVar("M", bound="BaseModel")
 
 
@@ -20,11 +18,7 @@ def read_row(model: type[M], raw: bytes, table: str, key: str) -> M | None:
     """Read a message that a row keeps; None, with a warning, when nothing can be made of it."""
     from flowkit.wire.stored import read_stored
 
-    try:
-        found = read_stored(model, raw)
-    except Unreadable as error:
-        warn_refused(table, key, error.detail)
-        return None
+    found = read_stored(model, raw)
     if found is None:
         warn_refused(table, key, f"it is no {model.__name__} of this version")
     return found
