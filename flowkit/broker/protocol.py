@@ -185,6 +185,16 @@ class Consumer(Protocol):
     async def reject(self, deliveries: Sequence[Delivery]) -> None:
         """These cannot be processed by anybody: the broker moves them where the queue's dead letters go."""
 
+    async def suspend(self) -> None:
+        """Give back what is not acknowledged, and take no more deliveries until ``resume``.
+
+        What was given back is dropped when it is acknowledged later. RabbitMQ 3.x counts each message that is given
+        back as delivered once. Not for streams and exclusive queues.
+        """
+
+    async def resume(self) -> None:
+        """Take deliveries again after ``suspend``, which counts as one of the ``reconnects``."""
+
     async def stop(self) -> None:
         """Take no more deliveries; those taken can still be acknowledged."""
 
@@ -197,7 +207,10 @@ class Consumer(Protocol):
 
     @property
     def reconnects(self) -> int:
-        """How many times the connection was lost and made again, or the queue was deleted and is there again."""
+        """How many times deliveries may have been missed, and can arrive again.
+
+        That is when the connection was lost, the queue was deleted, or the consumer was suspended.
+        """
 
     @property
     def deletions(self) -> int:

@@ -32,6 +32,7 @@ from flowkit.coordinator.retention import Retention
 from flowkit.coordinator.schedules import Schedules
 from flowkit.coordinator.silence import Silence
 from flowkit.coordinator.slots import Slots
+from flowkit.coordinator.standby import Standby
 from flowkit.coordinator.sweeper import Sweeper
 from flowkit.flow.limits import Limits
 from flowkit.flow.terms import Terms
@@ -67,6 +68,7 @@ class Pace:
     lease_after: float = 300  # how long a task has been running when its lease begins
     lease_silence: float = 90  # of its worker, until the task's process counts as dead
     archive_lease: float = 10
+    standby_after: float = 1  # how long the store is away, until what is held is given back
     early: float = 10  # how long a command may wait for the start of its run
     schedules_every: float = 0.5
     retention: float | None = None  # how long ended runs are kept; None: for ever
@@ -205,7 +207,11 @@ class Coordinator:
             async with asyncio.TaskGroup() as group:
                 consumers = [loop.consumer for loop in readers]
                 # First: what is sent may have to wait for it.
-                background = [group.create_task(self._keep_running(identity.watch, consumers))]
+                standby = Standby(ledger, consumers, after=self._pace.standby_after)
+                background = [
+                    group.create_task(self._keep_running(identity.watch, consumers)),
+                    group.create_task(self._keep_running(standby.run)),
+                ]
                 # Before anything new could look unsent too:
                 if await self._unless_stopped(relay.catch_up(after=0 if self._alone else None)):
                     background += [group.create_task(self._keep_running(loop)) for loop in clockwork]

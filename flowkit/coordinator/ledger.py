@@ -48,11 +48,16 @@ class Ledger:
         self._announced_writing: set[EndMark] = set()  # in transactions just now
         self._some_sent = asyncio.Event()
         self._skipped = Skipped("what time brought", "event_failed")
-        self.away = False  # the last transaction did not get through
+        self.failed, self.answered = asyncio.Event(), asyncio.Event()  # whether the last transaction got through
         self.in_hand: set[SentMark] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
         self.lost = asyncio.Event()  # a queue was deleted with what was in it: the sweeper looks sooner
         self.freed = asyncio.Event()  # slots of limited nodes may have room that no transaction filled
+
+    @property
+    def away(self) -> bool:
+        """Whether the last transaction did not get through."""
+        return self.failed.is_set()
 
     async def transact(self, function: Callable[[Transaction], T]) -> T:
         """Run ``function`` in one transaction, again and again while the store is away.
@@ -73,7 +78,8 @@ class Ledger:
             try:
                 result = await ask()
             except StoreUnreachable as error:
-                self.away = True
+                self.failed.set()
+                self.answered.clear()
                 if error.final:
                     raise
                 if failures % TELL_EVERY == 0 or error.why != why:
@@ -84,7 +90,8 @@ class Ledger:
             else:
                 if failures:
                     logger.warning("store is back", extra={"action": "store_back"})
-                self.away = False
+                self.failed.clear()
+                self.answered.set()
                 return result
 
     async def commit(self, events: Events) -> Committed:

@@ -317,6 +317,15 @@ class Taking:
         await self._link.step(f"reject {len(deliveries)} of {self._queue}")
         await self._consumer.reject(deliveries)
 
+    async def suspend(self) -> None:
+        """Give all back, and take no more deliveries."""
+        await self._link.step(f"suspend {self._queue}")
+        await self._consumer.suspend()
+
+    async def resume(self) -> None:
+        """Take deliveries again."""
+        await self._consumer.resume()
+
     async def stop(self) -> None:
         """Take no more deliveries."""
         await self._consumer.stop()

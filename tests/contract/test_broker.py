@@ -77,6 +77,15 @@ async def gather(consumer: Consumer, count: int) -> list[Delivery]:
     return got
 
 
+async def hold(consumer: Consumer, count: int) -> list[Delivery]:
+    """Receive so many, and acknowledge none."""
+    held: list[Delivery] = []
+    async with asyncio.timeout(20):
+        while len(held) < count:
+            held += await consumer.receive(count - len(held))
+    return held
+
+
 async def nothing_arrives(consumer: Consumer, within: float = 0.2) -> bool:
     try:
         async with asyncio.timeout(within):
@@ -721,3 +730,38 @@ async def test_an_unknown_scheme_is_the_callers_mistake() -> None:
     with pytest.raises(UsageError, match="redis"):
         open_broker("redis://localhost")
     assert issubclass(BrokerUnreachable, Exception)
+
+
+async def test_a_suspended_consumer_gives_back_what_it_holds_and_takes_nothing(broker, site, topology):
+    await broker.publish([site.message(b"1"), site.message(b"2")])
+    suspended = broker.consume(topology.results, prefetch=10)
+    held = await hold(suspended, 2)
+    await suspended.suspend()
+    assert not suspended.connected
+    other = broker.consume(topology.results, prefetch=10)
+    back = await hold(other, 2)
+    assert sorted(delivery.body for delivery in back) == [b"1", b"2"]
+    await suspended.ack(held)  # they are not its own any more
+    await other.requeue(back)
+    await other.close()
+    before = suspended.reconnects
+    await suspended.resume()
+    for body in (b"1", b"2"):  # where deliveries are counted, one at a time in the beginning
+        (again,) = await suspended.receive(1)
+        assert again.body == body
+        await suspended.ack([again])
+    assert suspended.reconnects == before + 1
+    await suspended.close()
+
+
+async def test_a_suspended_consumer_can_be_stopped(broker, site, topology):
+    consumer = broker.consume(topology.results, prefetch=10)
+    await consumer.wait_connected()
+    await consumer.suspend()
+    receiving = asyncio.create_task(consumer.receive(1))
+    await consumer.stop()
+    async with asyncio.timeout(5):
+        assert await receiving == []
+    await consumer.resume()
+    assert not consumer.connected
+    await consumer.close()

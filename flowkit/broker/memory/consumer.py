@@ -35,7 +35,7 @@ class MemoryConsumer:
         self._held: dict[int, Held] = {}  # delivered and not acknowledged, in order
         self._arrived: deque[Delivery] = deque()  # of those, what receive() has not given out
         self._wake = asyncio.Event()
-        self._stopped = False
+        self._stopped = self._suspended = False
         self._connected = False
         self.reconnects = -1  # the first connection is none
         self.deletions = 0
@@ -100,6 +100,20 @@ class MemoryConsumer:
             self._queue.give_up(held)
         self._server.change.notify()
 
+    async def suspend(self) -> None:
+        """Give back what is not acknowledged, and take no more deliveries until ``resume``."""
+        self._suspended = True
+        if not self._stopped:
+            self._leave_queue()
+            self._server.change.notify()
+
+    async def resume(self) -> None:
+        """Take deliveries again."""
+        if self._suspended:
+            self._suspended = False
+            self.reconnects += self._connected
+            self.attach()
+
     async def stop(self) -> None:
         """Take no more deliveries."""
         self._stopped = True
@@ -122,7 +136,7 @@ class MemoryConsumer:
 
     def attach(self) -> None:
         """Begin to consume when the queue is there; an exclusive one is declared first."""
-        if self._stopped or not self._connected:
+        if self._stopped or self._suspended or not self._connected:
             return
         if self._declared.exclusive:  # one that is there is bound again: its exchange may be a new one
             try:
@@ -148,6 +162,9 @@ class MemoryConsumer:
     def cut(self) -> None:
         """The connection is gone: what was held goes back, and later acknowledgements of it mean nothing."""
         self._connected = False
+        self._leave_queue()
+
+    def _leave_queue(self) -> None:
         queue, self._queue = self._queue, None
         if queue is not None:
             queue.detach(self)

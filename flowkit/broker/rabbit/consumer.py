@@ -74,6 +74,7 @@ class RabbitConsumer:
         self._look = asyncio.Event()  # the loop shall look again: the queue was cancelled, or more is allowed
         self._cancelled = self._was_lost = self._locked = False
         self._stop = asyncio.Event()
+        self._suspended = False
         self._error: FlowKitError | None = None
         self.reconnects = self.deletions = 0
         self._task = asyncio.create_task(self._run(), name=f"flowkit consume {queue.name}")
@@ -147,6 +148,17 @@ class RabbitConsumer:
         if channel is not None and tags:
             channel.refuse(tags, requeue=requeue)
 
+    async def suspend(self) -> None:
+        """Give back what is not acknowledged, by closing the channel, and open no other one until ``resume``."""
+        self._suspended = True
+        self._look.set()
+        await self._change.until(lambda: self._channel is None or self._stopped or not self._suspended)
+
+    async def resume(self) -> None:
+        """Take deliveries again."""
+        self._suspended = False
+        self._change.notify()
+
     async def stop(self) -> None:
         """Take no more deliveries; those taken can still be acknowledged."""
         if not self._stopped:
@@ -195,6 +207,9 @@ class RabbitConsumer:
     async def _run(self) -> None:
         waits = pauses(most=1.0)
         while not self._stopped:
+            await self._change.until(lambda: self._stopped or not self._suspended)
+            if self._stopped:
+                return
             try:
                 channel = await (await self._link.connection()).channel()
             except LinkClosed:
@@ -263,6 +278,9 @@ class RabbitConsumer:
                 if self._queue.stream:
                     self._offset = "first"  # of the stream that comes in its place
                 raise LinkLost("the queue was deleted")
+            if self._suspended and not self._stopped:
+                self._begin_carefully()
+                return
             if self._stopped:
                 await self._end_late_consumer(channel)
                 continue  # only acknowledgements are left to wait for
@@ -381,10 +399,14 @@ class RabbitConsumer:
         self._wake.set()
 
     def _lost(self, error: Exception) -> None:
-        """A consumer that worked has died: begin again carefully."""
-        self._was_lost = True
+        """A consumer that worked has died."""
         name = self._queue.name
         logger.warning("queue %s: %s", name, error, extra={"action": "consumer_lost", "queue": name})
+        self._begin_carefully()
+
+    def _begin_carefully(self) -> None:
+        """The next channel begins with a prefetch of 1, if a delivery limit counts what goes back."""
+        self._was_lost = True
         if self._slow_start:
             self._allowed = 1
 
