@@ -32,8 +32,8 @@ addresses of broker and store: it has its own.
 | --- | --- | --- | --- | --- |
 {rows}
 
-A variable that begins with `FLOWKIT_` and is no setting is told on stderr, with the name that was probably meant; such
-a key in a file is an error. `FLOWKIT_TEST_*`, and what Kubernetes sets for services of such names, are left alone.
+A variable that begins with `FLOWKIT_` and is no setting is a warning on stderr, with the name that was probably meant;
+such a key in a file is an error. `FLOWKIT_TEST_*`, and what Kubernetes sets for services of such names, are left alone.
 
 No password has to stand in an address:
 

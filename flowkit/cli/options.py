@@ -58,7 +58,7 @@ def page(summary: str, *examples: str, after: str = "") -> str:
 def settings_of(**flags: Any) -> Settings:
     """The settings, with these flags above all other sources; None is a flag that was not given.
 
-    Misspelt environment variables are told on stderr, once.
+    Each misspelt environment variable is a warning on stderr, once.
     """
     from flowkit import settings
 

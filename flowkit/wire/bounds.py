@@ -2,7 +2,7 @@
 
 Both stores can keep whatever is within these bounds. PostgreSQL decides: an entry of an index has at most 2,704 bytes,
 all columns together, and random text does not compress; a character takes up to four bytes. What is in no index is
-bounded all the same, so that one line of a stranger cannot fill a page, a terminal or the memory of a coordinator.
+bounded all the same, so that one message of any login cannot fill a page, a terminal or the memory of a coordinator.
 A message that exceeds a bound cannot be read. What FlowKit itself writes is refused where it is made, or cut with a
 mark that says so (`cut`).
 """

@@ -18,7 +18,7 @@ _SAID = {
     "tuple_type": "expected a list",
     "dict_type": "expected a dict",
     "float_type": "expected seconds, a number",
-    "less_than_equal": f"expected seconds, {UP_TO}",  # of numbers that are no counts only durations end somewhere
+    "less_than_equal": f"expected seconds, {UP_TO}",  # of a duration; a count over its bound is explained in _text
     "string_pattern_mismatch": f"expected {NODE_IN_WORDS}",
     "unexpected_keyword_argument": "there is no such argument",
 }

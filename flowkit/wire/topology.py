@@ -129,7 +129,10 @@ class Topology:
         return Queue(self.name("control", worker), (), (Binding(self.name("control")),), exclusive=True)
 
     def announcements(self, listener: str, worker: str) -> Queue:
-        """One worker's own ear for what all workers announce, below the name that it may declare queues of."""
+        """The exclusive queue in which one worker receives what all workers announce.
+
+        Its name begins with that of the worker's control queue, which the rights of a worker allow it to declare.
+        """
         return Queue(self.name("control", worker, listener), (), (Binding(self.name("workers")),), exclusive=True)
 
     def runs(self, listener: str, key: str = "#") -> Queue:

@@ -82,11 +82,12 @@ class Runner:
             await self._turns.all_left(LET_GO)
 
     async def relieve(self, patience: float) -> None:
-        """For ever: give back what has waited for ``patience`` seconds behind long tasks.
+        """For ever: give back by a result what has waited for ``patience`` seconds behind long tasks.
 
-        Another worker may have room for it; and here its message would stay unacknowledged, which no broker bears for
-        ever. One that has to run alone stays: sent anew, it would begin again among others, and take them along. So
-        does one with a time to begin by: sent anew, it would get another one.
+        Another worker may have room for it. ``ReadAhead`` requeues most of it after a second; this is for what it
+        leaves, such as tasks without a message, or those that wait while another one runs alone. A task that has to run
+        alone stays: sent anew, it would begin again among others, and take them along. So does one with a time to begin
+        by: sent anew, it would get another one.
         """
         while True:
             await asyncio.sleep(patience / 10)
