@@ -7,7 +7,6 @@ newly arrived, once; what cannot be read is kept with the reason, and fails its 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ logger = logging.getLogger(__name__)
 MAX_DETAIL = 16 * 1024  # bytes of header: a traceback's worth
 MAX_REASON = 100  # characters of a word that a stranger may have written
 KEPT_OF_TOO_LARGE = 64 * 1024  # bytes of a body over the limit: enough to see what it is
-ROUTE_RETRY = 0.5  # seconds between attempts while no queue is bound for dead letters
+MAX_PROPERTY = 255  # bytes of a text beside a body, as AMQP carries it
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +47,8 @@ class Rejected:
 async def bury(broker: Broker, topology: Topology, ledger: Ledger, rejected: Sequence[Rejected]) -> None:
     """Publish dead letters and wait for their confirms; the caller then acknowledges the originals.
 
-    Those that a full queue refuses are added to the store at once, which is where the queue's reader puts them: waiting
-    for room would hold up the results and starts behind them.
+    Those that no queue takes, because it is full or missing, are added to the store at once, which is where the queue's
+    reader puts them: waiting for the queue would hold up the results and starts behind them.
     """
     if not rejected:
         return
@@ -57,6 +56,7 @@ async def bury(broker: Broker, topology: Topology, ledger: Ledger, rejected: Seq
         logger.warning("message from %s is dead-lettered, %s: %s", one.delivery.queue, one.reason, one.detail[:300],
                        extra={"action": "dead_letter", "reason": one.reason, "queue": one.delivery.queue})  # fmt: skip
     letters = [_letter(topology, one) for one in rejected]
+    why = ""
     while letters:
         verdicts = await broker.publish(letters)
         again: list[Outgoing] = []
@@ -64,20 +64,15 @@ async def bury(broker: Broker, topology: Topology, ledger: Ledger, rejected: Seq
         for letter, verdict in zip(letters, verdicts, strict=True):
             if isinstance(verdict, TooLarge):
                 again.append(_cut(letter))
-            elif isinstance(verdict, Unroutable):
-                again.append(letter)
-            elif isinstance(verdict, QueueFull):
+            elif isinstance(verdict, QueueFull | Unroutable):
                 refused.append(letter)
+                why = "is full" if isinstance(verdict, QueueFull) else "is missing"
             elif verdict is not None:
                 raise verdict
         if refused:
-            logger.warning("queue %s is full: %d dead letters are added to the store directly", topology.dead.name,
+            logger.warning("queue %s %s: %d dead letters are added to the store directly", topology.dead.name, why,
                            len(refused), extra={"action": "dead_full", "queue": topology.dead.name})  # fmt: skip
             await ledger.transact(partial(_add_letters, refused))
-        if any(isinstance(verdict, Unroutable) for verdict in verdicts):
-            # Somebody deleted the queue, or the broker is a new one that has not got its queues yet.
-            await asyncio.sleep(ROUTE_RETRY)
-            await broker.declare(topology.standing)
         letters = again
 
 
@@ -125,11 +120,16 @@ def _letter(topology: Topology, one: Rejected) -> Outgoing:
         exchange=topology.name("dead"),
         key=delivery.queue[:255],
         body=delivery.body if one.body is None else one.body,
-        type=delivery.type or "unknown",
-        correlation_id=one.run_id or delivery.correlation_id,
-        app_id=delivery.app_id,
+        type=_property(delivery.type) or "unknown",
+        correlation_id=one.run_id or _property(delivery.correlation_id),
+        app_id=_property(delivery.app_id),
         headers={REASON: one.reason, DETAIL: detail},
     )
+
+
+def _property(text: str | None) -> str | None:
+    """A text beside the body as it can be sent again: bytes that are no UTF-8 are read as four characters each."""
+    return None if text is None else text.encode()[:MAX_PROPERTY].decode(errors="ignore")
 
 
 class DeadLetters:

@@ -8,6 +8,7 @@ from random import Random
 
 import pytest
 
+from flowkit import amqp
 from flowkit.broker import open_broker
 from flowkit.store import open_store
 from flowkit.wire import codec
@@ -111,3 +112,17 @@ async def test_a_log_line_that_no_index_holds_stands_in_the_stream(real_house):
         await house.start("a", "r1")
         await house.answer((await house.tasks("a"))[0])
         assert (await house.run_ended("r1")).status == "succeeded"
+
+
+async def test_properties_whose_bytes_are_no_text_stop_nobody(real_house, monkeypatch):
+    """A letter of such a message has them as text, which takes four bytes for each."""
+    write = amqp.encode_properties
+    monkeypatch.setattr(amqp, "encode_properties", lambda **given: write(**given).replace(b"Z" * 250, b"\xff" * 250))
+    house = real_house
+    async with house.coordinator():
+        for odd in ("app_id", "correlation_id", "message_id"):
+            await house.publish("starts", "a", b"{", **{odd: "Z" * 250})
+        await house.start("a", "fine")
+        await house.tasks("a")
+        letters = await house.until(lambda queries: len(found := queries.dead(limit=10)) == 3 and found, "three letters")
+        assert {letter.reason for letter in letters} == {"not-json"}
