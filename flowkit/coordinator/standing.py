@@ -8,14 +8,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable, Sequence
-from functools import partial
 
 from flowkit.broker.protocol import Broker
 from flowkit.coordinator.archive import Archive
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.errors import NotFound, Refused
-from flowkit.store.protocol import EndedRun, Transaction
 from flowkit.wire.topology import Exchange, Part, Queue, Topology
 
 logger = logging.getLogger(__name__)
@@ -23,7 +21,6 @@ BINDINGS = 2  # looks from one renewal of the bindings to the next
 NODES = 100  # queues of nodes in a look; the next one goes on behind them
 REBOUND = 4.5  # seconds until clients have bound their queues to an exchange that was declared again (every 4)
 MARGIN = 5.0  # seconds that the clocks of the store and of this process may differ over a few looks
-ANNOUNCED = 10_000  # ends of runs that are announced again, at most
 
 
 class StandingParts:
@@ -46,7 +43,7 @@ class StandingParts:
         self._warned: set[str] = set()  # parts that are missing, and were logged as that
         # When the exchange for ends of runs was last seen, by the loop's clock
         self._present_at = asyncio.get_running_loop().time()
-        self._announce: tuple[float, float] | None = None  # when to announce, and since when nobody may have heard
+        self._unheard: tuple[float, float] | None = None  # until when, and since when, ends of runs may go unheard
 
     async def look(self, others: Sequence[Part] = ()) -> list[Part]:
         """One look.
@@ -126,18 +123,23 @@ class StandingParts:
                 self._warn(part, f"queue {part.name} cannot be bound: {error}")
 
     async def _note_runs(self, *, missing: bool) -> None:
-        """Announce again what nobody heard while the exchange for ends of runs was missing or had no bindings."""
+        """Have announced again what nobody heard while the exchange for ends of runs was missing or had no bindings.
+
+        Their rows are marked, so that the relay announces them, a page at a time, whoever dies meanwhile: when the
+        exchange is missed, and once more when clients have bound their queues, for what ended in between.
+        """
         now = asyncio.get_running_loop().time()
         if missing:
-            self._announce = (now + REBOUND, self._present_at - MARGIN)
+            first, self._unheard = self._unheard is None, (now + REBOUND, self._present_at - MARGIN)
+            if first:  # what ends from now on is not confirmed, and stays marked
+                await self._mark_unannounced(now - self._unheard[1])
         else:
             self._present_at = now
-        if self._announce is not None and now >= self._announce[0]:
-            (_, since), self._announce = self._announce, None
-            ended = await self._ledger.transact(partial(_ended, now - since))
-            logger.info("the ends of %d runs are announced again", len(ended), extra={"action": "announced_again"})
-            await self._outbox.announcements.announce(ended)
+        if self._unheard is not None and now >= self._unheard[0]:
+            (_, since), self._unheard = self._unheard, None
+            count = await self._mark_unannounced(now - since)
+            logger.info("the ends of %d runs are announced again", count, extra={"action": "announced_again"})
 
-
-def _ended(ago: float, transaction: Transaction) -> list[EndedRun]:
-    return transaction.ended_since(transaction.now() - ago, ANNOUNCED)
+    async def _mark_unannounced(self, ago: float) -> int:
+        await self._ledger.flush_now()  # or what was confirmed a moment ago would be marked as announced after this
+        return await self._ledger.transact(lambda transaction: transaction.mark_unannounced(transaction.now() - ago))

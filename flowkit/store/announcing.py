@@ -43,3 +43,18 @@ def mark_announced(database: Database, ends: Sequence[EndMark]) -> None:
     if ends:
         marks: list[Row] = [(run_id, ended_at, None) for run_id, ended_at in ends]
         database.update("runs", ("id", "ended_at"), ("unannounced_since",), marks, wait=False)
+
+
+def mark_unannounced(database: Database, since: float) -> int:
+    """Let runs that ended since ``since`` (Unix seconds) count as unannounced since now; returns how many.
+
+    Their rows are locked in the order of their ids, as everybody does.
+    """
+    found = database.select("SELECT id FROM runs WHERE ended_at >= :since", {"since": since})
+    if not found:
+        return 0
+    now = database.now()
+    condition = "t.ended_at IS NOT NULL AND t.pruned_at IS NULL"  # it may go on, or be forgotten, meanwhile
+    locked = database.lookup("SELECT t.id FROM runs AS t", "runs", ("id",), sorted(found), only=condition, lock=True)
+    database.update("runs", ("id",), ("unannounced_since",), [(run_id, now) for (run_id,) in locked])
+    return len(locked)

@@ -198,8 +198,8 @@ class Transaction(Protocol):
     def ended(self, runs: Iterable[str]) -> list[EndedRun]:
         """Those of the runs that have ended."""
 
-    def ended_since(self, since: float, limit: int) -> list[EndedRun]:
-        """Runs that ended since then (Unix seconds), the first ones to end first."""
+    def mark_unannounced(self, since: float) -> int:
+        """Let runs that ended since then (Unix seconds) count as unannounced since now; returns how many."""
 
     def unannounced(self, *, before: float, limit: int) -> list[EndedRun]:
         """Ended runs whose end is unannounced since before ``before``, ``skip locked``.

@@ -180,13 +180,9 @@ class SqlTransaction:
         by_id = {row[0]: row for row in found}
         return [rows.read_ended(by_id[run_id]) for run_id in wanted if run_id in by_id]
 
-    def ended_since(self, since: float, limit: int) -> list[EndedRun]:
-        """Runs that ended since then, the first ones to end first."""
-        found = self._database.select(
-            "SELECT t.id FROM runs AS t WHERE t.ended_at >= :since ORDER BY t.ended_at, t.id LIMIT :limit",
-            {"since": since, "limit": limit},
-        )
-        return self.ended(run_id for (run_id,) in found)
+    def mark_unannounced(self, since: float) -> int:
+        """Let runs that ended since then count as unannounced since now."""
+        return announcing.mark_unannounced(self._database, since)
 
     def unannounced(self, *, before: float, limit: int) -> list[EndedRun]:
         """Ended runs whose end is unannounced since before ``before``. They count as unannounced since now."""

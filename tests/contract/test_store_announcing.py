@@ -32,6 +32,19 @@ async def test_an_end_is_found_until_it_is_marked(store: Store, clock: Clock) ->
     assert await unannounced(store, 1021.0) == ["r2"]
 
 
+async def test_ends_that_nobody_heard_count_as_unannounced_again(store: Store, clock: Clock) -> None:
+    await ended(store, "before", at=1001.0)
+    await ended(store, "unheard", "too", at=1002.0)
+    await ended(store, "goes-on", at=1002.0, status=RunStatus.FAILED)
+    ends = [("before", 1001.0), ("unheard", 1002.0), ("too", 1002.0), ("goes-on", 1002.0)]
+    await store.transact(lambda transaction: transaction.mark_announced(ends))
+    await write(store, [c.MoveRun("goes-on", RunStatus.RUNNING)])
+    clock.now = 1020.0
+    assert await store.transact(lambda transaction: transaction.mark_unannounced(1002.0)) == 2
+    assert await unannounced(store, 1020.0) == [], "not before clients have bound their queues again"
+    assert await unannounced(store, 1021.0) == ["too", "unheard"]
+
+
 async def test_ends_come_oldest_first_and_page_by_page(store: Store, clock: Clock) -> None:
     await ended(store, "late", at=1003.0)
     await ended(store, "early", at=1002.0)

@@ -201,3 +201,18 @@ async def test_ends_of_runs_that_nobody_heard_are_announced_again(house, caplog,
             while "unheard" not in told:
                 told |= {wire.decode(wire.RunEnded, one.body).run_id for one in await ear.receive(9)}
         await ear.close()
+
+
+async def test_ends_of_runs_that_nobody_heard_are_announced_when_the_next_coordinator_begins(house, monkeypatch):
+    monkeypatch.setattr("flowkit.coordinator.standing.REBOUND", 3600)
+    ear = house.broker.consume(house.topology.runs("test"), prefetch=10)
+    async with house.coordinator(pace=replace(FAST, relay_after=3600)):
+        await ear.wait_connected()
+        house.broker.delete_binding(house.topology.name("runs"), house.topology.runs("test").name)
+        await a_run_goes_through(house, "unheard")
+        house.broker.delete_exchange(house.topology.name("runs"))
+        await house.until(lambda queries: queries.unannounced(), "the end counts as unannounced")
+    async with house.coordinator(alone=True), asyncio.timeout(5):
+        (told,) = await ear.receive(1)
+        assert wire.decode(wire.RunEnded, told.body).run_id == "unheard"
+    await ear.close()
