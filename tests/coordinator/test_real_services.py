@@ -124,5 +124,7 @@ async def test_properties_whose_bytes_are_no_text_stop_nobody(real_house, monkey
             await house.publish("starts", "a", b"{", **{odd: "Z" * 250})
         await house.start("a", "fine")
         await house.tasks("a")
-        letters = await house.until(lambda queries: len(found := queries.dead(limit=10)) == 3 and found, "three letters")
+        letters = await house.until(
+            lambda queries: len(found := queries.dead(limit=10)) == 3 and found, "three letters"
+        )
         assert {letter.reason for letter in letters} == {"not-json"}
