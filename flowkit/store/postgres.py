@@ -16,6 +16,7 @@ from flowkit.addresses import mask
 from flowkit.errors import StoreUnreachable
 from flowkit.store.conninfo import conninfo, reason
 from flowkit.store.database import NAMES_LOCK, SCHEMA_LOCK, Down, Row, Values, Verdict
+from flowkit.store.portions import portions
 from flowkit.store.postgres_errors import Meaning, classify, meaning
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ class PostgreSQL:
             f"INSERT INTO {table} ({', '.join(columns)}) SELECT * FROM {self._unnest(table, columns)}"
             f"{' ON CONFLICT DO NOTHING' * new_only}"
         )
-        self._run(statement, self._arrays(table, columns, rows))
+        self._write(statement, table, columns, rows)
 
     def update(
         self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row], *, only: str = "",
@@ -154,7 +155,7 @@ class PostgreSQL:
         else:
             free = f"SELECT t.ctid AS place, v.* FROM {table} AS t JOIN {changed} ON {same} {self.skip_locked}"
             statement = f"WITH v AS ({free}) UPDATE {table} AS t SET {setting} FROM v WHERE t.ctid = v.place"
-        self._run(statement, self._arrays(table, names, rows))
+        self._write(statement, table, names, rows)
 
     def copy(
         self, table: str, keys: Sequence[str], columns: Sequence[str], same: Sequence[str], rows: Sequence[Row]
@@ -251,6 +252,10 @@ class PostgreSQL:
     def _run(self, statement: str, values: Any) -> psycopg.Cursor[Row]:
         # binary: payloads come as they are, not as hexadecimal text
         return self.connection.execute(statement, values or None, binary=True)
+
+    def _write(self, statement: str, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        for part in portions(rows):
+            self._run(statement, self._arrays(table, columns, part))
 
     def _unnest(self, table: str, columns: Sequence[str]) -> str:
         return f"unnest({', '.join(f'%b::{self._type(table, column)}[]' for column in columns)})"
