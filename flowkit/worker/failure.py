@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import traceback
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -13,6 +15,7 @@ from flowkit.wire.bounds import ERROR_TYPE, cut
 from flowkit.wire.messages import Error
 from flowkit.wire.misuse import misuse
 
+IN_MESSAGE = 3  # errors of a group that its message names
 MAX_TEXT = 16 * 1024  # bytes of a message and of a traceback alike
 _HERE = str(Path(__file__).parents[1]) + os.sep
 
@@ -23,13 +26,32 @@ def describe(error: BaseException) -> Error:
 
 
 def message_of(error: BaseException) -> str:
-    """``str(error)``, capped; a note in its place when that raises; what is wrong with a ``Send`` or ``Gather``."""
+    """``str(error)``, capped; a note in its place when that raises; what is wrong with a ``Send`` or ``Gather``.
+
+    A group says only how many errors it has, so its message goes on with the first ones of them.
+    """
     try:
         if isinstance(error, ValidationError) and (wrong := misuse(error)) is not None:
             return capped(wrong)
-        return capped(str(error))
+        text = str(error)
+        errors = list(islice(_leaves(error), IN_MESSAGE)) if isinstance(error, BaseExceptionGroup) else []
     except BaseException as second:  # noqa: BLE001 - the author's __str__ may raise anything, SystemExit too
         return f"(its str() raised {type_of(second)})"
+    parts = (f"{type_of(one)}: {said}" if (said := message_of(one)) else type_of(one) for one in errors)
+    return capped(f"{text}: {'; '.join(parts)}" if errors else text)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The errors in a group and in the groups in it, which are not groups themselves."""
+    groups = [iter(group.exceptions)]  # no recursion: groups may stand in one another at any depth
+    while groups:
+        error = next(groups[-1], None)
+        if error is None:
+            groups.pop()
+        elif isinstance(error, BaseExceptionGroup):
+            groups.append(iter(error.exceptions))
+        else:
+            yield error
 
 
 def type_of(error: BaseException) -> str:

@@ -55,7 +55,7 @@ class Policy:
         """
         import tenacity
 
-        if isinstance(error, Permanent):
+        if is_permanent(error):
             return None
         retry = self.retry or tenacity.retry_if_exception_type()
         stop = self.stop or tenacity.stop_after_attempt(DEFAULT_TRIES)
@@ -74,6 +74,13 @@ class Policy:
             raise ValueError(f"wait said {seconds}; expected seconds, a number from 0 on and {durations.UP_TO}")
         state.upcoming_sleep = seconds
         return None if await _answer(stop, state) else seconds
+
+
+def is_permanent(error: BaseException) -> bool:
+    """Whether it is a ``Permanent``, or a group with one in it, as ``asyncio.TaskGroup`` raises."""
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup(Permanent) is not None
+    return isinstance(error, Permanent)
 
 
 async def _answer(decide: Decide, state: Any) -> Any:

@@ -281,7 +281,8 @@ class Worker:
         if not await self._all_answered(self._drain_timeout):
             left = list(self._taken)
             self._abandoned = bool(left)
-            _log.warning("%d tasks abandoned: they will run again", len(left), extra={"action": "abandoned"})
+            what = "1 task abandoned: it" if len(left) == 1 else f"{len(left)} tasks abandoned: they"
+            _log.warning("%s will run again", what, extra={"action": "abandoned"})
             await self._runner.put_back(left)
             await self._all_answered(2)  # what only a result brings back
 

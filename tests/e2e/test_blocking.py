@@ -46,4 +46,4 @@ async def test_its_process_ends_when_it_is_told_to(shell):
     told = time.monotonic()
     assert await worker.terminate() == 1
     assert time.monotonic() - told < 15
-    assert "1 tasks abandoned: they will run again" in worker.said
+    assert "1 task abandoned: it will run again" in worker.said

@@ -15,6 +15,7 @@ import pytest
 
 from flowkit.client import Client
 from flowkit.errors import RunFailed
+from flowkit.worker.process_exit import INTERPRETER
 from tests.e2e.processes import Command, Shell
 
 BLOCKS = """
@@ -118,6 +119,16 @@ async def main():
     await asyncio.to_thread(process.join)
     return [], {"exit": process.exitcode}, "done"
 """
+WORKS = """
+from flowkit import Node
+node = Node("registers")
+
+@node.main
+async def main():
+    return [], {}, "done"
+
+node.run()
+"""
 DRAIN = 0.3
 SLACK = 4.0  # seconds; about two on a machine with nothing else to do
 
@@ -178,6 +189,15 @@ async def test_a_worker_ends_within_its_drain_timeout(shell, nodes):
         await gone(worker.process.pid)
 
     await asyncio.gather(*map(end, WAYS))
+
+
+async def test_what_a_node_registers_for_the_exit_holds_up_no_worker(shell, nodes):
+    (nodes / "registers.py").write_text("import atexit, time\natexit.register(time.sleep, 600)\n" + WORKS)
+    worker = await shell.worker("registers")
+    told = time.monotonic()
+    assert await worker.terminate() == 0, worker.said
+    assert time.monotonic() - told < INTERPRETER + SLACK, worker.said
+    assert "Timeout" not in worker.said
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])

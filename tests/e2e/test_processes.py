@@ -144,7 +144,7 @@ async def test_the_second_signal_abandons_what_runs(shell, nodes):
         assert await worker.terminate() == 1
         await run.cancel()
     assert "SIGTERM again: stopping all now" in worker.said
-    assert "1 tasks abandoned: they will run again" in worker.said
+    assert "1 task abandoned: it will run again" in worker.said
 
 
 async def test_the_worst_exit_code_of_the_workers_is_its_own(shell, nodes):

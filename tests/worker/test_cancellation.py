@@ -9,6 +9,7 @@ import tenacity
 
 from flowkit.broker.rabbit.connection import guard
 from flowkit.broker.rabbit.faults import LinkLost
+from flowkit.errors import Permanent
 from flowkit.wire.messages import Result as Message
 from flowkit.wire.messages import Status, decode
 from flowkit.worker.execute import execute, execute_apart
@@ -70,6 +71,26 @@ async def test_an_error_in_a_group_keeps_type_message_and_traceback_and_is_retri
     assert "unhandled errors in a TaskGroup (1 sub-exception)" in result.error.message
     assert "OSError: no route" in result.error.traceback
     assert (await run(main)).status is Status.FAILED, "without a policy"
+
+
+async def test_the_message_of_a_group_names_the_first_errors_in_it():
+    async def main():
+        inner = ExceptionGroup("inner", [KeyError("a"), ValueError()])
+        raise ExceptionGroup("outer", [OSError("no route"), inner, TypeError("the fourth")])
+
+    result = await run(main)
+    said = "outer (3 sub-exceptions): OSError: no route; KeyError: 'a'; ValueError"
+    assert (result.error.message, result.message) == (said, f"ExceptionGroup: {said}")
+
+
+async def test_a_permanent_error_in_a_group_ends_the_retries():
+    async def main():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail_in_group(Permanent("no such customer")))
+
+    result = await run(main, **RETRY)
+    assert (result.status, result.error.type) == (Status.FAILED, "ExceptionGroup")
+    assert result.error.message.endswith(": Permanent: no such customer")
 
 
 async def test_an_error_after_a_group_whose_errors_were_handled():

@@ -174,7 +174,11 @@ class Loud(BaseException):
         (Loud("base"), "Loud", "base"),
         (Unprintable(), "Unprintable", "(its str() raised RuntimeError)"),
         (ValueError("\ud800"), "ValueError", "?"),
-        (BaseExceptionGroup("both", [ValueError(), Loud()]), "BaseExceptionGroup", "both (2 sub-exceptions)"),
+        (
+            BaseExceptionGroup("both", [ValueError(), Loud()]),
+            "BaseExceptionGroup",
+            "both (2 sub-exceptions): ValueError; Loud",
+        ),
     ],
 )
 async def test_every_exception_becomes_a_failed_result(error, kind, message):
