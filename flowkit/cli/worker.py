@@ -141,7 +141,7 @@ def _name() -> str:
 
 
 def _leave_nothing(code: int) -> None:
-    """Wait for no thread of a node, for which the interpreter would, nor long for what a node registered with ``atexit``.
+    """Wait for no thread of a node, and three seconds for what a node registered with ``atexit``.
 
     When work was abandoned, wait for no process either.
     """

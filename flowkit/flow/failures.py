@@ -29,7 +29,7 @@ def describe(error: Mapping[str, Any]) -> str:
     if not causes:
         return _text(first)
     handled = (f"{cause.get('node', 'a task')}: {_text(cause)[:LONGEST]}" for cause in causes)
-    return "; while handling the failure of ".join((_text(first)[:LONGEST], *handled))
+    return "; while handling the failure of ".join((_text(first)[:LONGEST].rstrip("."), *handled))
 
 
 def _text(error: Mapping[str, Any]) -> str:

@@ -166,8 +166,8 @@ class Reporter:
         """Log that results are refused, for another reason than before, or accepted again."""
         before, self._refusal = self._refusal, None if why is None else type(why)
         if why is not None and before is not self._refusal:
-            _log.warning("%s; %d results are kept and published again until it takes them", why, count,
-                         extra={"action": "publish_again"})  # fmt: skip
+            kept = "1 result is kept" if count == 1 else f"{count} results are kept"
+            _log.warning("%s; %s, and published again until accepted", why, kept, extra={"action": "publish_again"})
         elif why is None and before is not None:
             _log.info("results are accepted again", extra={"action": "publish_accepted"})
 

@@ -160,6 +160,13 @@ def test_each_node_handles_once_in_a_chain_of_failures(rows, on_error, handlers)
     assert message.endswith("while handling the failure of a: ValueError: at 0"), "the first error is never hidden"
 
 
+def test_a_sentence_that_an_error_ends_with_ends_before_what_it_handled(rows):
+    rows.on_error |= {"a": "mend"}
+    rows.fail("0")
+    rows.fail("0.0", message="Create it.")
+    assert "Create it; while handling" in rows.runs["r"].message
+
+
 def test_a_failed_run_with_handlers_goes_on_from_the_last_one(rows):
     rows.on_error |= {"a": "mend", "mend": "report"}
     for path in ("0", "0.0", "0.0.0"):
