@@ -4,7 +4,8 @@ A worker that takes a task too late says so itself (``start_by`` in the message)
 of them are busy for hours, nobody takes it at all. So the coordinator looks for such tasks, and fails one only when it
 knows that nobody has it, for a row says ``queued`` also while a worker runs the task: at two looks its time has passed
 by more than several announcements take, no worker lists it, its queue has no more consumers than workers that announce
-themselves (a foreign one may have taken it, and says nothing), and no result waits to be read.
+themselves (a foreign one may have taken it, and says nothing), and no result waits to be read. When a clock was set,
+times in rows do not tell how long tasks have waited: none fails until its node's ``queue_timeout`` has passed since.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 
 from flowkit.broker.protocol import Broker
+from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.presence import Presence, consumers_of
@@ -48,6 +50,8 @@ class Overdue:
         self._every, self._silence = every, silence
         self._suspects: set[SentTask] = set()
         self._reconnects = self._consumer.reconnects
+        self._clock_steps = ClockSteps(ledger)
+        self._stepped: float | None = None  # when the store's clock was set, by the loop's clock
         self._since: float | None = None  # when it began to listen without a gap, by the loop's clock
 
     async def run(self) -> None:
@@ -63,7 +67,9 @@ class Overdue:
         Returns:
             how many tasks were failed, because the look before found that nobody had them too.
         """
-        timeouts = self._outbox.queue_timeouts
+        if await self._clock_steps.check():
+            self._stepped, self._since = asyncio.get_running_loop().time(), None
+        timeouts = self._measurable(self._outbox.queue_timeouts)
         listened = self._has_listened()
         if not timeouts or not listened:
             self._suspects.clear()
@@ -84,6 +90,13 @@ class Overdue:
                 ended = await self._ledger.commit_possible(events[first : first + LIMIT])
                 await self._outbox.deliver_all(ended)
         return len(over)
+
+    def _measurable(self, timeouts: Mapping[str, float]) -> dict[str, float]:
+        """Those that would have passed since the clock was set, if it was."""
+        if self._stepped is None:
+            return dict(timeouts)
+        since = asyncio.get_running_loop().time() - self._stepped - self._silence
+        return {node: timeout for node, timeout in timeouts.items() if timeout <= since}
 
     def _has_listened(self) -> bool:
         """Whether announcements have been read without a gap for as long as a worker may be silent."""

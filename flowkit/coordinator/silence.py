@@ -3,6 +3,7 @@
 Only silence that was listened to counts: this coordinator must have read announcements for as long as a lease lasts,
 without a gap, and nothing may wait in which a worker says that he has the task, or has done it. And it must have been
 able to speak all the time: an alarm of the broker silences all who publish, and leaves those who read in peace.
+A clock that is set counts as a gap: by it, leases of workers that speak may seem to be over until they speak again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import logging
 
 from flowkit.broker.protocol import Broker, Outgoing
+from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.presence import Presence
@@ -41,6 +43,7 @@ class Silence:
         self._presence, self._lasting = presence, lasting
         self._every, self._patience = lasting / 18, lasting / 3
         self._reconnects = presence.consumer.reconnects
+        self._clock_steps = ClockSteps(ledger)
         self._looked = self._since = 0.0  # by the loop's clock: the last look, and the first one after a gap
 
     async def run(self) -> None:
@@ -59,6 +62,9 @@ class Silence:
         if not await self._has_listened():
             return 0
         over = await self._ledger.transact(lambda transaction: transaction.expired_leases(transaction.now(), LIMIT))
+        if await self._clock_steps.check():  # behind what was found by that clock
+            self._since = asyncio.get_running_loop().time()
+            return 0
         if not over or not await self._all_read() or not await self._has_listened():
             return 0
         logger.warning("%d leased tasks run nowhere any more: their workers fell silent", len(over),

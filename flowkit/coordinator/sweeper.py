@@ -17,6 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from flowkit.broker.protocol import Broker
+from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.presence import Presence, consumers_of
 from flowkit.store.protocol import SentTask, Transaction
@@ -45,6 +46,7 @@ class Sweeper:
                  after: float, silence: float) -> None:  # fmt: skip
         self._broker, self._topology, self._ledger, self._presence = broker, topology, ledger, presence
         self._every, self._after, self._silence = every, after, silence
+        self._clock_steps = ClockSteps(ledger)
         self._suspects: set[SentTask] = set()
         self._behind: SentTask | None = None  # where the next look goes on
         self._reconnects = presence.consumer.reconnects
@@ -72,7 +74,8 @@ class Sweeper:
             how many tasks are to be sent again.
         """
         await self._ledger.transact(_recount)
-        if not self._heard_throughout():
+        stepped = await self._clock_steps.check()
+        if not self._heard_throughout() or stepped:
             self._suspects = set()
             return 0
         lost, self._suspects = await self._missing(self._suspects), set()

@@ -71,8 +71,8 @@ def lease(entry: wire.Running, known: Known, worker: str, now: float, terms: Ter
         began = earliest if entry.since > now else max(entry.since, earliest)
         if now - began < terms.after:
             return None
-    elif known.leased_until - now >= terms.silence * 2 / 3:
-        return None
+    elif terms.silence * 2 / 3 <= known.leased_until - now <= terms.silence * 4 / 3:
+        return None  # one that lasts longer was written before a clock was set back
     return Lease(
         run_id=entry.run_id,
         task_id=entry.task_id,

@@ -92,6 +92,7 @@ def room(limit: NodeLimit | None, out: int, next_at: float | None, now: float, m
         return Room(free, now)
     every = rates.interval(limit.rate)
     earliest = now if next_at is None or next_at < now - IDLE else max(next_at, now - BURST)
+    earliest = min(earliest, now + every)  # what is later was written before a clock was set back
     due = 0 if earliest > now else math.floor((now - earliest) / every + 1e-9) + 1
     return Room(min(free, due), earliest, due <= free)
 

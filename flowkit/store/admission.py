@@ -163,7 +163,7 @@ def _rates(
             if key in before:
                 yield _Rate(key, None, more=False)
         elif count or key in before:
-            at = slots.next_at(limit, had.earliest, count) if count else before[key]
+            at = slots.next_at(limit, had.earliest, count) if count else min(before[key], had.earliest)
             yield _Rate(key, at, more=had.by_rate and count == had.tasks)
 
 

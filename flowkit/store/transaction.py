@@ -395,10 +395,14 @@ class SqlTransaction:
     # The archive of logs
 
     def archive_claim(self, owner: str, now: float, lease: float) -> bool:
-        """Be the one archiver, for ``lease`` seconds from now."""
+        """Be the one archiver, for ``lease`` seconds from now.
+
+        A claim that lasts longer than twice that was written before a clock was set back, and does not count.
+        """
         claimed = self._database.execute(
-            "UPDATE archive SET owner = :owner, until = :until WHERE id = 1 AND (owner = :owner OR until <= :now)",
-            {"owner": owner, "until": now + lease, "now": now},
+            "UPDATE archive SET owner = :owner, until = :until "
+            "WHERE id = 1 AND (owner = :owner OR until <= :now OR until > :ahead)",
+            {"owner": owner, "until": now + lease, "now": now, "ahead": now + 2 * lease},
         )
         return claimed == 1
 

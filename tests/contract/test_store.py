@@ -355,6 +355,12 @@ async def test_one_archives_at_a_time(store: Store) -> None:
     assert answers == [True, False, True, False, True, False]
 
 
+async def test_a_claim_from_before_a_clock_was_set_back_does_not_count(store: Store) -> None:
+    claims = [("a", 4600.0), ("b", 1000.0), ("a", 1005.0)]
+    answers = [await store.transact(lambda tx, w=who, n=now: tx.archive_claim(w, n, 10.0)) for who, now in claims]
+    assert answers == [True, True, False]
+
+
 async def test_facts_about_the_store(store: Store) -> None:
     assert await store.transact(lambda tx: tx.meta("broker")) is None
     await store.transact(lambda tx: tx.set_meta("broker", "one"))

@@ -112,6 +112,17 @@ async def test_a_rate_lets_one_out_at_a_time_and_says_when_the_next_is_due(store
     assert await admit(store, RATE) == ["0.2"], "it was late before, and is not late for ever"
 
 
+async def test_a_clock_that_is_set_back_holds_up_a_rate_for_one_interval(store: Store, clock: Clock) -> None:
+    await hold(store, *(held(f"0.{n}", created_at=1000.0 + n) for n in range(2)))
+    clock.now = 4600.0
+    assert await admit(store, RATE) == ["0.0"]
+    clock.now = 1000.0
+    assert await admit(store, RATE) == []
+    assert await due(store, 1001.0) == ["n"]
+    clock.now = 1001.0
+    assert await admit(store, RATE) == ["0.1"]
+
+
 async def test_a_rate_that_nobody_uses_is_forgotten(store: Store, clock: Clock) -> None:
     await hold(store, held("0.0"))
     assert await admit(store, RATE) == ["0.0"]

@@ -305,3 +305,11 @@ def test_a_rerun_counts_where_its_new_inputs_say(rows):
         "with these inputs: node 'charge' is limited by the key" in getattr(one, "reason", "") for one in refused
     )
     assert "wrong" not in rows.runs
+
+
+def test_a_clock_that_is_set_back_holds_up_a_rate_for_one_interval():
+    limit = NodeLimit(rate="100/s")
+    had = slots.room(limit, 0, 1000.0 + 3600, 1000.0, 100)
+    assert had.tasks == 0
+    assert had.earliest == pytest.approx(1000.01)
+    assert slots.room(limit, 0, had.earliest, 1000.02, 100).tasks > 0
