@@ -1,5 +1,7 @@
 """Fixtures that all tests share: the real services."""
 
+import signal
+
 import pytest
 
 from tests.hanging import pytest_runtest_teardown, pytest_timeout_cancel_timer, pytest_timeout_set_timer
@@ -30,6 +32,10 @@ __all__ = [
 
 
 kept.check_always()
+
+# A shell ignores SIGINT for what it runs in the background, and every child would inherit that: Ctrl-C is tested here.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # ``url`` is that of tests/contract, which runs each test over every store; ``own_postgres`` that of tests/chaos.
 EVERY_STORE = {"url", "own_postgres"}

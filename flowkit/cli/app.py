@@ -115,7 +115,8 @@ def call(arguments: list[str]) -> int:
 def explain(error: BaseException) -> int:
     """Say what went wrong in one line on stderr, and return the exit code; an error of nobody's goes on."""
     error = _cause(error) if isinstance(error, BaseExceptionGroup) else error
-    if isinstance(error, UnicodeEncodeError | TypeError) and "surrogates not allowed" in str(error):
+    met = error.__cause__ if isinstance(error, errors.Unstorable) else error  # the store met it first
+    if isinstance(met, UnicodeEncodeError | TypeError) and "surrogates not allowed" in str(met):
         error = errors.UsageError("an argument or a setting holds bytes that are no UTF-8 text; expected UTF-8")
     match error:
         case errors.FlowKitError():
