@@ -6,6 +6,7 @@ import time
 
 import pytest
 import tenacity
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from flowkit.broker.rabbit.connection import guard
 from flowkit.broker.rabbit.faults import LinkLost
@@ -353,6 +354,25 @@ async def test_a_cancellation_that_somebody_sent_passes_the_guard():
         with guard():
             inside.set()
             await asyncio.Event().wait()
+
+    asking = asyncio.create_task(asks())
+    await inside.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+@pytest.mark.parametrize("instead", [LinkLost("ended with it"), RuntimeError("closed"), ChannelNotFoundEntity("404")])
+async def test_a_cancellation_that_the_library_replaces_by_an_error_passes_the_guard(instead):
+    inside = asyncio.Event()
+
+    async def asks():
+        with guard():
+            try:
+                inside.set()
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                raise instead from None  # as aiormq does when the connection ends at that moment
 
     asking = asyncio.create_task(asks())
     await inside.wait()

@@ -13,7 +13,7 @@ from flowkit.addresses import without_query
 from flowkit.broker.address import check
 from flowkit.broker.protocol import MAX_MESSAGE_BYTES, Consumer, Outgoing, QueueState
 from flowkit.broker.rabbit.consumer import RabbitConsumer
-from flowkit.broker.rabbit.faults import LinkLost
+from flowkit.broker.rabbit.faults import LinkLost, cancel_requests
 from flowkit.broker.rabbit.link import L, Link, Open, pauses
 from flowkit.broker.rabbit.publisher import Publisher
 from flowkit.broker.rabbit.session import Session
@@ -137,12 +137,14 @@ class RabbitBroker:
                 raise UsageError(f"queue {part.name!r} is exclusive: consume() declares it, on its own connection")
         from flowkit.broker.rabbit.declare import declare_all
 
-        waits = pauses(most=1.0)
+        waits, requests = pauses(most=1.0), cancel_requests()
         while True:
             try:
                 await self._durable.connection()  # so that what is declared belongs to a generation
                 return await declare_all(self._desk, wanted)
             except LinkLost:
+                if cancel_requests() > requests:  # swallowed, as the connection ended at the same moment
+                    raise asyncio.CancelledError from None
                 await asyncio.sleep(next(waits))
 
     async def publish(self, messages: Sequence[Outgoing]) -> list[PublishError | None]:
@@ -188,11 +190,13 @@ class RabbitBroker:
         """Which of these exchanges and queues do not exist."""
         from flowkit.broker.rabbit.declare import find_missing
 
-        wanted, waits = list(parts), pauses(most=1.0)
+        wanted, waits, requests = list(parts), pauses(most=1.0), cancel_requests()
         while True:
             try:
                 return await find_missing(self._desk, wanted)
             except LinkLost:
+                if cancel_requests() > requests:  # swallowed, as the connection ended at the same moment
+                    raise asyncio.CancelledError from None
                 await asyncio.sleep(next(waits))
 
     async def delete(self, queue: str) -> None:
@@ -229,7 +233,7 @@ class RabbitBroker:
         """Ask on a channel of its own, again after a lost connection."""
         from flowkit.broker.rabbit.connection import answered, close_channel, open_underlay_channel
 
-        waits = pauses(most=1.0)
+        waits, requests = pauses(most=1.0), cancel_requests()
         while True:
             try:
                 channel = await open_underlay_channel((await self._desk.connection()).connection)
@@ -239,6 +243,8 @@ class RabbitBroker:
                 finally:
                     await close_channel(channel)
             except LinkLost:
+                if cancel_requests() > requests:  # swallowed, as the connection ended at the same moment
+                    raise asyncio.CancelledError from None
                 await asyncio.sleep(next(waits))
 
 

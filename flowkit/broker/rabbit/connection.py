@@ -19,7 +19,7 @@ from yarl import URL
 from flowkit import amqp
 from flowkit.broker.rabbit import faults
 from flowkit.broker.rabbit.door import Door
-from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost
+from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost, cancel_requests
 from flowkit.errors import BrokerUnreachable, FlowKitError
 
 ANSWER = 15.0  # seconds for the broker to answer one question
@@ -122,19 +122,26 @@ def guard() -> Iterator[None]:
     ``CancelledError`` that nobody sent. A real one raises the number of cancel requests of the asyncio task between
     entering and now. The number alone says nothing: others may have left it above zero, such as a ``TaskGroup`` that
     failed (Python 3.11 and 3.12), or a cancellation after which the task closes what it had.
+
+    The library also replaces a real one, by the error of a connection that dies at the same moment, by an answer of
+    the broker, or by nothing. The request is honoured all the same: whoever cancels once and waits would otherwise
+    wait for ever.
     """
-    task = asyncio.current_task()
-    before = 0 if task is None else task.cancelling()
+    before = cancel_requests()
     try:
         yield
-    except (ChannelClosed, aiormq.DeliveryError, LinkLost, FlowKitError):
-        raise
     except asyncio.CancelledError as error:
-        if task is None or task.cancelling() > before:
+        if cancel_requests() > before:
             raise
         raise LinkLost("the connection died") from error
     except Exception as error:
+        if cancel_requests() > before:
+            raise asyncio.CancelledError from error
+        if isinstance(error, ChannelClosed | aiormq.DeliveryError | LinkLost | FlowKitError):
+            raise
         raise LinkLost(str(error) or type(error).__name__) from error
+    if cancel_requests() > before:
+        raise asyncio.CancelledError
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 
@@ -21,6 +22,12 @@ class LinkLost(Exception):
 
 class LinkClosed(FlowKitError):
     """The broker object was closed by its owner."""
+
+
+def cancel_requests() -> int:
+    """How often the current asyncio task was asked to cancel, so that a request that a library swallows is seen."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
 
 
 def unreachable(url: str, error: BaseException) -> BrokerUnreachable:
