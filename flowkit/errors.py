@@ -188,7 +188,7 @@ class NameInUse(Refused):
 
 
 class WrongBroker(Refused):
-    """The broker's markers name another store than the one in use."""
+    """The broker belongs to another store than the one in use."""
 
 
 class AccessRefused(Refused):

@@ -145,8 +145,21 @@ class Topology:
         queues = (self.unreadable, self.dead, self.starts, self.commands, self.results, self.logs, self.workers)
         return (*self.exchanges, *queues)
 
+    def owner(self, store_id: str) -> Queue:
+        """Its arguments name the store that owns this broker: the broker refuses (406) every other store's declaration.
+
+        It holds one message and has no consumer: definitions that are imported again bring the queue, not the message.
+
+        Args:
+            store_id: at least 13 hexadecimal digits.
+        """
+        # RabbitMQ compares no arguments but those that it knows, and this one needs no right but to declare the queue.
+        # 2^52 and above is no limit in practice; below 2^53 no tool that reads JSON rounds it.
+        number = (1 << 52) + int(store_id[:13], 16)
+        return Queue(self.name("store", "owner"), (("x-queue-type", "quorum"), ("x-max-length-bytes", number)))
+
     def marker(self, store_id: str | None = None) -> Exchange:
-        """Says that a store has used this broker, or which one did: absent after a wipe."""
+        """What earlier versions declared instead of ``owner``: some store has used this broker, or which one did."""
         parts = ("store",) if store_id is None else ("store", store_id)
         return Exchange(self.name(*parts), "fanout")
 

@@ -476,6 +476,27 @@ async def test_what_is_missing_is_found_without_changing_anything(broker: Broker
     assert await broker.missing([topology.results, *absent]) == [topology.results, *absent]
 
 
+async def test_of_two_declarations_with_different_owners_at_the_same_moment_one_is_refused(
+    site: Site, broker: Broker, topology: Topology
+) -> None:
+    other = site.open()
+    first, second = topology.owner("a" * 32), topology.owner("b" * 32)
+    try:
+        verdicts = await asyncio.gather(broker.declare([first]), other.declare([second]), return_exceptions=True)
+        assert {type(verdict) for verdict in verdicts} == {list, Refused}
+        winner, loser = (first, second) if verdicts[0] == [] else (second, first)
+        assert await broker.declare([winner]) == []
+        with pytest.raises(Refused, match="x-max-length-bytes"):
+            await broker.declare([loser])
+        await broker.publish([Outgoing("", winner.name, b"{}", "flowkit.owner")])
+        await eventually(lambda: _ready(broker, winner, 1))
+        await broker.delete(winner.name)
+        assert await broker.declare([loser]) == []
+    finally:
+        await broker.delete(first.name)
+        await other.close()
+
+
 async def test_an_exclusive_queue_that_is_deleted_is_declared_again_and_that_counts_as_a_reconnect(
     site: Site, broker: Broker, topology: Topology
 ) -> None:

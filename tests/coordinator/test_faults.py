@@ -20,6 +20,10 @@ from flowkit.wire import messages as wire
 from tests.coordinator.house import FAST, House
 
 
+async def owner(house):
+    return house.topology.owner(await house.store.query(lambda queries: queries.meta("id")))
+
+
 async def test_a_message_larger_than_it_may_send_is_kept_in_part_and_the_others_flow(house):
     modest = House(MemoryBroker(house.broker._server, max_message_bytes=100_000), house.store, house.topology)
     async with modest.coordinator():
@@ -86,7 +90,7 @@ async def test_a_wipe_is_recognised_while_what_was_stranded_waits_to_be_sent(hou
         await claimed.wait()
         house.broker.wipe()
         async with asyncio.timeout(5):
-            while not await house.broker.exists(house.topology.marker()):
+            while await house.broker.missing([await owner(house)]):
                 await asyncio.sleep(0.01)
 
 
@@ -94,12 +98,12 @@ async def test_a_coordinator_that_was_killed_while_it_claimed_its_broker_finds_i
     class Killed(Exception):
         pass
 
-    declare, markers = MemoryBroker.declare, []
+    declare, markers, mine = MemoryBroker.declare, [], await owner(house)
 
-    async def killed_after_the_first_marker(self, parts):
+    async def killed_behind_the_claim(self, parts):
         for part in parts:
             await declare(self, [part])
-            if part.name.startswith(house.topology.marker().name):
+            if part == mine:
                 raise Killed
 
     async def begin():
@@ -107,12 +111,12 @@ async def test_a_coordinator_that_was_killed_while_it_claimed_its_broker_finds_i
             markers.append("ready")
 
     with monkeypatch.context() as patch:
-        patch.setattr(MemoryBroker, "declare", killed_after_the_first_marker)
+        patch.setattr(MemoryBroker, "declare", killed_behind_the_claim)
         with pytest.raises(Killed):
             await begin()
     await begin()
     assert markers == ["ready"]
-    assert await house.broker.exists(house.topology.marker())
+    assert await house.broker.missing([mine]) == []
 
 
 async def test_a_broker_that_is_wiped_while_it_is_claimed_is_filled_again(house, monkeypatch):
@@ -146,7 +150,7 @@ async def test_markers_on_a_broker_that_was_wiped_behind_the_refill_do_not_count
         await house.until(lambda queries: [row for row in queries.tasks("r1") if row.sent_at], "the mark of being sent")
     (row,) = await house.rows("r1")
     house.broker.wipe()
-    declare, marker = MemoryBroker.declare, house.topology.marker()
+    declare, marker = MemoryBroker.declare, await owner(house)
 
     async def wiped_and_killed(self, parts):
         parts = list(parts)

@@ -111,29 +111,23 @@ async def test_the_queue_of_a_node_that_nobody_needs_may_be_deleted(house):
         assert await house.broker.inspect(house.topology.tasks("a").name) is None
 
 
-@pytest.mark.parametrize("which", ["any", "own", "both"])
-async def test_a_marker_that_was_deleted_is_declared_again(house, which):
-    store_id = await house.store.query(lambda queries: queries.meta("id"))
-    markers = {"any": [house.topology.marker()], "own": [house.topology.marker(store_id)]}
-    markers["both"] = [*markers["any"], *markers["own"]]
+async def test_what_names_the_owner_is_declared_again_when_it_was_deleted(house):
+    owner = house.topology.owner(await house.store.query(lambda queries: queries.meta("id")))
     async with house.coordinator():
         await a_run_goes_through(house, "r1")
-        for marker in markers[which]:
-            await delete(house, marker)
-        await back(house, *markers["both"])
+        await delete(house, owner)
+        await back(house, owner)
         await a_run_goes_through(house, "r2")
         await house.until(lambda queries: queries.meta("marked") == "yes", "the broker is ours for certain")
 
 
-async def test_a_wipe_behind_a_marker_that_was_declared_again_is_recognised(house):
-    store_id = await house.store.query(lambda queries: queries.meta("id"))
+async def test_a_wipe_behind_an_imported_owner_is_recognised(house):
+    owner = house.topology.owner(await house.store.query(lambda queries: queries.meta("id")))
     async with house.coordinator():
         await house.start("a", "r1")
         await house.until(lambda queries: [row for row in queries.tasks("r1") if row.sent_at], "the mark of being sent")
-        await delete(house, house.topology.marker(store_id))
-        await house.until(lambda queries: queries.meta("marked") == "half", "nobody knows whose broker it is")
         house.broker.wipe()
-        await house.broker.declare([house.topology.marker(store_id)])  # as it may happen when both come together
+        await house.broker.declare([*house.topology.standing, owner])  # as imported definitions do, without messages
         async with asyncio.timeout(5):
             assert (await house.tasks("a"))[0].run_id == "r1"
 

@@ -89,7 +89,7 @@ class Realm:
             acts[f"listen to {ear}"] = listen(name(ear, "me"), name(ear))
         acts["listen to results"] = listen(name("runs", "spy"), name("results"))
         acts["listen to tasks"] = listen(name("control", "spy"), name("tasks"))
-        acts["make a marker"] = exchange_of(name("store", "1"))
+        acts["name the owner"] = make_owner(Topology(self.namespace))
         acts["make a queue of its own"] = listen(f"mine-{secrets.token_hex(4)}", None)
         acts["make an exchange"] = exchange_of(f"mine-{secrets.token_hex(4)}")
         acts["remove an exchange"] = remove(name("results"))
@@ -135,6 +135,19 @@ def declare(topology: Topology, node: str) -> Act:
     return act
 
 
+def make_owner(topology: Topology) -> Act:
+    """Declare the queue that names the owner, publish its message, look at it, delete it, as a takeover does."""
+
+    async def act(channel: AbstractChannel) -> None:
+        owner, underlay = topology.owner("1" * 32), await channel.get_underlay_channel()
+        await channel.declare_queue(owner.name, durable=True, arguments=dict(owner.arguments))
+        await underlay.basic_publish(b"{}", exchange="", routing_key=owner.name)
+        await channel.declare_queue(owner.name, passive=True)
+        await underlay.queue_delete(owner.name)
+
+    return act
+
+
 def delete(queue: str) -> Act:
     async def act(channel: AbstractChannel) -> None:
         await (await channel.get_underlay_channel()).queue_delete(queue)
@@ -172,7 +185,7 @@ NEEDED = {
     Role.COORDINATOR: ALL_TASKS
     | {f"publish {name}" for name in ("tasks", "runs", "control", "dead", "into a queue")}
     | {f"consume {name}" for name in ("starts", "commands", "results", "workers", "dead", "unreadable", "logs")}
-    | {"make a marker"},
+    | {"name the owner"},
     Role.WORKER: OWN_TASKS | {"publish results", "publish logs", "publish workers", "listen to control"},
     Role.SCRIPT: {"publish starts", "publish logs"},
     Role.STARTER: {"publish starts", "listen to runs"},
