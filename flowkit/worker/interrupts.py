@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 import socket
 import threading
@@ -13,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from flowkit.worker import event_loop
 from flowkit.worker.process_exit import busy_threads, describe_threads, leave
-from flowkit.worker.signals import ignore, leave_to_parent, leave_to_parent_no_more
+from flowkit.worker.signals import leave_to_parent, leave_to_parent_no_more
 from flowkit.worker.stack import place_of_thread
 
 T = TypeVar("T")
@@ -21,6 +22,20 @@ INTERRUPTED = 130  # exit code, as a shell tells it
 SAY = 0.5  # seconds after which it is said what is waited for
 _END = b"\0"  # no signal
 BOUND = 3.0  # seconds from the first Ctrl-C to the end of the process
+HELD = 2.0  # seconds after that until a thread of C ends it, which needs no lock of the interpreter
+
+
+def _let_threads_run(_number: int, _frame: object) -> None:
+    """Let the thread that reads signals have the interpreter's lock for a moment.
+
+    C code that holds the lock, such as a regular expression, calls handlers in the main thread and nothing else.
+    """
+    time.sleep(0.05)
+
+
+def _end_within(seconds: float) -> None:
+    with suppress(ValueError, OSError, AttributeError):  # no stderr
+        faulthandler.dump_traceback_later(seconds, exit=True)
 
 
 class Interrupts:
@@ -49,7 +64,7 @@ class Interrupts:
         if self._here:
             self._read, self._write = socket.socketpair()
             self._write.setblocking(False)
-            signal.signal(signal.SIGINT, ignore)
+            signal.signal(signal.SIGINT, _let_threads_run)
             self._before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
             leave_to_parent(signal.SIGINT)
             self._thread = threading.Thread(target=self._watch, name="flowkit-interrupts", daemon=True)
@@ -58,6 +73,8 @@ class Interrupts:
 
     def __exit__(self, *error: object) -> None:
         if self._here:
+            if self.interrupted:
+                faulthandler.cancel_dump_traceback_later()
             signal.set_wakeup_fd(self._before)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             leave_to_parent_no_more(signal.SIGINT)
@@ -119,6 +136,7 @@ class Interrupts:
                     self._tell("interrupted: ended at once")
                     leave(INTERRUPTED)
                 self.interrupted = True
+                _end_within(BOUND + HELD)
                 bound = time.monotonic() + BOUND
                 self._cancel()
 

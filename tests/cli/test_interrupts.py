@@ -13,7 +13,7 @@ import time
 import pytest
 
 BLOCKS = """
-import asyncio, subprocess, sys, threading, time
+import asyncio, re, subprocess, sys, threading, time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from flowkit import Node
 
@@ -53,6 +53,10 @@ async def spins():
     begun()
     while True:
         pass
+
+async def matches():
+    begun()
+    re.match("(a+)+$", "a" * 60 + "b")
 
 async def swallows():
     begun()
@@ -154,6 +158,15 @@ def test_the_first_ends_in_order_and_the_second_at_once(begin, how):
     assert time.monotonic() - told < 3
     assert "Traceback" not in terminal.said
     assert "Exception" not in terminal.said
+
+
+@pytest.mark.parametrize("begin", ["run"], indirect=True)
+def test_code_in_c_that_holds_the_lock_of_the_interpreter_is_ended_too(begin):
+    terminal = begin("matches")
+    terminal.says("begun")
+    terminal.interrupt()
+    assert terminal.ends(20) == (1, "")
+    assert "in matches" in terminal.said, "the stacks, from a thread of C: none of Python can say anything"
 
 
 def test_one_is_enough_though_it_waits_for_a_while(begin):
