@@ -19,6 +19,13 @@ from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
 BATCH = 500
+STREAM = "stream"  # a fact of the store: the number of times that the stream of logs was a new one
+
+
+def begin_stream(transaction: Transaction) -> None:
+    """The stream of logs is a new one: offsets begin anew, and lines of the former one that are read are dropped."""
+    transaction.archive([], None)
+    transaction.set_meta(STREAM, str(int(transaction.meta(STREAM) or 0) + 1))
 
 
 class Archive:
@@ -29,6 +36,7 @@ class Archive:
         self._owner, self._lease = owner, lease
         self._skipped = Skipped("log lines", "bad_log")
         self._consumer: Consumer | None = None
+        self._stream: str | None = None  # which one is read; an offset alone does not show it before the first commit
         self._stopping = asyncio.Event()
         self.dropped = Dropped("log message", "bad_log")
 
@@ -57,7 +65,9 @@ class Archive:
         return await self._ledger.transact(work)
 
     async def _read(self) -> None:
-        offset = await self._ledger.transact(lambda transaction: transaction.archive_offset())
+        offset, self._stream = await self._ledger.transact(
+            lambda transaction: (transaction.archive_offset(), transaction.meta(STREAM))
+        )
         start: int | str = "first" if offset is None else offset + 1
         self._consumer = consumer = self._broker.consume(self._topology.logs, prefetch=2 * BATCH, offset=start)
         try:
@@ -107,7 +117,7 @@ class Archive:
         def work(transaction: Transaction) -> bool:
             if not transaction.archive_claim(self._owner, transaction.now(), self._lease):
                 return False
-            if transaction.archive_offset() != before:
+            if transaction.archive_offset() != before or transaction.meta(STREAM) != self._stream:
                 return False
             if lines or after != before:
                 transaction.archive(lines, after)

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Sequence
 
 from flowkit.broker.protocol import Broker, Consumer, Outgoing
-from flowkit.coordinator.archive import Archive
+from flowkit.coordinator.archive import Archive, begin_stream
 from flowkit.coordinator.commit import REFILLS, refills
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
@@ -228,7 +228,7 @@ class Identity:
         """Everything outstanding is to be sent again; the history of logs begins anew."""
 
         def work(transaction: Transaction) -> tuple[int, int]:
-            transaction.archive([], None)
+            begin_stream(transaction)
             transaction.set_meta(MARKED, "half")
             # Behind the rows: who has one of them locked may be about to look at the number.
             stranded, number = transaction.unsend_all(), refills(transaction) + 1

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 
 from flowkit.broker.protocol import Broker
-from flowkit.coordinator.archive import Archive
+from flowkit.coordinator.archive import Archive, begin_stream
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.errors import NotFound, Refused
@@ -102,7 +102,7 @@ class StandingParts:
         logger.warning("%s %s was deleted: it is declared again", kind, part.name,
                        extra={"action": "declared_again", "name_of_part": part.name})  # fmt: skip
         if part == self._topology.logs:
-            await self._ledger.transact(lambda transaction: transaction.archive([], None))  # its offsets begin anew
+            await self._ledger.transact(begin_stream)
             await self._archive.restart()
         elif isinstance(part, Queue):
             self._ledger.lost.set()

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from flowkit.coordinator.archive import Archive
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Exchange, Topology
 from tests.coordinator.house import FAST, House
@@ -178,6 +179,28 @@ async def test_the_archive_goes_on_with_the_stream_that_was_declared_again(house
         await back(house, house.topology.logs)
         await log("new")
         await house.until(lambda queries: len(queries.logs(run_id="r1")) == 6, "the new line")
+
+
+async def test_lines_of_a_former_stream_do_not_move_the_offset_of_the_new_one(house, monkeypatch):
+    keep, kept = Archive._keep, []
+
+    async def log(message):
+        await house.publish("logs", "", {"ts": 1.0, "level": "info", "message": message, "run_id": "r1"}, durable=False)
+
+    async def late(self, deliveries, before):
+        if deliveries and not kept:  # in hand, and nothing was committed yet
+            kept.append(before)
+            house.broker.wipe()
+            await back(house, house.topology.logs)
+            await house.until(lambda queries: queries.meta("marked") == "yes", "the new broker is ours")
+            await log("new")
+        return await keep(self, deliveries, before)
+
+    monkeypatch.setattr(Archive, "_keep", late)
+    async with house.coordinator():
+        await log("old")
+        await house.until(lambda queries: [line for line in queries.logs(run_id="r1") if line.message == "new"], "it")
+        assert kept == [None]
 
 
 async def test_ends_of_runs_that_nobody_heard_are_announced_again(house, caplog, monkeypatch):
