@@ -213,6 +213,8 @@ class Link:
         """Consume a queue from now on."""
         # On its own connection or not: when the process dies, or the link is cut, all are.
         consumer = self._broker.consume(queue, prefetch=prefetch, offset=offset, own_connection=own_connection)
+        if self._life.dead:  # the broker hears nothing of it, and a wipe connects all consumers that it knows
+            self._server.consumers.pop(consumer, None)
         return Taking(self._life, self, consumer, queue)
 
     async def inspect(self, queue: str) -> QueueState | None:
