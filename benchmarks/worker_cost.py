@@ -47,7 +47,7 @@ PLAIN: Properties = Plain()
 class Full:
     """A consumer of a queue that holds these bodies."""
 
-    connected, reconnects = True, 0
+    connected, reconnects, deletions, locked = True, 0, 0, False
 
     def __init__(self, queue: str, prefetch: int, bodies: Sequence[bytes]) -> None:
         self.queue, self.prefetch, self.bodies = queue, prefetch, bodies
@@ -56,6 +56,10 @@ class Full:
 
     async def wait_connected(self) -> None:
         """It is."""
+
+    async def wait_locked(self) -> None:
+        """Nobody else has its queue."""
+        await asyncio.Event().wait()
 
     async def receive(self, limit: int) -> list[Delivery]:
         """As many as there is room for."""

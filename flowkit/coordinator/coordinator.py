@@ -61,7 +61,7 @@ class Pace:
     sent_marks_after: float = 1
     standing_every: float = 5
     lonely_every: float = 6  # a worker announces itself every 5
-    sweep_every: float = 30
+    sweep_every: float | None = 30  # None: nobody looks for lost tasks
     sweep_after: float = 60
     worker_silence: float = 15
     overdue_every: float = 5
@@ -174,15 +174,6 @@ class Coordinator:
         )
         silence = Silence(self._broker, self._topology, ledger, outbox, presence, lasting=terms.silence)
         readers = (*self._intakes(ledger, outbox), presence)
-        sweeper = Sweeper(
-            self._broker,
-            self._topology,
-            ledger,
-            presence,
-            every=self._pace.sweep_every,
-            after=self._pace.sweep_after,
-            silence=self._pace.worker_silence,
-        )
         lonely = LonelyNodes(self._broker, self._topology, ledger, presence, every=self._pace.lonely_every)
         overdue = Overdue(
             self._broker,
@@ -197,7 +188,7 @@ class Coordinator:
             *self._by_the_clock(ledger, outbox),
             relay.run,
             RefusedTasks(self._broker, ledger, outbox, age=0 if self._alone else refused_age).run,
-            sweeper.run,
+            *self._sweeping(ledger, presence),
             silence.run,
             lonely.run,
             overdue.run,
@@ -261,6 +252,14 @@ class Coordinator:
         if self._strict:
             return loop(*args)
         return keep_running(f"the loop {loop.__qualname__}", partial(loop, *args))
+
+    def _sweeping(self, ledger: Ledger, presence: Presence) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+        """The search for lost tasks, unless nobody is to search."""
+        if self._pace.sweep_every is not None:
+            yield Sweeper(
+                self._broker, self._topology, ledger, presence,
+                every=self._pace.sweep_every, after=self._pace.sweep_after, silence=self._pace.worker_silence,
+            ).run  # fmt: skip
 
     def _by_the_clock(self, ledger: Ledger, outbox: Outbox) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """The loops that need nothing but store and time."""

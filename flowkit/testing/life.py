@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NoReturn, TypeVar
 
 from flowkit.broker.memory import MemoryBroker
+from flowkit.broker.memory.consumer import MemoryConsumer
 from flowkit.broker.memory.server import Server
 from flowkit.broker.protocol import Consumer, Delivery, Outgoing, QueueState
 from flowkit.errors import PublishError, StoreUnreachable
@@ -214,7 +215,8 @@ class Link:
         # On its own connection or not: when the process dies, or the link is cut, all are.
         consumer = self._broker.consume(queue, prefetch=prefetch, offset=offset, own_connection=own_connection)
         if self._life.dead:  # the broker hears nothing of it, and a wipe connects all consumers that it knows
-            self._server.consumers.pop(consumer, None)
+            assert isinstance(consumer, MemoryConsumer)
+            del self._server.consumers[consumer]
         return Taking(self._life, self, consumer, queue)
 
     async def inspect(self, queue: str) -> QueueState | None:

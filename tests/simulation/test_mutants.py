@@ -23,7 +23,7 @@ from flowkit.testing import Faults
 from flowkit.worker.reporter import Reporter
 from tests.simulation.workflow import meddle, play
 
-NO_SWEEPER = Pace(sweep_every=1e9)
+NO_SWEEPER = Pace(sweep_every=None)
 SEEDS = 40  # of which the first that fails is enough
 Mutant = Callable[[pytest.MonkeyPatch], None]
 

@@ -12,7 +12,7 @@ from flowkit.testing import ROUGH, Faults, Simulation
 from tests.simulation.workflow import meddle, play
 from tests.store import kept
 
-NO_SWEEPER = Pace(sweep_every=1e9)  # it hides what others forget
+NO_SWEEPER = Pace(sweep_every=None)  # it hides what others forget
 DEATHS = Limits(max_deaths=1_000)
 WEATHERS: dict[str, Callable[[int], Simulation]] = {
     "rough": partial(play, faults=ROUGH),

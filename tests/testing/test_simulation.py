@@ -103,7 +103,7 @@ def test_an_error_in_a_group_is_retried_and_then_given_to_on_error():
     with Simulation(fetch, complain) as sim:
         outputs = sim.start("fetch").outputs()
         assert (outputs["type"], outputs["message"]) == (
-            "ExceptionGroup", "unhandled errors in a TaskGroup (1 sub-exception)",
+            "ExceptionGroup", "unhandled errors in a TaskGroup (1 sub-exception): OSError: no route",
         )  # fmt: skip
         assert "OSError: no route" in outputs["traceback"]
         assert len(sim.calls("fetch")) == 2
