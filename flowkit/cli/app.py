@@ -79,7 +79,8 @@ def main() -> None:
         code = call(sys.argv[1:])
     except Exception:  # noqa: BLE001 - a mistake of ours, said as the interpreter would
         sys.excepthook(*sys.exc_info())
-    if threading.active_count() > 1:  # author code may have begun threads that never end
+    # Author code may have begun threads that never end, or registered what never ends with ``atexit``.
+    if threading.active_count() > 1 or "flowkit.loading" in sys.modules:
         from flowkit.worker.process_exit import bound_exit, leave_if_busy
 
         leave_if_busy(code, lambda text: say(f"flowkit: {text}"))

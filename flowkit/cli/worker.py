@@ -141,18 +141,14 @@ def _name() -> str:
 
 
 def _leave_nothing(code: int) -> None:
-    """Wait for no thread of a node, and three seconds for what a node registered with ``atexit``.
-
-    When work was abandoned, wait for no process either.
-    """
+    """Wait for no thread of a node; when work was abandoned, for no process either."""
     import logging
 
-    from flowkit.worker.process_exit import bound_exit, leave_if_busy, terminate_children
+    from flowkit.worker.process_exit import leave_if_busy, terminate_children
 
     if code:
         terminate_children()
     leave_if_busy(code, lambda text: logging.getLogger(__name__).warning("%s", text, extra={"action": "threads_left"}))
-    bound_exit(code)
 
 
 def _end_within(seconds: float) -> None:

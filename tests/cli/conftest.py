@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -58,6 +59,15 @@ def own_log():
     """Verbs that log configure it for their process, which is the test run's here."""
     with restored_logging():
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """A service ignores its signals when it has ended, and child processes of the test run would inherit that."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
