@@ -140,7 +140,7 @@ async def test_what_has_expired_ends_once(store: Store) -> None:
     assert await expired(store, 1030.0) == every
     assert await expired(store, 1030.0, 2) == every[:2]
     await write(store, [
-        failed(waiting), c.EndRun(run_id="d", status=RunStatus.FAILED, ended_at=1030.0),
+        failed(waiting), *(c.EndRun(run_id=run, status=RunStatus.FAILED, ended_at=1030.0) for run in ("d", "p")),
         c.MoveScope(run_id="r", path="0.0", outstanding=0, status=ScopeStatus.FAILED),
     ])  # fmt: skip
     assert await expired(store, 1030.0) == []
