@@ -26,8 +26,13 @@ def use(client: SyncClient, run: SyncRun) -> list[object]:
     return [run.outputs(timeout=WAIT), client.start("add", {"n": 2}).outputs(timeout=WAIT)]
 
 
-def fork(work: Callable[[], object]) -> object:
-    """What ``work`` returns in a child of ``os.fork``, which leaves all blocks that it is in by ``sys.exit``."""
+def fork(work: Callable[[], object], *, leave: Callable[[int], object] = sys.exit) -> object:
+    """What ``work`` returns in a child of ``os.fork``.
+
+    Args:
+        work: done in the child.
+        leave: ends the child: ``sys.exit`` leaves all blocks that it is in, ``os._exit`` none.
+    """
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -36,7 +41,7 @@ def fork(work: Callable[[], object]) -> object:
         except BaseException:
             said = traceback.format_exc()
         os.write(theirs, json.dumps(said).encode())
-        sys.exit(0)
+        leave(0)
     os.close(theirs)
     with os.fdopen(ours) as pipe:
         said = json.loads(pipe.read() or '"nothing"')
@@ -107,20 +112,7 @@ def _without_loop(tries: Callable[[], object]) -> list[str]:
 
 def fork_and_leave(work: Callable[[], object]) -> object:
     """As ``fork``, from within a running event loop, which the child must not go on with."""
-    ours, theirs = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            said = work()
-        except BaseException:
-            said = traceback.format_exc()
-        os.write(theirs, json.dumps(said).encode())
-        os._exit(0)
-    os.close(theirs)
-    with os.fdopen(ours) as pipe:
-        said = json.loads(pipe.read())
-    os.waitpid(pid, 0)
-    return said
+    return fork(work, leave=os._exit)
 
 
 def main() -> None:
