@@ -215,8 +215,12 @@ def test_a_script_prints_its_result_in_ascii(folder):
     assert (done.returncode, json.loads(done.stdout)["outputs"][TEXT]) == (0, TEXT)
 
 
+# Encodings that read back what they wrote. cp932 does not: it makes one of "¢" and "￠", and asks no error handler.
+FAITHFUL = ["ascii", "cp1252", "cp949", "gbk", "utf-8", "utf-16-le"]
+
+
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
-@given(st.text(st.characters(codec=None)), st.sampled_from(["ascii", "cp1252", "cp932", "utf-8", "utf-16-le"]))
+@given(st.text(st.characters(codec=None)), st.sampled_from(FAITHFUL))
 def test_what_is_escaped_is_the_same_json(text, encoding):
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding=encoding, newline="")
