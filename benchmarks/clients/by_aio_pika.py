@@ -41,6 +41,8 @@ class Connection(aiormq.Connection):
     """A connection of aiormq's."""
 
     blocked = False
+    blocked_reason: str | None = None
+    on_blocked: Callable[[], None] | None = None
 
     async def connect(self, client_properties: dict[str, Any] | None = None) -> bool:
         """Open it."""

@@ -53,6 +53,8 @@ class Connection:
 
     pika: AsyncioConnection
     blocked = False
+    blocked_reason: str | None = None
+    on_blocked: Callable[[], None] | None = None
 
     def __init__(self) -> None:
         self.closed: asyncio.Future[amqp.ConnectionLost] = asyncio.get_running_loop().create_future()

@@ -52,7 +52,7 @@ def ground(rabbitmq_url: str, tmp_path: Path) -> Iterator[Ground]:
 @pytest.mark.parametrize(
     ("scenario", "systems"),
     [
-        ("chain", ["flowkit-sqlite", "raw", "dramatiq-best"]),
+        ("chain", ["flowkit-sqlite", "flowkit-sqlite-on-pika", "flowkit-sqlite-on-aio-pika", "raw", "dramatiq-best"]),
         ("wide", ["flowkit-sqlite"]),
         ("idle", ["dramatiq-safe"]),
         ("queued", ["flowkit-sqlite"]),
