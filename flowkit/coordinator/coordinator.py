@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from flowkit.coordinator.archive import Archive
 from flowkit.coordinator.commit import REFILLS, refills
 from flowkit.coordinator.dead import DeadLetters
+from flowkit.coordinator.expirations import Expirations
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.isolation import keep_running
@@ -25,6 +26,7 @@ from flowkit.coordinator.lonely import LonelyNodes
 from flowkit.coordinator.outbox import Outbox, Summon
 from flowkit.coordinator.overdue import Overdue
 from flowkit.coordinator.presence import Presence
+from flowkit.coordinator.publish_queue import PublishQueue
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.refusals import OWN_AGE, RefusedTasks
 from flowkit.coordinator.relay import Relay, Timers
@@ -184,8 +186,10 @@ class Coordinator:
             every=self._pace.overdue_every,
             silence=self._pace.worker_silence,
         )
+        publishing = PublishQueue(ledger, outbox)
+        expirations = Expirations(ledger, publishing, every=self._pace.timers_every)
         clockwork: tuple[Callable[[], Coroutine[object, object, None]], ...] = (
-            *self._by_the_clock(ledger, outbox),
+            *self._by_the_clock(ledger, outbox, publishing),
             relay.run,
             RefusedTasks(self._broker, ledger, outbox, age=0 if self._alone else refused_age).run,
             *self._sweeping(ledger, presence),
@@ -202,6 +206,9 @@ class Coordinator:
                 background = [
                     group.create_task(self._keep_running(identity.watch, consumers)),
                     group.create_task(self._keep_running(standby.run)),
+                    # Not behind what an earlier process left: sending that takes as long as an alarm of the broker.
+                    group.create_task(self._keep_running(expirations.run)),
+                    group.create_task(self._keep_running(publishing.run)),
                 ]
                 # Before anything new could look unsent too:
                 if await self._unless_stopped(relay.catch_up(after=0 if self._alone else None)):
@@ -261,12 +268,14 @@ class Coordinator:
                 every=self._pace.sweep_every, after=self._pace.sweep_after, silence=self._pace.worker_silence,
             ).run  # fmt: skip
 
-    def _by_the_clock(self, ledger: Ledger, outbox: Outbox) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+    def _by_the_clock(
+        self, ledger: Ledger, outbox: Outbox, publishing: PublishQueue
+    ) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """The loops that need nothing but store and time."""
         yield Timers(ledger, outbox, every=self._pace.timers_every).run
         yield Slots(ledger, outbox, every=self._pace.slots_every).run
         if self._schedules:
-            yield Schedules(ledger, outbox, every=self._pace.schedules_every).run
+            yield Schedules(ledger, publishing, every=self._pace.schedules_every).run
         if self._pace.retention is not None:
             yield Retention(ledger, keep=self._pace.retention, every=self._pace.retention_every).run
 

@@ -1,4 +1,4 @@
-"""What time brings: held tasks are released when they are due, and what was committed but never sent is sent.
+"""Sends tasks that no message brought about: held ones when they are due, and those that were committed and never sent.
 
 Rows of tasks and of ended runs are marked until the broker has confirmed their messages: these marks are the outbox.
 """
@@ -23,7 +23,7 @@ LIMIT = 500  # rows a look
 
 
 class Timers:
-    """Releases held tasks that are due and sends them; lets waits, Gathers and runs expire."""
+    """Releases held tasks that are due, and sends them."""
 
     def __init__(self, ledger: Ledger, outbox: Outbox, *, every: float) -> None:
         self._ledger, self._outbox, self._every = ledger, outbox, every
@@ -35,7 +35,7 @@ class Timers:
             await asyncio.sleep(self._every)
 
     async def look(self) -> None:
-        """Do what is due now, page by page: the next one is released while one is being sent, never more than one."""
+        """Release what is due now, page by page: the next one while one is being sent, never more than one."""
         taken: list[Sendable] = []
         try:
             async with asyncio.TaskGroup() as group:
@@ -46,37 +46,36 @@ class Timers:
                     taken += due.tasks
                     if due.more:
                         self._ledger.freed.set()
-                    # What has expired must be over before the next page is looked for, or it would be found again.
-                    expired = await self._ledger.commit_possible(due.events)
-                    taken += [task for committed in expired for task in committed.tasks]
+                    failed = await self._ledger.commit_possible(due.failures)
+                    taken += [task for committed in failed for task in committed.tasks]
                     if sending is not None:
                         await sending
-                    sending = group.create_task(self._send(due.tasks, expired))
-                    if due.found < LIMIT or (due.events and not expired):
+                    sending = group.create_task(self._send(due.tasks, failed))
+                    if due.found < LIMIT or (due.failures and not failed):
                         return
         finally:
             self._ledger.release(taken)  # all are sent, unless something has failed
 
-    async def _send(self, tasks: list[Sendable], expired: list[Committed]) -> None:
+    async def _send(self, tasks: list[Sendable], failed: list[Committed]) -> None:
         await self._outbox.deliver_all(await self._ledger.commit_possible(await self._outbox.send(tasks)))
-        await self._outbox.deliver_all(expired)
+        await self._outbox.deliver_all(failed)
 
 
 class _Due(NamedTuple):
-    """What time has brought."""
+    """Held tasks whose time has come."""
 
     tasks: list[Sendable]  # to be sent
-    events: list[Event]
+    failures: list[Event]  # of tasks that can never be sent
     more: bool  # slots of limited nodes may have room for more
-    found: int  # how many tasks were due, or how many things expired, whichever is more
+    found: int  # how many were due
 
 
 def _due(transaction: Transaction) -> _Due:
     now, limits = transaction.now(), transaction.node_limits()
-    released, expired = transaction.release_due(now, LIMIT, limits), transaction.expired(now, LIMIT)
+    released = transaction.release_due(now, LIMIT, limits)
     admitted = transaction.admit({*released.slots, *transaction.slots_due(now, LIMIT)}, limits)
     tasks = [*released.tasks, *transaction.sendables(admitted.tasks)]
-    return _Due(tasks, [*released.failures, *expired], admitted.more, max(released.count, len(expired)))
+    return _Due(tasks, [*released.failures], admitted.more, released.count)
 
 
 class Relay:

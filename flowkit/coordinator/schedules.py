@@ -14,7 +14,7 @@ from functools import partial
 from flowkit.coordinator import calendars
 from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.coordinator.ledger import Ledger
-from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.publish_queue import PublishQueue
 from flowkit.errors import UsageError
 from flowkit.flow import schedules
 from flowkit.flow.events import Event
@@ -28,10 +28,16 @@ COMPLAIN_EVERY = 600  # seconds
 
 
 class Schedules:
-    """Looks every ``every`` seconds for schedules that are due."""
+    """Looks every ``every`` seconds for schedules that are due.
 
-    def __init__(self, ledger: Ledger, outbox: Outbox, *, every: float) -> None:
-        self._ledger, self._outbox, self._every = ledger, outbox, every
+    Args:
+        ledger: of this coordinator.
+        publishing: takes the first tasks of the runs.
+        every: seconds between looks.
+    """
+
+    def __init__(self, ledger: Ledger, publishing: PublishQueue, *, every: float) -> None:
+        self._ledger, self._publishing, self._every = ledger, publishing, every
         self._skipped = Skipped("schedules", "schedule_failed")
 
     async def run(self) -> None:
@@ -83,7 +89,7 @@ class Schedules:
         committed = await self._ledger.commit(work)
         for before, after in moves:
             _tell(before, after)
-        await self._outbox.deliver(committed)
+        self._publishing.add(committed)
         return len(moves)
 
 
