@@ -192,7 +192,7 @@ class Coordinator:
             *self._by_the_clock(ledger, outbox, publishing),
             relay.run,
             RefusedTasks(self._broker, ledger, outbox, age=0 if self._alone else refused_age).run,
-            *self._sweeping(ledger, presence),
+            *self._sweeping(ledger, presence, publishing),
             silence.run,
             lonely.run,
             overdue.run,
@@ -260,11 +260,13 @@ class Coordinator:
             return loop(*args)
         return keep_running(f"the loop {loop.__qualname__}", partial(loop, *args))
 
-    def _sweeping(self, ledger: Ledger, presence: Presence) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
+    def _sweeping(
+        self, ledger: Ledger, presence: Presence, publishing: PublishQueue
+    ) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """The search for lost tasks, unless nobody is to search."""
         if self._pace.sweep_every is not None:
             yield Sweeper(
-                self._broker, self._topology, ledger, presence,
+                self._broker, self._topology, ledger, presence, publishing,
                 every=self._pace.sweep_every, after=self._pace.sweep_after, silence=self._pace.worker_silence,
             ).run  # fmt: skip
 

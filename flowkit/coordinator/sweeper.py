@@ -1,5 +1,7 @@
 """Repairs what no message will: tasks whose messages vanished, counters that disagree with their rows.
 
+A scope whose last task ended while its counter was too high ends when the counter is corrected.
+
 A task's message can vanish without a trace: somebody purged the queue, or the broker came back older than the store.
 A task is never sent again for its age alone: only when, at two looks, its queue is empty, no result waits to be read,
 and no worker lists it. Where there are several coordinators each one hears of a worker now and then only, so the store
@@ -20,6 +22,8 @@ from flowkit.broker.protocol import Broker
 from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.presence import Presence, consumers_of
+from flowkit.coordinator.publish_queue import PublishQueue
+from flowkit.flow.events import Drained
 from flowkit.store.protocol import SentTask, Transaction
 from flowkit.wire.topology import Topology
 
@@ -37,14 +41,16 @@ class Sweeper:
         topology: the names there.
         ledger: of this coordinator.
         presence: reads the announcements.
+        publishing: takes what follows from corrected counters.
         every: seconds between looks.
         after: seconds that a task must have been out.
         silence: seconds after which a worker that was not heard of counts as gone.
     """
 
-    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, presence: Presence, *, every: float,
-                 after: float, silence: float) -> None:  # fmt: skip
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, presence: Presence,
+                 publishing: PublishQueue, *, every: float, after: float, silence: float) -> None:  # fmt: skip
         self._broker, self._topology, self._ledger, self._presence = broker, topology, ledger, presence
+        self._publishing = publishing
         self._every, self._after, self._silence = every, after, silence
         self._clock_steps = ClockSteps(ledger)
         self._suspects: set[SentTask] = set()
@@ -73,7 +79,8 @@ class Sweeper:
         Returns:
             how many tasks are to be sent again.
         """
-        await self._ledger.transact(_recount)
+        for committed in await self._ledger.commit_possible(await self._ledger.transact(_recount)):
+            self._publishing.add(committed)
         stepped = await self._clock_steps.check()
         if not self._heard_throughout() or stepped:
             self._suspects = set()
@@ -122,7 +129,9 @@ class Sweeper:
         return missing
 
 
-def _recount(transaction: Transaction) -> None:
+def _recount(transaction: Transaction) -> list[Drained]:
+    """Correct counters; return the scopes whose last task ended while their counters were too high."""
     wrong = transaction.recount()
     if wrong:
         logger.error("%d counters of scopes were wrong and are corrected", wrong, extra={"action": "recount"})
+    return transaction.drained(PAGE)

@@ -18,6 +18,7 @@ from flowkit.flow.events import (
     Cancelled,
     Collected,
     Commanded,
+    Drained,
     Event,
     LeaseExpired,
     QueueExpired,
@@ -66,6 +67,8 @@ def _advance(state: State, event: Event, context: Context) -> Iterable[Change | 
             return scopes.branch_failed(state, event, context)
         case ScopeExpired():
             return scopes.expired(state, event, context)
+        case Drained():
+            return scopes.drained(state, event)
         case RunExpired():
             return scopes.run_expired(state, event, context)
         case Commanded():

@@ -151,6 +151,14 @@ class ScopeExpired:
 
 
 @dataclass(frozen=True, slots=True)
+class Drained:
+    """A scope is open though nothing in it is outstanding: its counter was too high until it was corrected."""
+
+    run_id: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunExpired:
     """A run's deadline has passed."""
 
@@ -160,5 +168,5 @@ class RunExpired:
 
 Event = (
     Started | Reported | Collected | Cancelled | BranchEnded | BranchReleased | BranchFailed | TaskFailed
-    | Commanded | Signalled | WaitExpired | LeaseExpired | QueueExpired | ScopeExpired | RunExpired
+    | Commanded | Signalled | WaitExpired | LeaseExpired | QueueExpired | ScopeExpired | Drained | RunExpired
 )  # fmt: skip

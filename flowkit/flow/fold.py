@@ -31,6 +31,7 @@ from flowkit.flow.events import (
     Cancelled,
     Collected,
     Commanded,
+    Drained,
     Event,
     LeaseExpired,
     QueueExpired,
@@ -73,7 +74,7 @@ def keys(events: Iterable[Event]) -> Keys:
             case BranchReleased() | TaskFailed() | Signalled() | WaitExpired():
                 tasks.add((event.run_id, event.task_id))
                 payloads.add((event.run_id, event.task_id))
-            case Collected() | Cancelled() | BranchEnded() | BranchFailed() | ScopeExpired():
+            case Collected() | Cancelled() | BranchEnded() | BranchFailed() | ScopeExpired() | Drained():
                 scopes.add((event.run_id, event.scope))
             case Commanded(command):
                 commands.add(command.id)

@@ -24,6 +24,7 @@ from flowkit.flow.events import (
     BranchFailed,
     BranchReleased,
     Collected,
+    Drained,
     Event,
     RunExpired,
     ScopeExpired,
@@ -39,11 +40,22 @@ def count_down(scope: Scope, by: int) -> Iterator[Change | Event]:
     if by == 0 or scope.status is not ScopeStatus.OPEN:
         return
     left = max(scope.outstanding - by, 0)
-    if left == 0 and scope.then is None and scope.parent is not None:
+    if left == 0 and _is_branch(scope):
         yield from _end_branch(scope)
         return
     yield MoveScope(run_id=scope.run_id, path=scope.path, outstanding=left, status=scope.status)
     if left == 0:
+        yield Collect(scope.run_id, scope.path)
+
+
+def drained(state: State, event: Drained) -> Iterator[Change | Event]:
+    """What should have happened when the last thing in the scope ended, unless something is outstanding again."""
+    run, scope = state.runs[event.run_id], state.scopes[event.run_id, event.scope]
+    if run.status.ended or scope.status is not ScopeStatus.OPEN or scope.outstanding:
+        return
+    if _is_branch(scope):
+        yield from _end_branch(scope)
+    else:
         yield Collect(scope.run_id, scope.path)
 
 
@@ -83,6 +95,11 @@ def _missing_key(state: State, task: Task, limit: slots.NodeLimit) -> TaskFailed
     except slots.MissingKey as error:
         return limiting.missing_key(task.run_id, task.id, task.attempt, error)
     return None
+
+
+def _is_branch(scope: Scope) -> bool:
+    """Whether it is a branch of a Gather that is a scope of its own (``max_concurrency``)."""
+    return scope.then is None and scope.parent is not None
 
 
 def _end_branch(scope: Scope) -> Iterator[Change | Event]:

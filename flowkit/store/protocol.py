@@ -12,7 +12,7 @@ from uuid import UUID
 
 if TYPE_CHECKING:  # a verb that only looks would wait for them
     from flowkit.flow.changes import Change
-    from flowkit.flow.events import Event, LeaseExpired, TaskFailed
+    from flowkit.flow.events import Drained, Event, LeaseExpired, TaskFailed
     from flowkit.flow.leases import Known, Lease
     from flowkit.flow.schedules import Schedule
     from flowkit.flow.slots import NodeLimit
@@ -250,6 +250,9 @@ class Transaction(Protocol):
 
     def recount(self) -> int:
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong."""
+
+    def drained(self, limit: int) -> list[Drained]:
+        """Open scopes of running or paused runs that count nothing outstanding: ``recount`` has corrected them."""
 
     def record_workers(self, announcements: Sequence[wire.Worker], at: float) -> None:
         """The newest announcement of each worker, and of each node."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from uuid import UUID
 
 from flowkit.flow.changes import Change
-from flowkit.flow.events import Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
+from flowkit.flow.events import Drained, Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
 from flowkit.flow.leases import Known, Lease
 from flowkit.flow.schedules import Schedule
 from flowkit.flow.slots import NodeLimit
@@ -294,6 +294,16 @@ class SqlTransaction:
             self._database.update("scopes", ("run_id", "path"), ("outstanding",), wrong)
             self._kept.forget(*suspects)
         return len(wrong)
+
+    def drained(self, limit: int) -> list[Drained]:
+        """Open scopes in which nothing is outstanding."""
+        found = self._database.select(
+            "SELECT s.run_id, s.path FROM scopes AS s JOIN runs AS t ON t.id = s.run_id "
+            "WHERE s.status = 'open' AND s.outstanding = 0 AND t.status IN ('running', 'paused') "
+            "ORDER BY s.run_id, s.path LIMIT :limit",
+            {"limit": limit},
+        )
+        return [Drained(run_id, path) for run_id, path in found]
 
     # Workers, dead letters
 

@@ -306,6 +306,25 @@ async def test_recount_corrects_open_scopes(store: Store) -> None:
     assert [state.scopes["r", path].outstanding for path in ("", "0.2")] == [2, 7]
 
 
+async def test_open_scopes_of_runs_under_way_that_count_nothing_outstanding_are_drained(store: Store) -> None:
+    for run_id in ("full", "long", "over"):
+        root, changes = begun(run_id, outstanding=1)
+        empty = Scope(run_id=run_id, path="0.1", parent="", outstanding=2)
+        closed = Scope(run_id=run_id, path="0.2", parent="", outstanding=0, status=ScopeStatus.CLOSED)
+        await write(store, [*changes, c.AddScope(empty), c.AddScope(closed)])
+        if run_id != "full":
+            await write(
+                store, [settled(root), c.MoveScope(run_id=run_id, path="0.1", outstanding=0, status=ScopeStatus.OPEN)]
+            )
+    await write(
+        store, [c.EndRun(run_id="over", status=RunStatus.FAILED, ended_at=1001.0), c.MoveRun("long", RunStatus.PAUSED)]
+    )
+    assert await store.transact(lambda tx: tx.drained(9)) == [e.Drained("long", "0.1")]
+    await store.transact(lambda tx: tx.recount())
+    assert await store.transact(lambda tx: tx.drained(9)) == [e.Drained("full", "0.1"), e.Drained("long", "0.1")]
+    assert await store.transact(lambda tx: tx.drained(1)) == [e.Drained("full", "0.1")]
+
+
 # Workers, dead letters, logs, facts
 
 
