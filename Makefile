@@ -5,6 +5,7 @@ PYTHON ?=
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
 ARGS   ?=
+JOBS   ?= 2
 SEEDS  ?= 20000
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -28,8 +29,8 @@ $(STAMP): pyproject.toml .ci/venv
 demo: $(STAMP) ## Run the code census on the embedded broker and store: progress and logs, then its result
 	@$(VENV)/bin/flowkit run discover $(ARGS)
 
-test: $(STAMP) ## Run all tests, on a real RabbitMQ and PostgreSQL (ARGS="-k add" for some of them)
-	@$(PY) -m pytest $(ARGS)
+test: $(STAMP) ## Run all tests, on real RabbitMQs and PostgreSQLs (ARGS="-k add" for some of them, JOBS=0 for pdb)
+	@$(PY) -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 chaos: $(STAMP) ## Twenty thousand seeds, then every fault again and again (SEEDS=0 ARGS="broker-wiped --rounds 3"; an hour)
 	@$(PY) -m tests.simulation --seeds $(SEEDS)

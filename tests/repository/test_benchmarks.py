@@ -49,6 +49,7 @@ def ground(rabbitmq_url: str, tmp_path: Path) -> Iterator[Ground]:
         yield Ground(rabbitmq_url, tmp_path, stack)
 
 
+@pytest.mark.timeout(180)  # a busy machine
 @pytest.mark.parametrize(
     ("scenario", "systems"),
     [

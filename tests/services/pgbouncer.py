@@ -23,6 +23,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
+from tests.services import packages
+
 MISSING = "The tests need PgBouncer. Install it: apt-get install pgbouncer"
 PATIENCE = 20.0  # seconds until it takes connections
 POOL = 3  # connections of the server, fewer than clients in most tests
@@ -30,14 +32,7 @@ POOL = 3  # connections of the server, fewer than clients in most tests
 
 def prepare() -> None:
     """Install what the fixtures will start, where that is needed and possible."""
-    if _program() is not None or os.geteuid() != 0 or not shutil.which("apt-get"):
-        return
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update", "-q"],
-        ["apt-get", "install", "-qy", "--no-install-recommends", "pgbouncer"],
-    ):
-        subprocess.run(command, env=environment, capture_output=True, check=False)
+    packages.install("pgbouncer", lambda: _program() is not None)
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ import pytest
 
 from flowkit.store import schema
 from flowkit.store.postgres import PostgreSQL
+from tests.services import packages
 
 MISSING = (
     "The tests need PostgreSQL. Install it (apt-get install postgresql), or start a container engine, "
@@ -45,7 +46,7 @@ SETTINGS = {
 
 def prepare() -> None:
     """Install what ``postgres_url`` will start, where that is needed and possible."""
-    if not os.environ.get("FLOWKIT_TEST_POSTGRES_URL") and _binaries() is None:
+    if not os.environ.get("FLOWKIT_TEST_POSTGRES_URL"):
         _installed_binaries()
 
 
@@ -64,7 +65,7 @@ def server(settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[str]:
         yield given
         return
     with ExitStack() as stack:
-        binaries = _binaries() or _installed_binaries()
+        binaries = _installed_binaries()
         yield stack.enter_context(Cluster(binaries, settings)).url if binaries else _container(stack)
 
 
@@ -95,7 +96,7 @@ def empty_postgres_database(postgres_url: str) -> Iterator[str]:
 @contextmanager
 def cluster() -> Iterator[Cluster]:
     """A cluster of one's own, for tests that stop it; what it has confirmed outlives that."""
-    binaries = _binaries() or _installed_binaries()
+    binaries = _installed_binaries()
     if binaries is None:
         pytest.fail("tests that restart PostgreSQL need its own binaries: apt-get install postgresql", pytrace=False)
     with Cluster(binaries, {"synchronous_commit": "on"}) as started:
@@ -135,14 +136,7 @@ def _binaries() -> Path | None:
 
 
 def _installed_binaries() -> Path | None:
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
-        return None
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (
-        ["apt-get", "update", "-q"],
-        ["apt-get", "install", "-qy", "--no-install-recommends", "postgresql"],
-    ):
-        subprocess.run(command, env=environment, capture_output=True, check=False)
+    packages.install("postgresql", lambda: _binaries() is not None)
     return _binaries()
 
 

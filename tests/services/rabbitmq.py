@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.services import packages
+
 BIN = Path("/usr/lib/rabbitmq/bin")
 INSTALL = "apt-get update && apt-get install -y --no-install-recommends rabbitmq-server"
 IMAGE = "rabbitmq:4"
@@ -196,21 +198,8 @@ def speaks_amqp(port: int) -> bool:
 
 
 def install() -> bool:
-    """Install RabbitMQ with apt where that is possible; the tests start it themselves, so no service may start."""
-    if (BIN / "rabbitmq-server").exists():
-        return True
-    sudo = [] if os.geteuid() == 0 else ["sudo", "-n"]
-    if shutil.which("apt-get") is None or subprocess.run([*sudo, "true"], capture_output=True, check=False).returncode:
-        return False
-    print("installing RabbitMQ for the tests with apt-get …", file=sys.stderr)
-    # Debian starts a service at once unless this file says no (exit code 101, invoke-rc.d's own protocol).
-    policy = Path("/usr/sbin/policy-rc.d")
-    ours = not policy.exists()
-    script = f"printf '#!/bin/sh\\nexit 101\\n' > {policy} && chmod 755 {policy} && " if ours else ""
-    script += f"export DEBIAN_FRONTEND=noninteractive; {INSTALL}; code=$?; "
-    script += f"rm -f {policy}; exit $code" if ours else "exit $code"
-    done = subprocess.run([*sudo, "sh", "-c", script], stdout=sys.stderr, check=False)
-    return done.returncode == 0 and (BIN / "rabbitmq-server").exists()
+    """Install RabbitMQ where that is possible; whether it is there."""
+    return packages.install("rabbitmq-server", (BIN / "rabbitmq-server").exists)
 
 
 def engine_answers() -> bool:
