@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
@@ -79,6 +79,18 @@ class Gather:
     return_exceptions: bool = dataclasses.field(default=False, kw_only=True)
     max_concurrency: Count | None = dataclasses.field(default=None, kw_only=True)
     timeout: Timeout | None = dataclasses.field(default=None, kw_only=True)
+
+    if TYPE_CHECKING:  # pydantic makes a tuple of any sequence, which the field's type does not say
+
+        def __init__(
+            self,
+            sends: Sequence[str | Send],
+            then: str | Send,
+            *,
+            return_exceptions: bool = False,
+            max_concurrency: int | None = None,
+            timeout: float | None = None,
+        ) -> None: ...
 
     @model_validator(mode="before")
     @classmethod
