@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from uuid import UUID, uuid4
 
 from flowkit.client import Client
 from flowkit.client.run import Run
-from flowkit.errors import FlowKitError
+from flowkit.errors import FlowKitError, Refused
+from flowkit.wire.messages import Command, CommandKind
 from tests.chaos import nodes
 
 AGAIN = 3.0  # seconds between signals, where the fault may have taken one along
@@ -24,18 +26,21 @@ class Load:
         work: seconds that a step takes.
         kinds: what runs do, in turn.
         signal_again: signal for as long as a run goes on, since the fault can take signals along that nobody has read.
+        refusals: send commands for each run that have to be refused, and wait for the answer where a client gets any.
     """
 
     def __init__(
         self, client: Client, *, at_once: int = 12, most: int = 2_000, work: float = nodes.WORK,
-        kinds: tuple[str, ...] = nodes.KINDS, signal_again: bool = False,
+        kinds: tuple[str, ...] = nodes.KINDS, signal_again: bool = False, refusals: bool = False,
     ) -> None:  # fmt: skip
         self._client, self._at_once, self._most, self._work = client, at_once, most, work
-        self._kinds, self._signal_again = kinds, signal_again
+        self._kinds, self._signal_again, self._refusals = kinds, signal_again, refusals
         self._numbers = itertools.count()
         self._stopping = False
         self.accepted: dict[str, str] = {}  # run -> kind
         self.ended: dict[str, float] = {}  # run -> when, by the monotonic clock
+        self.refused: set[UUID] = set()  # commands that have to be refused
+        self.unanswered: dict[UUID, str] = {}  # of these: what the client has not heard the answer to, and its run
         self.wrong: list[str] = []
         self._running = asyncio.create_task(self._run())
 
@@ -77,21 +82,37 @@ class Load:
         run = await self._client.start("root", {"kind": kind, "n": n, "work": self._work}, id=f"{kind}-{n}")
         self.accepted[run.id] = kind
         signalling = asyncio.create_task(self._signal(run, n)) if kind == "wait" else None
+        refusing = asyncio.create_task(self._refuse(run)) if self._refusals else None
         try:
             outputs = await run.outputs()
+            self.ended[run.id] = time.monotonic()
+            if outputs != nodes.expected(kind, n):
+                self.wrong.append(f"{run.id}: {outputs}")
+            if refusing is not None:
+                await refusing
         except FlowKitError as error:
             self.wrong.append(f"{run.id}: {error}")
-            return
         finally:
-            if signalling is not None:
-                signalling.cancel()
-                await asyncio.wait((signalling,))
-        self.ended[run.id] = time.monotonic()
-        if outputs != nodes.expected(kind, n):
-            self.wrong.append(f"{run.id}: {outputs}")
+            for task in filter(None, (signalling, refusing)):
+                task.cancel()
+                await asyncio.wait((task,))
 
     async def _signal(self, run: Run, n: int) -> None:
         await run.signal("go", {"n": n})
         while self._signal_again:
             await asyncio.sleep(AGAIN)
             await run.signal("go", {"n": n})
+
+    async def _refuse(self, run: Run) -> None:
+        """Resume what was never paused, and run again from a task that does not exist: no coordinator can do that."""
+        resume = Command(id=uuid4(), kind=CommandKind.RESUME, run_id=run.id)
+        rerun = Command(id=uuid4(), kind=CommandKind.RERUN, run_id=run.id, new_run_id=f"{run.id}-2", task_id=uuid4())
+        self.refused |= {resume.id, rerun.id}
+        self.unanswered[rerun.id] = run.id
+        await self._client.command([resume])
+        again = await self._client.attach(rerun)
+        try:
+            await again.end()
+            self.wrong.append(f"{run.id} was run again from a task that it has not")
+        except Refused:
+            del self.unanswered[rerun.id]

@@ -18,7 +18,12 @@ from flowkit import Gather, Logger, Node, Send, Wait
 from flowkit.worker.current import current
 
 KINDS = ("chain", "gather", "retry", "delay", "wait", "limit")
+STORE_KINDS = (  # where the store is at fault: what is concluded from rows and silence stands beside all others
+    "timed", "chain", "lease", "timed", "gather", "delay", "timed", "wait", "limit", "lease", "retry",
+)  # fmt: skip
 WORK = 0.01  # seconds that a step takes where its inputs do not say
+LONG = 1.2  # seconds that a task takes which hasty coordinators lease
+QUEUE_TIMEOUT = 3.0  # seconds that a task of ``timed`` may wait for a worker
 WIDTH = 3
 
 root, step, branch, leaf, shaky = (
@@ -31,6 +36,7 @@ root, step, branch, leaf, shaky = (
 inner, join, limited, flood = (
     Node("inner"), Node("join"), Node("limited", limit=2), Node("flood", concurrency=1),
 )  # fmt: skip
+timed, long = Node("timed", concurrency=10, queue_timeout=QUEUE_TIMEOUT), Node("long", concurrency=10)
 logger = Logger(flood)
 
 
@@ -41,7 +47,7 @@ def expected(kind: str, n: int) -> dict[str, Any]:
             return {"n": n, "left": 0}
         case "gather":
             return {"results": [{"results": [n + 10 * b + s for s in range(WIDTH)]} for b in range(WIDTH)]}
-        case "limit":
+        case "limit" | "timed":
             return {"results": [n + s for s in range(WIDTH)]}
         case "flood":
             return {"lines": n}
@@ -85,8 +91,11 @@ async def _root():
                 follow = [Send("leaf", {"n": n}, delay=1)]
             case "wait":
                 follow = [Wait("go", then="leaf")]
-            case "limit":
-                follow = [Gather([Send("limited", {"n": n + s, **work}) for s in range(WIDTH)], then="inner")]
+            case "limit" | "timed":
+                node = "limited" if inputs["kind"] == "limit" else "timed"
+                follow = [Gather([Send(node, {"n": n + s, **work}) for s in range(WIDTH)], then="inner")]
+            case "lease":
+                follow = [Send("long", {"n": n, "work": LONG})]
             case kind:
                 raise ValueError(kind)
         outputs = {"n": n}
@@ -117,6 +126,20 @@ async def _leaf():
 
 @limited.main
 async def _limited():
+    async with executed() as inputs:
+        n = inputs["n"]
+    return [], {"n": n}, ""
+
+
+@timed.main
+async def _timed():
+    async with executed() as inputs:
+        n = inputs["n"]
+    return [], {"n": n}, ""
+
+
+@long.main
+async def _long():
     async with executed() as inputs:
         n = inputs["n"]
     return [], {"n": n}, ""

@@ -7,7 +7,6 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
@@ -15,22 +14,11 @@ import psycopg
 from flowkit.broker import open_broker
 from flowkit.client import Client
 from flowkit.wire.topology import Topology
-from tests.chaos.stage import PATIENCE, Figures, Stage, go_on, said, stage, stop, until
+from tests.chaos.stage import PATIENCE, Figures, Place, Stage, go_on, said, stage, stop, until
+from tests.chaos.store_faults import commit_answers_lost
 from tests.services.pgbouncer import pooler
-from tests.services.postgres import Cluster, database
+from tests.services.postgres import database
 from tests.services.proxy import Proxy
-from tests.services.rabbitmq import RabbitMQ
-
-
-@dataclass(frozen=True)
-class Place:
-    """The services of one scenario, and an empty folder."""
-
-    rabbit: RabbitMQ
-    postgres: Callable[[], Cluster]  # started at the first call
-    folder: Path
-    namespace: str
-
 
 Scenario = Callable[[Place, int], Awaitable[Figures]]
 FULL = str(Path(__file__).with_name("full.py"))  # a coordinator whose store may be full
@@ -116,7 +104,7 @@ async def _wiped(here: Stage, place: Place, rounds: int) -> Figures:
         place.rabbit.wipe()
         await asyncio.to_thread(place.rabbit.start)
         await here.recovered()
-    return await here.conclude(dead=("refused",))  # signals that were said once too often
+    return await here.conclude(dead=("refused",), wiped=True)  # signals that were said once too often
 
 
 async def worker_stopped(place: Place, rounds: int) -> Figures:
@@ -437,7 +425,8 @@ SCENARIOS: dict[str, Scenario] = {
         worker_killed, coordinator_killed, one_of_two_coordinators_killed, broker_restarted, broker_killed,
         broker_wiped, broker_wiped_under_two_coordinators, worker_stopped, coordinator_stopped, network_cut,
         network_black_hole, network_one_way, network_slow, memory_alarm, consumer_timeout, store_locked, store_full,
-        postgres_restarted, lock_timeouts, pgbouncer_killed, rolling_restart, restart_on_sqlite, log_flood, queue_full,
+        postgres_restarted, lock_timeouts, pgbouncer_killed, commit_answers_lost,
+        rolling_restart, restart_on_sqlite, log_flood, queue_full,
         queues_deleted,
     )
 }  # fmt: skip

@@ -19,15 +19,28 @@ from flowkit.client import Client
 from flowkit.store import open_store
 from flowkit.wire.topology import Topology
 from tests.chaos import nodes
+from tests.chaos.answers import missing_answers, wait_dead_letters
 from tests.chaos.load import Load
 from tests.e2e.processes import Command, Shell
+from tests.services.postgres import Cluster
+from tests.services.rabbitmq import RabbitMQ
 
 NODES = str(Path(nodes.__file__))
-NAMES = ("root", "step", "branch", "leaf", "shaky", "inner", "join", "limited", "flood")
+NAMES = ("root", "step", "branch", "leaf", "shaky", "inner", "join", "limited", "flood", "timed", "long")
 ROOT = Path(__file__).parents[2]
 PATIENCE = 60.0  # seconds until what was accepted must have ended
 TOLD = 6_000  # characters of a process's log that a failure shows
 LOOK = 0.02  # seconds between looks at what no signal tells
+
+
+@dataclass(frozen=True)
+class Place:
+    """The services of one scenario, and an empty folder."""
+
+    rabbit: RabbitMQ
+    postgres: Callable[[], Cluster]  # started at the first call
+    folder: Path
+    namespace: str
 
 
 @dataclass
@@ -57,26 +70,32 @@ class Stage:
         own: the address of the broker, without anything in between: for the client and the audit.
         figures: where to count.
         program: what coordinators are.
+        worker_program: what workers are.
     """
 
-    def __init__(self, shell: Shell, namespace: str, own: str, figures: Figures, program: tuple[str, ...]) -> None:
+    def __init__(
+        self, shell: Shell, namespace: str, own: str, figures: Figures, program: tuple[str, ...],
+        worker_program: tuple[str, ...],
+    ) -> None:  # fmt: skip
         self.shell, self.namespace, self.own, self.figures = shell, namespace, own, figures
-        self.program = program
+        self.program, self.worker_program = program, worker_program
         self.coordinators: list[Command] = []
         self.workers: list[Command] = []
         self.load: Load  # set when it begins
         self.record = Path(shell.environment["CHAOS_RECORD"])
 
-    async def coordinator(self) -> Command:
+    async def coordinator(self, *args: str) -> Command:
         """Start one more."""
-        command = await self.shell.python(*self.program, "coordinator")
+        command = await self.shell.python(*self.program, "coordinator", *args)
         await command.says("is ready")
         self.coordinators.append(command)
         return command
 
-    async def worker(self, *args: str) -> Command:
+    async def worker(self) -> Command:
         """Start one more."""
-        self.workers.append(command := await self.shell.worker(NODES, *args))
+        command = await self.shell.python(*self.worker_program, "worker", "--node", NODES)
+        await command.says("takes tasks of")
+        self.workers.append(command)
         return command
 
     async def replace(self, command: Command) -> Command:
@@ -104,11 +123,12 @@ class Stage:
         self.figures.recovery.append(round(seconds, 2))
         return seconds
 
-    async def conclude(self, dead: tuple[str, ...] = ()) -> Figures:
+    async def conclude(self, dead: tuple[str, ...] = (), *, wiped: bool = False) -> Figures:
         """Let all that was accepted end, then audit everything.
 
         Args:
             dead: reasons of dead letters that the scenario accounts for.
+            wiped: the broker has lost its data, and with it dead letters that no coordinator had read.
         """
         figures, load = self.figures, self.load
         await load.finish(PATIENCE)
@@ -119,11 +139,13 @@ class Stage:
             left = sorted(load.accepted.keys() - load.ended.keys())
             for run in left[:2]:
                 figures.wrong.append(f"{run} has not ended: {(await self.shell.call('runs', 'explain', run))[1]}")
+        figures.wrong += [f"{run}: rerun {rerun} was not answered" for rerun, run in load.unanswered.items()]
         await self._queues_are_empty()
+        await self._refused_commands_are_kept()
         for command in (*self.workers, *self.coordinators):
             if (code := await command.terminate()) != 0:
                 figures.wrong.append(f"flowkit {' '.join(command.args)} exits {code}: {command.said[-2000:]}")
-        await self._rows(dead)
+        await self._rows(dead, wiped=wiped)
         self._executed()
         return figures
 
@@ -143,11 +165,20 @@ class Stage:
         finally:
             await broker.close()
 
-    async def _rows(self, dead: tuple[str, ...]) -> None:
+    async def _refused_commands_are_kept(self) -> None:
+        if self.load.refused:
+            store = await open_store(self.shell.environment["FLOWKIT_STORE_URL"])
+            try:
+                self.figures.wrong += await wait_dead_letters(store, self.load.refused, 20)
+            finally:
+                await store.close()
+
+    async def _rows(self, dead: tuple[str, ...], *, wiped: bool) -> None:
         store = await open_store(self.shell.environment["FLOWKIT_STORE_URL"])
         try:
             found = await audit(store, since=None, progress=lambda _: None)
             letters = await store.query(lambda queries: queries.dead(limit=TOLD))
+            self.figures.wrong += await missing_answers(store, self.load.ended, wiped=wiped)
         finally:
             await store.close()
         wrong = self.figures.wrong
@@ -174,7 +205,8 @@ class Stage:
 @asynccontextmanager
 async def stage(
     scenario: str, folder: Path, namespace: str, url: str, *, store: str | None = None, through: str | None = None,
-    program: str | None = None, workers: int = 1, coordinators: int = 1, load: dict[str, Any] | None = None,
+    program: str | None = None, worker_program: str | None = None, workers: int = 1, coordinators: int = 1,
+    load: dict[str, Any] | None = None,
     **environment: str,
 ) -> AsyncIterator[Stage]:  # fmt: skip
     """A stage with its processes and its load under way.
@@ -187,6 +219,7 @@ async def stage(
         store: address of a database; a file in the folder when left out.
         through: the address of the broker that processes use, such as a proxy's.
         program: a file that coordinators are started from, in place of ``flowkit``.
+        worker_program: a file that workers are started from.
         workers: how many.
         coordinators: how many.
         load: arguments of ``Load``.
@@ -207,7 +240,8 @@ async def stage(
         )
         stack.push_async_callback(shell.close)
         began = time.monotonic()
-        here = Stage(shell, namespace, url, Figures(scenario), (program,) if program else ("-m", "flowkit.cli"))
+        programs = [(file,) if file else ("-m", "flowkit.cli") for file in (program, worker_program)]
+        here = Stage(shell, namespace, url, Figures(scenario), *programs)
         for _ in range(coordinators):
             await here.coordinator()
         for _ in range(workers):
