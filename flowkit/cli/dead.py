@@ -15,6 +15,7 @@ from flowkit.errors import UsageError
 
 if TYPE_CHECKING:
     from flowkit.store.protocol import DeadLetter
+    from flowkit.store.views import DeadLetterRow
 
 app = typer.Typer(help="Messages that could not be processed.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -64,9 +65,9 @@ def list_letters(
         else:
             data(f"{waiting:,} messages in {settings.namespace}.unreadable")
         return
-    found = options.complete(letters.look(settings, letters.Choice(reason=reason)))
+    found, total = options.complete(letters.page(settings, reason, limit))
     if as_json:
-        data_json({"v": 1, "dead": [_facts(letter) for letter in found[:limit]], "total": len(found)})
+        data_json({"v": 1, "dead": [_facts(letter, letter.size) for letter in found], "total": total})
         return
     if not found:
         say("No dead letters.")
@@ -74,11 +75,11 @@ def list_letters(
     head = ("id", "reason", "queue", "since", "run", "detail")
     rows = [
         (str(one.id), _line(one.reason), _line(one.queue), clock(one.at), one.run_id or "", _line(one.detail)[:80])
-        for one in found[:limit]
+        for one in found
     ]
     data(table(head, rows))
-    if len(found) > limit:
-        say(f"{len(found) - limit:,} more: flowkit dead list --limit {len(found)}")
+    if total > limit:
+        say(f"{total - limit:,} more: flowkit dead list --limit {total}")
 
 
 @app.command(help=options.page("Show one dead letter.", "flowkit dead show 17", "flowkit dead show 17 --json"))
@@ -91,9 +92,9 @@ def show(
     """Ask, print."""
     from flowkit.cli.output import clock, data, data_json
 
-    (found,) = options.complete(letters.look(options.settings_of(store_url=store), letters.Choice((letter,))))
+    found = options.complete(letters.find(options.settings_of(store_url=store), letter))
     if as_json:
-        data_json({"v": 1, **_facts(found), **_body(found.body)})
+        data_json({"v": 1, **_facts(found, len(found.body)), **_body(found.body)})
         return
     facts = {
         "id": found.id,
@@ -167,7 +168,7 @@ def discard(
         options.complete(letters.discard(settings, chosen, dry_run=dry_run, yes=yes))
 
 
-def _facts(letter: DeadLetter) -> dict[str, Any]:
+def _facts(letter: DeadLetter | DeadLetterRow, size: int) -> dict[str, Any]:
     from flowkit.cli.output import moment
 
     return {
@@ -178,7 +179,7 @@ def _facts(letter: DeadLetter) -> dict[str, Any]:
         "at": moment(letter.at),
         "run_id": letter.run_id,
         "properties": json.loads(letter.properties),
-        "bytes": len(letter.body),
+        "bytes": size,
     }
 
 

@@ -17,6 +17,7 @@ from flowkit.errors import PublishError, Refused, Unreadable
 from flowkit.flow.changes import NoteCommand
 from flowkit.flow.state import Keys
 from flowkit.store.protocol import DeadLetter, Transaction
+from flowkit.store.views import DeadLetterRow
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
@@ -39,12 +40,7 @@ def message_of(letter: DeadLetter, topology: Topology) -> Outgoing:
     Raises:
         Refused: it came from no queue that work is done from.
     """
-    ours = {queue.name for queue in (topology.starts, topology.results, topology.commands)}
-    if letter.queue not in ours and not letter.queue.startswith(topology.name("tasks", "")):
-        raise Refused(
-            f"dead letter {letter.id} came from {letter.queue!r}, which is no queue of namespace "
-            f"{topology.namespace!r} that work is done from. It can be shown and discarded."
-        )
+    check_queue(letter, topology)
     properties = codec.loads(letter.properties)
     return Outgoing(
         exchange="",  # straight into the queue, whatever is bound today
@@ -55,6 +51,20 @@ def message_of(letter: DeadLetter, topology: Topology) -> Outgoing:
         app_id=properties.get("app_id"),
         message_id=properties.get("message_id"),  # a start without a run id gets its id from it
     )
+
+
+def check_queue(letter: DeadLetter | DeadLetterRow, topology: Topology) -> None:
+    """Refuse a letter from a queue that is none of ours.
+
+    Raises:
+        Refused: it came from no queue that work is done from.
+    """
+    ours = {queue.name for queue in (topology.starts, topology.results, topology.commands)}
+    if letter.queue not in ours and not letter.queue.startswith(topology.name("tasks", "")):
+        raise Refused(
+            f"dead letter {letter.id} came from {letter.queue!r}, which is no queue of namespace "
+            f"{topology.namespace!r} that work is done from. It can be shown and discarded."
+        )
 
 
 async def replay(
@@ -70,7 +80,7 @@ async def replay(
     verdicts = await broker.publish(messages)
     there = [letter.id for letter, verdict in zip(letters, verdicts, strict=True) if verdict is None]
     ids = [letter_id for letter_id in there if letter_id is not None]
-    await keeper.transact(lambda transaction: transaction.take_dead(ids))
+    await keeper.transact(lambda transaction: transaction.remove_dead(ids))
     return verdicts
 
 

@@ -263,8 +263,8 @@ class Transaction(Protocol):
     def find_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
         """Those of the dead letters that are there, in the order of their ids."""
 
-    def take_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
-        """Remove dead letters, and return those that were there, in the order of their ids."""
+    def remove_dead(self, ids: Sequence[int]) -> None:
+        """Remove dead letters. Those that are not there any more do no harm."""
 
     def prune(self, before: float, limit: int) -> Pruned:
         """Remove runs that ended before ``before`` with all that is kept of them, oldest first; a step of it.

@@ -8,7 +8,7 @@ more, so they stand inside the two questions that need them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -18,8 +18,18 @@ from flowkit.flow.state import LIMIT
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import DeadLetter
 from flowkit.store.refused_rows import read_row
-from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, T_OUTSTANDING, read_dead, utf8
-from flowkit.store.views import CommandRow, NodeCount, RunRow, ScheduleRow, SignalRow, SlotCount, TaskRow, WorkerRow
+from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, T_OUTSTANDING, read_dead, read_dead_row, utf8
+from flowkit.store.views import (
+    CommandRow,
+    DeadLetterRow,
+    NodeCount,
+    RunRow,
+    ScheduleRow,
+    SignalRow,
+    SlotCount,
+    TaskRow,
+    WorkerRow,
+)
 from flowkit.wire import codec
 
 if TYPE_CHECKING:
@@ -53,6 +63,7 @@ DUE = (  # what the coordinator's loops look for
     "SELECT min(t.look_at) FROM schedules AS t",
 )
 LETTER = f"SELECT {', '.join(DEAD)} FROM dead"
+LETTER_ROW = f"SELECT {', '.join('length(body)' if name == 'body' else name for name in DEAD)} FROM dead"
 
 
 class SqlQueries:
@@ -191,13 +202,32 @@ class SqlQueries:
         """Dead letters, newest first."""
         return [read_dead(row) for row in self._rows(f"{LETTER} ORDER BY id DESC LIMIT :limit", limit=limit)]
 
+    def dead_rows(
+        self, *, ids: Sequence[int] | None = None, reason: str | None = None, limit: int | None = None
+    ) -> list[DeadLetterRow]:
+        """Dead letters without their bodies, newest first: those with one of these ids and this reason, where given."""
+        where: list[str] = []
+        values: dict[str, Any] = {}
+        if ids is not None:
+            where.append(f"id IN ({', '.join(str(int(letter_id)) for letter_id in ids) or 'NULL'})")
+        if reason is not None:
+            where.append("reason = :reason")
+            values["reason"] = utf8(reason)
+        if limit is not None:
+            values["limit"] = limit
+        chosen = f" WHERE {' AND '.join(where)}" if where else ""
+        newest = " ORDER BY id DESC" + (" LIMIT :limit" if limit is not None else "")
+        return [read_dead_row(row) for row in self._rows(f"{LETTER_ROW}{chosen}{newest}", **values)]
+
     def dead_letter(self, letter_id: int) -> DeadLetter | None:
         """One dead letter."""
         found = self._rows(f"{LETTER} WHERE id = :id", id=letter_id)
         return read_dead(found[0]) if found else None
 
-    def count_dead(self) -> int:
-        """How many dead letters are kept."""
+    def count_dead(self, reason: str | None = None) -> int:
+        """How many dead letters are kept, all or those with one reason."""
+        if reason is not None:
+            return self.dead_counts().get(reason, 0)
         count: int = self._rows("SELECT count(*) FROM dead")[0][0]
         return count
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from flowkit.flow.state import Run, RunStatus, Scope, ScopeStatus, Task, TaskStatus
 from flowkit.store.database import Row
 from flowkit.store.protocol import DeadLetter, EndedRun, Sendable
+from flowkit.store.views import DeadLetterRow
 
 if TYPE_CHECKING:
     from flowkit.flow.changes import EndRun, MoveTask, NoteCommand, SettleTask
@@ -234,6 +235,14 @@ def read_dead(row: Row) -> DeadLetter:
     letter_id, reason, detail, queue, body, properties, at, run_id = row
     return DeadLetter(
         reason.decode(), detail.decode(), queue.decode(), body, properties, at, _maybe_text(run_id), letter_id
+    )
+
+
+def read_dead_row(row: Row) -> DeadLetterRow:
+    """A row of ``DEAD`` with the body's length in its place."""
+    letter_id, reason, detail, queue, size, properties, at, run_id = row
+    return DeadLetterRow(
+        letter_id, reason.decode(), detail.decode(), queue.decode(), size, properties, at, _maybe_text(run_id)
     )
 
 

@@ -352,20 +352,19 @@ class SqlTransaction:
 
     def find_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
         """Those of the dead letters that are there, in the order of their ids."""
-        return [rows.read_dead(row) for row in self._dead(ids)]
+        return [rows.read_dead(row) for row in self._dead(ids, rows.DEAD)]
 
-    def take_dead(self, ids: Sequence[int]) -> list[DeadLetter]:
-        """Remove dead letters, and return those that were there, in the order of their ids."""
-        found = self._dead(ids)
-        if found:
-            self._database.delete("dead", ("id",), [row[:1] for row in found])
-        return [rows.read_dead(row) for row in found]
+    def remove_dead(self, ids: Sequence[int]) -> None:
+        """Remove dead letters. Those that are not there any more do no harm."""
+        if found := self._dead(ids, ("id",)):
+            self._database.delete("dead", ("id",), found)
 
-    def _dead(self, ids: Sequence[int]) -> list[Row]:
+    def _dead(self, ids: Sequence[int], columns: Sequence[str]) -> list[Row]:
+        """These columns, ``id`` first, of the dead letters that are there; their rows are locked."""
         if not ids:
             return []
         wanted: list[Row] = [(letter_id,) for letter_id in set(ids)]
-        select = f"SELECT {', '.join(f't.{name}' for name in rows.DEAD)} FROM dead AS t"
+        select = f"SELECT {', '.join(f't.{name}' for name in columns)} FROM dead AS t"
         return sorted(self._database.lookup(select, "dead", ("id",), wanted, lock=True), key=lambda row: row[0])
 
     # What is old, and what comes again

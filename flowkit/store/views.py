@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
@@ -126,6 +126,20 @@ class ScheduleRow:
     last_ended_at: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class DeadLetterRow:
+    """A dead letter as people see it in a list: ``size`` bytes of body, which are not read for that."""
+
+    id: int
+    reason: str
+    detail: str
+    queue: str
+    size: int
+    properties: bytes  # JSON
+    at: float
+    run_id: str | None
+
+
 class Queries(Protocol):
     """What people ask. Read only; takes no lock that a coordinator would wait for."""
 
@@ -168,11 +182,16 @@ class Queries(Protocol):
     def dead(self, *, limit: int) -> list[DeadLetter]:
         """Dead letters, newest first."""
 
+    def dead_rows(
+        self, *, ids: Sequence[int] | None = None, reason: str | None = None, limit: int | None = None
+    ) -> list[DeadLetterRow]:
+        """Dead letters without their bodies, newest first: those with one of these ids and this reason, where given."""
+
     def dead_letter(self, letter_id: int) -> DeadLetter | None:
         """One dead letter."""
 
-    def count_dead(self) -> int:
-        """How many dead letters are kept."""
+    def count_dead(self, reason: str | None = None) -> int:
+        """How many dead letters are kept, all or those with one reason."""
 
     def dead_counts(self) -> dict[str, int]:
         """How many dead letters there are, by their reasons."""

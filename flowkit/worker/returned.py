@@ -95,7 +95,7 @@ def _check_send(send: object, where: str) -> None:
 
 
 def _kind(value: object) -> str:
-    return "None" if value is None else f"of type {type(value).__name__}"
+    return "None" if value is None else f"a value of type {type(value).__name__}"
 
 
 __all__ = ["InvalidPayload", "InvalidReturn", "Returned", "check_returned"]

@@ -348,6 +348,20 @@ async def test_dead_letters_are_kept_as_they_came(store: Store) -> None:
     assert await store.query(lambda q: q.dead(limit=1)) == newest[:1]
 
 
+async def test_dead_letters_are_listed_without_their_bodies(store: Store) -> None:
+    reasons = ["a", NUL, "a"]
+    letters = [DeadLetter(why, NUL, "q", b"\xc3\xa9" * n, b"{}", float(n), None) for n, why in enumerate(reasons, 1)]
+    await store.transact(lambda tx: tx.add_dead(letters))
+    listed = await store.query(lambda q: q.dead_rows())
+    assert [(row.reason, row.size, row.at) for row in listed] == [("a", 6, 3.0), (NUL, 4, 2.0), ("a", 2, 1.0)]
+    third, second, first = listed
+    assert await store.query(lambda q: q.dead_rows(reason="a")) == [third, first]
+    assert await store.query(lambda q: q.dead_rows(reason="a", limit=1)) == [third]
+    assert await store.query(lambda q: q.dead_rows(ids=[first.id, second.id, 10**30])) == [second, first]
+    assert await store.query(lambda q: q.dead_rows(ids=[])) == []
+    assert await store.query(lambda q: [q.count_dead(reason) for reason in (None, "a", NUL, "b")]) == [3, 2, 1, 0]
+
+
 async def test_log_lines_are_archived_once(store: Store) -> None:
     def line(seq: int | None, **fields: object) -> wire.Log:
         given = {"ts": 1000.0 + (seq or 0), "level": "info", "message": NUL, "worker": "w\x00", "seq": seq}

@@ -109,7 +109,7 @@ async def test_replay_on_real_services(real_house):
 
 
 async def test_a_crash_between_publishing_and_removing_loses_nothing(house, monkeypatch):
-    take_dead = SqlTransaction.take_dead
+    remove_dead = SqlTransaction.remove_dead
 
     def crash(transaction, ids):
         raise OSError("the process dies here")
@@ -117,7 +117,7 @@ async def test_a_crash_between_publishing_and_removing_loses_nothing(house, monk
     body = wire.Start(node="a", run_id="r1").encode()
     letter = DeadLetter("rejected", "", house.topology.starts.name, body, b"{}", 1.0)
     await house.store.transact(lambda transaction: transaction.add_dead([letter]))
-    monkeypatch.setattr(SqlTransaction, "take_dead", crash)
+    monkeypatch.setattr(SqlTransaction, "remove_dead", crash)
 
     async def replay_and_die():
         async with house.coordinator() as coordinator:
@@ -127,7 +127,7 @@ async def test_a_crash_between_publishing_and_removing_loses_nothing(house, monk
     with pytest.raises(OSError, match="dies here"):
         await replay_and_die()
     assert await house.store.query(lambda queries: queries.count_dead()) == 1
-    monkeypatch.setattr(SqlTransaction, "take_dead", take_dead)
+    monkeypatch.setattr(SqlTransaction, "remove_dead", remove_dead)
     async with house.coordinator():
         (task,) = await house.tasks("a")
         await house.until(lambda queries: queries.count_dead() == 0, "the letter has gone")
