@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowkit.broker import Broker
     from flowkit.cli.lifeline import Lifeline
     from flowkit.settings import Settings
+    from flowkit.worker.watchdog import Watchdog
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ def serve(
     *,
     lifeline: Lifeline | None = None,
     worker: str | None = None,
+    watched: contextlib.AbstractContextManager[Watchdog | None] | None = None,
+    asked: Callable[[bool], object] = lambda _: None,
 ) -> int:
     """Run a service in an event loop until it ends by itself, by signals or by its parent; returns the exit code.
 
@@ -39,14 +42,17 @@ def serve(
         work: the service.
         lifeline: to the parent, of one process among several.
         worker: name for each line of the log, of one process among several.
+        watched: starts what kills this process when it does not read a signal.
+        asked: called when the service is asked to finish, with False, or to stop now, with True.
     """
     configure(settings.log_level, settings.log_format, worker)
     leave_to_parent(*HEARD)
-    try:
-        return event_loop.run(_with_signals(work, lifeline), loop_factory())
-    finally:
-        for number in HEARD:  # one more changes nothing: the end of the process is bounded
-            signal.signal(number, signal.SIG_IGN)
+    with watched or contextlib.nullcontext() as watchdog:
+        try:
+            return event_loop.run(_with_signals(work, Signals(asked), lifeline, watchdog), loop_factory())
+        finally:
+            for number in HEARD:  # one more changes nothing: the end of the process is bounded
+                signal.signal(number, signal.SIG_IGN)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -58,11 +64,17 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def _with_signals(work: Callable[[Signals], Coroutine[Any, Any, int]], lifeline: Lifeline | None) -> int:
-    signals = Signals()
+async def _with_signals(
+    work: Callable[[Signals], Coroutine[Any, Any, int]],
+    signals: Signals,
+    lifeline: Lifeline | None,
+    watchdog: Watchdog | None,
+) -> int:
     loop = asyncio.get_running_loop()
     for number in HEARD:
         _add_handler(loop, number, signals.received)
+    if watchdog is not None:
+        watchdog.read_signals(loop, signals.received)
     if lifeline is not None:
         lifeline.listen(signals)
     return await work(signals)
@@ -78,9 +90,15 @@ def _add_handler(
 
 
 class Signals:
-    """SIGTERM and SIGINT: the first one asks to finish, the second one to stop now. A parent asks for either."""
+    """SIGTERM and SIGINT: the first one asks to finish, the second one to stop now. A parent asks for either.
 
-    def __init__(self) -> None:
+    Args:
+        asked: called at once, before anything else is done about it: with False when the service is asked to finish,
+            with True when it is asked to stop now.
+    """
+
+    def __init__(self, asked: Callable[[bool], object] = lambda _: None) -> None:
+        self._asked = asked
         self.first, self.second = asyncio.Event(), asyncio.Event()
         self._heard = False
 
@@ -95,12 +113,14 @@ class Signals:
     def drain(self, why: str) -> None:
         """Ask to finish."""
         if not self.first.is_set():
+            self._asked(False)
             logger.info("%s: finishing what has started; once more stops now", why, extra={"action": "drain"})
             self.first.set()
 
     def force(self, why: str) -> None:
         """Ask to stop now."""
         if not self.second.is_set():
+            self._asked(True)
             logger.warning("%s: stopping now", why, extra={"action": "force"})
             self.first.set()
             self.second.set()

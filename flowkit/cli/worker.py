@@ -76,6 +76,7 @@ def worker(
     from flowkit.cli.service import serve
     from flowkit.cli.service_log import configure
     from flowkit.worker.records import protect_own_log
+    from flowkit.worker.watchdog import watchdog
 
     settings = options.settings_of(
         nodes_dir=nodes,
@@ -106,6 +107,9 @@ def worker(
             lambda signals: _work(settings, definitions, name, signals, lifeline),
             lifeline=lifeline,
             worker=name if lifeline else None,
+            # One of several has a parent that kills it.
+            watched=watchdog(settings.drain_timeout + HELD, HELD, settings.log_format) if lifeline is None else None,
+            asked=lambda now: _end_within(HELD if now else settings.drain_timeout + HELD),
         )
     except BaseException as error:  # noqa: BLE001 - it becomes a code, or goes on; said before threads can hold it up
         code = explain(error)
@@ -196,13 +200,5 @@ async def _work(
             if lifeline is not None:
                 lifeline.ready()
 
-        async def stop() -> bool:
-            _end_within(settings.drain_timeout + HELD)
-            return await working.stop()
-
-        def force() -> None:
-            _end_within(HELD)
-            working.force()
-
         async with alive("worker", working.name, lambda: working.connected, broker, tell()):
-            return await until_stopped(working.run(), signals, drain=stop, force=force)
+            return await until_stopped(working.run(), signals, drain=working.stop, force=working.force)

@@ -1,0 +1,139 @@
+"""The process beside a worker that kills it when a signal stays unread. ``watchdog.py`` runs this file as a script.
+
+    python -I -S watchdog_process.py WORKER FIRST SECOND DUMP FORMAT
+
+File descriptor 0 is the socket into which the signal handler of the worker's interpreter writes one byte per signal.
+The worker reads it, this process only peeks. Imports are few, because they are most of what this process costs.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import time
+
+TICK = 0.5  # seconds between two looks at a signal that is unread
+WARN = 2.0  # seconds after which an unread signal is logged
+PARENT = 5.0  # seconds between two looks whether the worker still exists, in case its end of the socket stays open
+DUMP = 0.5  # seconds for the stacks of the worker's threads to be written
+STDERR = 2  # file descriptor
+ASKS_TO_END = (signal.SIGTERM, signal.SIGINT)
+
+
+class UnreadSignals:
+    """How long signals have been unread, and how long they may be.
+
+    Args:
+        first: seconds for which a signal may stay unread.
+        second: seconds from the moment at which there are two.
+    """
+
+    def __init__(self, first: float, second: float) -> None:
+        self._first, self._second = first, second
+        self.waited = 0.0
+        self._until = first
+        self._count = 0
+
+    @property
+    def left(self) -> float:
+        """Seconds until the worker is killed."""
+        return self._until - self.waited
+
+    def observe(self, count: int) -> None:
+        """Note how many signals are unread now."""
+        if not count or not self._count:
+            self.waited, self._until = 0.0, self._first
+        if count > 1 >= self._count:
+            self._until = min(self._until, self.waited + self._second)
+        self._count = count
+
+    def wait(self, seconds: float) -> None:
+        """Count time that has passed.
+
+        It is counted and not read from a clock, so that time in which both processes were frozen is none.
+        """
+        self.waited += seconds
+
+
+def watch(wakeups: socket.socket, worker: int, unread: UnreadSignals, dump: int, style: str) -> None:
+    """Return when the worker has ended, or was killed.
+
+    Args:
+        wakeups: the worker's signals, one byte each.
+        worker: process id; the parent of this process.
+        unread: how long signals may stay unread.
+        dump: signal at which the worker writes the stacks of its threads; 0 is none.
+        style: of the log, ``text`` or ``json``.
+    """
+    poll = select.poll()
+    poll.register(wakeups, select.POLLIN)
+    warned = False
+    while os.getppid() == worker:
+        closed = any(events & ~select.POLLIN for _, events in poll.poll(PARENT * 1000))
+        names = _unread(wakeups)
+        if closed or names is None:
+            return
+        unread.observe(len(names))
+        if not names:
+            warned = False
+            continue
+        why = f"{names[0]} is unread after {unread.waited:g} s: C code of a node holds the interpreter's lock"
+        if unread.left <= 0:
+            log("ERROR", f"{why}. Killed; what it worked on will run again", "killed", style)
+            kill(worker, dump)
+            return
+        if unread.waited >= WARN and not warned:
+            log("WARNING", f"{why}. If it keeps it, this process is killed in {unread.left:g} s", "lock_held", style)
+            warned = True
+        time.sleep(TICK)
+        unread.wait(TICK)
+
+
+def kill(worker: int, dump: int) -> None:
+    """Kill the worker, after it has written where its threads are."""
+    for number, seconds in ((dump, DUMP), (signal.SIGKILL, 0)):
+        if number and os.getppid() == worker:  # otherwise its process id may be another process's by now
+            os.kill(worker, number)
+            time.sleep(seconds)
+
+
+def log(level: str, message: str, action: str, style: str) -> None:
+    """Write a line like those of the worker's own log; not when whoever reads stderr has gone, or is stuck."""
+    now, name = time.time(), "flowkit.worker.watchdog"
+    if style == "json":
+        import json
+        from datetime import UTC, datetime
+
+        moment = datetime.fromtimestamp(now, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        line = json.dumps({"ts": moment, "level": level, "logger": name, "message": message, "action": action})
+    else:
+        moment = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(now))},{int(now % 1 * 1000):03}"
+        line = f"{moment} {level:<7} {name}: {message}"
+    try:
+        if select.select([], [STDERR], [], 1)[1]:
+            os.write(STDERR, f"{line}\n".encode())
+    except OSError:
+        return
+
+
+def _unread(wakeups: socket.socket) -> list[str] | None:
+    """Names of the signals that are unread; None when the worker has closed its end, as it does when it ends."""
+    try:
+        numbers = wakeups.recv(4096, socket.MSG_PEEK)
+    except BlockingIOError:
+        return []
+    return None if not numbers else [signal.Signals(number).name for number in numbers if number in ASKS_TO_END]
+
+
+def main(worker: str, first: str, second: str, dump: str, style: str) -> None:
+    """Watch the worker whose child this is."""
+    for number in (*ASKS_TO_END, signal.SIGHUP):  # sent to all processes of a service; it ends with the worker
+        signal.signal(number, signal.SIG_IGN)
+    watch(socket.socket(fileno=0), int(worker), UnreadSignals(float(first), float(second)), int(dump), style)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

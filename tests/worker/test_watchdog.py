@@ -1,0 +1,93 @@
+"""How long a signal may be unread, and what a worker does without a watchdog."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from flowkit.worker import watchdog as module
+from flowkit.worker.watchdog_process import UnreadSignals
+
+FIRST, SECOND = 30, 10
+
+DEAF = """
+import asyncio, signal
+from flowkit.worker.watchdog import watchdog
+
+loop = asyncio.new_event_loop()  # which never runs
+loop.add_signal_handler(signal.SIGTERM, print)
+with watchdog(0.5, 0.5, "text") as watching:
+    watching.read_signals(loop, print)
+    print("ready", flush=True)
+    while True:
+        signal.pause()
+"""
+
+
+@pytest.mark.parametrize(
+    ("counts", "left"),
+    [
+        ([0], FIRST),
+        ([1], FIRST),
+        ([1, 1], FIRST - 1),
+        ([1, 1, 2], SECOND),  # the second signal shortens what is left
+        ([1, 1, 2, 2, 3, 4], SECOND - 3),  # a third one changes nothing
+        ([1] * 26 + [2], FIRST - 26),  # nor does a second one prolong it
+        ([2, 2], SECOND - 1),  # both came between two looks
+        ([1, 1, 1, 0], FIRST),  # it was read
+        ([2, 0, 1, 1], FIRST - 1),
+    ],
+)
+def test_the_time_that_is_left(counts, left):
+    unread = UnreadSignals(FIRST, SECOND)
+    for count in counts[:-1]:
+        unread.observe(count)
+        unread.wait(1)
+    unread.observe(counts[-1])
+    assert unread.left == left
+
+
+def test_a_process_that_cannot_be_started_is_logged(monkeypatch, caplog):
+    def refuse(*arguments, **options):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with caplog.at_level(logging.WARNING, "flowkit"), module.watchdog(FIRST, SECOND, "text") as watching:
+        assert watching is None
+    assert "no watchdog: Resource temporarily unavailable" in caplog.text
+
+
+def test_a_system_without_fork_has_none(monkeypatch):
+    monkeypatch.delattr("os.fork")
+    with module.watchdog(FIRST, SECOND, "text") as watching:
+        assert watching is None
+
+
+@pytest.mark.parametrize("reader", ["gone", "stuck"])
+def test_a_process_is_killed_though_nobody_reads_its_stderr(reader):
+    read, write = os.pipe()
+    process = subprocess.Popen([sys.executable, "-c", DEAF], stdout=subprocess.PIPE, stderr=write, process_group=0)
+    try:
+        assert process.stdout.readline() == b"ready\n"
+        if reader == "gone":
+            os.close(read)
+        else:
+            os.set_blocking(write, False)
+            with contextlib.suppress(BlockingIOError):
+                while os.write(write, b"x" * 4096):
+                    pass
+            os.set_blocking(write, True)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == -signal.SIGKILL
+    finally:
+        process.kill()
+        process.communicate()
+        os.close(write)
+        if reader == "stuck":
+            os.close(read)
