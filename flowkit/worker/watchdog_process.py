@@ -53,7 +53,7 @@ class UnreadSignals:
     def wait(self, seconds: float) -> None:
         """Count time that has passed.
 
-        It is counted and not read from a clock, so that time in which both processes were frozen is none.
+        It is counted and not read from a clock, so that time in which both processes were frozen does not count.
         """
         self.waited += seconds
 
@@ -68,27 +68,32 @@ def watch(wakeups: socket.socket, worker: int, unread: UnreadSignals, dump: int,
         dump: signal at which the worker writes the stacks of its threads; 0 is none.
         style: of the log, ``text`` or ``json``.
     """
-    poll = select.poll()
-    poll.register(wakeups, select.POLLIN)
+    readable, closed = select.poll(), select.poll()
+    readable.register(wakeups, select.POLLIN)
+    closed.register(wakeups, 0)  # that the other end is closed is reported unasked
     warned = False
     while os.getppid() == worker:
-        closed = any(events & ~select.POLLIN for _, events in poll.poll(PARENT * 1000))
-        names = _unread(wakeups)
-        if closed or names is None:
-            return
-        unread.observe(len(names))
-        if not names:
+        readable.poll(PARENT * 1000)
+        try:
+            numbers = wakeups.recv(4096, socket.MSG_PEEK)
+        except BlockingIOError:  # nothing within that time, or the worker has read it already
+            unread.observe(0)
             warned = False
             continue
-        why = f"{names[0]} is unread after {unread.waited:g} s: C code of a node holds the interpreter's lock"
-        if unread.left <= 0:
-            log("ERROR", f"{why}. Killed; what it worked on will run again", "killed", style)
-            kill(worker, dump)
+        if not numbers or closed.poll(0):  # as the worker does when it ends
             return
-        if unread.waited >= WARN and not warned:
-            log("WARNING", f"{why}. If it keeps it, this process is killed in {unread.left:g} s", "lock_held", style)
-            warned = True
-        time.sleep(TICK)
+        names = [signal.Signals(number).name for number in numbers if number in ASKS_TO_END]
+        unread.observe(len(names))
+        if names:
+            why = f"{names[0]} is unread after {unread.waited:g} s: C code of a node holds the interpreter's lock"
+            if unread.left <= 0:
+                log("ERROR", f"{why}. Killed; what it worked on will run again", "killed", style)
+                kill(worker, dump)
+                return
+            if unread.waited >= WARN and not warned:
+                log("WARNING", f"{why}. If it keeps it, the worker is killed in {unread.left:g} s", "lock_held", style)
+                warned = True
+        closed.poll(TICK * 1000)
         unread.wait(TICK)
 
 
@@ -117,15 +122,6 @@ def log(level: str, message: str, action: str, style: str) -> None:
             os.write(STDERR, f"{line}\n".encode())
     except OSError:
         return
-
-
-def _unread(wakeups: socket.socket) -> list[str] | None:
-    """Names of the signals that are unread; None when the worker has closed its end, as it does when it ends."""
-    try:
-        numbers = wakeups.recv(4096, socket.MSG_PEEK)
-    except BlockingIOError:
-        return []
-    return None if not numbers else [signal.Signals(number).name for number in numbers if number in ASKS_TO_END]
 
 
 def main(worker: str, first: str, second: str, dump: str, style: str) -> None:

@@ -151,7 +151,7 @@ async def test_the_second_signal_counts_though_neither_is_seen(shell, nodes):
         assert time.monotonic() - asked < 2.5 + SLACK
         lines = [json.loads(line) for line in worker.said.splitlines() if "flowkit.worker.watchdog" in line]
         assert [(line["level"], line["action"]) for line in lines] == [("WARNING", "lock_held"), ("ERROR", "killed")]
-        assert "this process is killed in 600.5 s" in lines[0]["message"]
+        assert "the worker is killed in 600.5 s" in lines[0]["message"]
         await shell.worker("holds")  # which ends the run
 
 

@@ -6,13 +6,16 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
 from flowkit.worker import watchdog as module
-from flowkit.worker.watchdog_process import UnreadSignals
+from flowkit.worker import watchdog_process
+from flowkit.worker.watchdog_process import UnreadSignals, watch
 
 FIRST, SECOND = 30, 10
 
@@ -67,6 +70,43 @@ def test_a_system_without_fork_has_none(monkeypatch):
     monkeypatch.delattr("os.fork")
     with module.watchdog(FIRST, SECOND, "text") as watching:
         assert watching is None
+
+
+class Observed(UnreadSignals):
+    """Calls a function whenever a number of unread signals is observed."""
+
+    def __init__(self, observe):
+        super().__init__(FIRST, SECOND)
+        self.counts, self._then = [], observe
+
+    def observe(self, count):
+        super().observe(count)
+        self.counts.append(count)
+        self._then(len(self.counts))
+
+
+def test_the_signals_of_a_node_file_count_for_nothing_and_cost_nothing(monkeypatch):
+    monkeypatch.setattr(watchdog_process, "TICK", 0.2)
+    wakeups, written = socket.socketpair()
+    with wakeups, written:
+        wakeups.setblocking(False)
+        written.send(bytes([signal.SIGUSR1]))
+        unread = Observed(lambda times: times == 3 and written.close())
+        began = time.monotonic()
+        watch(wakeups, os.getppid(), unread, 0, "text")
+    assert unread.counts == [0, 0, 0]
+    assert time.monotonic() - began >= 2 * 0.2, "it waits between two looks, though there is something to read"
+
+
+def test_a_worker_that_ends_does_not_wait_for_the_next_look(monkeypatch):
+    monkeypatch.setattr(watchdog_process, "TICK", 600)
+    wakeups, written = socket.socketpair()
+    with wakeups, written:
+        wakeups.setblocking(False)
+        written.send(bytes([signal.SIGTERM]))
+        unread = Observed(lambda _: wakeups.recv(1) and written.close())
+        watch(wakeups, os.getppid(), unread, 0, "text")
+    assert unread.counts == [1]
 
 
 @pytest.mark.parametrize("reader", ["gone", "stuck"])
