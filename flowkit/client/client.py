@@ -11,10 +11,10 @@ from uuid import uuid4
 from pydantic import ValidationError
 
 from flowkit.broker import Broker, Outgoing, open_broker
-from flowkit.client.ear import Awaited, Ear
 from flowkit.client.ids import new_run_id
 from flowkit.client.publishing import RequestPublisher
 from flowkit.client.run import Run
+from flowkit.client.run_end_listener import PendingRun, RunEndListener
 from flowkit.client.session import UNOPENED, Session
 from flowkit.errors import UsageError
 from flowkit.wire import codec, names
@@ -40,7 +40,7 @@ class Client:
         url: address of the broker.
         namespace: prefix of exchanges and queues.
         broker: a connected broker to use instead of an address; it is not closed with the client.
-        listen: hear the ends of runs. Without it nothing can be waited for, and fewer permissions are needed.
+        listen: receive the ends of runs. Without it nothing can be waited for, and fewer permissions are needed.
         patience: seconds to wait for the broker, and for somebody to declare what may not be declared here.
     """
 
@@ -59,7 +59,7 @@ class Client:
         self._topology = Topology(namespace)
         self._listen, self._patience = listen, patience
         self._broker: Broker | None = broker
-        self._ear: Ear | None = None
+        self._listener: RunEndListener | None = None
         self._session: Session | None = None
         self._requests: RequestPublisher | None = None
 
@@ -73,7 +73,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._session is not None and not (self._session.closed or self._session.abandoned):
             raise UsageError("this client is open already: use it, or make another one")
-        self._ear = None
+        self._listener = None
         if self._given is None:
             assert self._url is not None
             self._broker = open_broker(self._url)
@@ -88,7 +88,7 @@ class Client:
             self._broker, self._topology, patience=self._patience, check_open=session.check_open
         )
         if self._listen:
-            self._ear = Ear(self._broker, self._topology, self._resend)
+            self._listener = RunEndListener(self._broker, self._topology, self._resend)
         self._session = session
         return self
 
@@ -105,8 +105,8 @@ class Client:
         session.check()
         session.closed = True
         try:
-            if self._ear is not None:
-                await self._ear.close()
+            if self._listener is not None:
+                await self._listener.close()
         finally:
             if self._given is None and self._broker is not None:
                 await self._broker.close()
@@ -142,7 +142,7 @@ class Client:
             Refused: the broker does not allow it, or the queue was full for ``patience`` seconds.
         """
         start = start_message(node, inputs, run_id=id, tags=tags, delay=delay, deadline=deadline)
-        return (await self._begin([start]))[0]
+        return (await self._publish_starts([start]))[0]
 
     async def start_many(
         self, node: str, inputs: Iterable[Mapping[str, Any]], *, tags: Mapping[str, str] | None = None
@@ -152,25 +152,29 @@ class Client:
         Raises:
             UsageError, TimedOut, Refused: as ``start``; some of the runs may have begun.
         """
-        return await self._begin([start_message(node, one, tags=tags) for one in inputs])
+        return await self._publish_starts([start_message(node, each, tags=tags) for each in inputs])
 
     def run(self, run_id: str) -> Run:
         """A run that somebody else began: to be signalled, paused or cancelled, not to be waited for."""
         if not names.is_run(run_id):
             raise UsageError(f"run id {run_id!r}: expected {names.RUN}")
-        self._opened.check_open()
+        self._open_session.check_open()
         return self._run(run_id, None)
 
-    async def attach(self, asked: wire.Start | wire.Command) -> Run:
+    async def attach(self, request: wire.Start | wire.Command) -> Run:
         """Send a start or a rerun once more, and return the run that it began: the same one begins nothing new.
 
         Args:
-            asked: what another client sent, ``Run.asked``; with the run's id.
+            request: what another client published, ``Run.request``; with the run's id.
 
         Raises:
             TimedOut, Refused: as ``start``.
         """
-        return await self._rerun(asked) if isinstance(asked, wire.Command) else (await self._begin([asked]))[0]
+        return (
+            await self._rerun(request)
+            if isinstance(request, wire.Command)
+            else (await self._publish_starts([request]))[0]
+        )
 
     async def command(self, commands: Iterable[wire.Command]) -> None:
         """Publish commands, all together; a coordinator applies each of them once, by its id.
@@ -179,8 +183,8 @@ class Client:
             TimedOut: nobody declared the queue for commands within ``patience``.
             Refused: the broker does not allow it, or the queue was full for ``patience`` seconds.
         """
-        self._opened.check()
-        await self._connected.publish_within_patience("commands", self._orders(commands))
+        self._open_session.check()
+        await self._publisher.publish_within_patience("commands", self._command_messages(commands))
 
     async def replay(self, letters: Iterable[int]) -> None:
         """Ask a coordinator to publish dead letters again to the queues they came from.
@@ -199,60 +203,64 @@ class Client:
             raise UsageError(f"cannot replay these dead letters: {wire.explain(error)}") from None
         await self.command([command])
 
-    async def _begin(self, starts: Sequence[wire.Start]) -> list[Run]:
-        self._opened.check()
-        awaited = await self._expect(starts)
-        await self._connected.publish_within_patience("starts", self._outgoing(starts))
-        return [self._run(start.run_id, end) for start, end in zip(starts, awaited, strict=True)]
+    async def _publish_starts(self, starts: Sequence[wire.Start]) -> list[Run]:
+        self._open_session.check()
+        pending = await self._register(starts)
+        await self._publisher.publish_within_patience("starts", self._start_messages(starts))
+        return [self._run(start.run_id, end) for start, end in zip(starts, pending, strict=True)]
 
     async def _rerun(self, command: wire.Command) -> Run:
-        self._opened.check()
-        (awaited,) = await self._expect([command])
+        self._open_session.check()
+        (pending,) = await self._register([command])
         await self.command([command])
-        return self._run(command.new_run_id, awaited)
+        return self._run(command.new_run_id, pending)
 
-    async def _expect(self, asked: Sequence[wire.Start | wire.Command]) -> list[Awaited] | list[None]:
-        """Listen for the ends of these runs, where this client listens."""
-        if self._ear is None:
-            return [None] * len(asked)
-        await self._connected.within_patience("runs", self._open_ear(self._ear))
-        return [self._ear.expect(one) for one in asked]
+    async def _register(self, requests: Sequence[wire.Start | wire.Command]) -> list[PendingRun] | list[None]:
+        """Register the runs that these requests begin, if this client listens."""
+        if self._listener is None:
+            return [None] * len(requests)
+        await self._publisher.within_patience("runs", self._open_listener(self._listener))
+        return [self._listener.register(request) for request in requests]
 
-    def _run(self, run_id: str | None, awaited: Awaited | None) -> Run:
-        return Run(run_id or "", awaited, self._opened, self._command, self._rerun)
+    def _run(self, run_id: str | None, pending: PendingRun | None) -> Run:
+        return Run(run_id or "", pending, self._open_session, self._command, self._rerun)
 
-    async def _open_ear(self, ear: Ear) -> None:
-        await self._connected.declare("runs")
-        await ear.open()
+    async def _open_listener(self, listener: RunEndListener) -> None:
+        await self._publisher.declare("runs")
+        await listener.open()
 
-    async def _resend(self, asked: Sequence[wire.Start | wire.Command]) -> None:
-        """After a reconnect. The broker may have forgotten everything; there is no hurry, the runs are under way."""
-        self._connected.declare_again()
-        await self._connected.publish("starts", self._outgoing([one for one in asked if isinstance(one, wire.Start)]))
-        if reruns := [one for one in asked if isinstance(one, wire.Command)]:
-            await self._connected.publish("commands", self._orders(reruns))
+    async def _resend(self, requests: Sequence[wire.Start | wire.Command]) -> None:
+        """Publish requests again after a reconnect, to queues that may have to be declared again."""
+        self._publisher.declare_again()
+        await self._publisher.publish(
+            "starts", self._start_messages([each for each in requests if isinstance(each, wire.Start)])
+        )
+        if reruns := [each for each in requests if isinstance(each, wire.Command)]:
+            await self._publisher.publish("commands", self._command_messages(reruns))
 
-    def _outgoing(self, starts: Sequence[wire.Start]) -> list[Outgoing]:
+    def _start_messages(self, starts: Sequence[wire.Start]) -> list[Outgoing]:
         exchange = self._topology.name("starts")
         return [
             Outgoing(exchange, start.node, start.encode(), start.TYPE, correlation_id=start.run_id, app_id=start.node)
             for start in starts
         ]
 
-    def _orders(self, commands: Iterable[wire.Command]) -> list[Outgoing]:
+    def _command_messages(self, commands: Iterable[wire.Command]) -> list[Outgoing]:
         exchange = self._topology.name("commands")
-        return [Outgoing(exchange, one.kind, one.encode(), one.TYPE, correlation_id=one.run_id) for one in commands]
+        return [
+            Outgoing(exchange, each.kind, each.encode(), each.TYPE, correlation_id=each.run_id) for each in commands
+        ]
 
     async def _command(self, command: wire.Command) -> None:
         await self.command([command])
 
     @property
-    def _connected(self) -> RequestPublisher:
+    def _publisher(self) -> RequestPublisher:
         assert self._requests is not None, "it was opened"
         return self._requests
 
     @property
-    def _opened(self) -> Session:
+    def _open_session(self) -> Session:
         if self._session is None:
             raise UsageError(UNOPENED)
         return self._session

@@ -78,7 +78,7 @@ class RequestPublisher:
                     self._declared.discard(short)  # the queue or the exchange was deleted
                 elif verdict is not None and not isinstance(verdict, QueueFull):
                     raise _refusal(verdict)
-            messages = [one for one, verdict in zip(messages, verdicts, strict=True) if verdict is not None]
+            messages = [message for message, verdict in zip(messages, verdicts, strict=True) if verdict is not None]
             if messages:
                 await asyncio.sleep(RETRY)
 

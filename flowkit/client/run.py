@@ -1,4 +1,4 @@
-"""A run, as the one who started it holds it."""
+"""``Run``: the handle of a run, for the program that started it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from uuid import UUID, uuid4
 
 from pydantic import ValidationError
 
-from flowkit.client.ear import Awaited
 from flowkit.client.ids import new_run_id
+from flowkit.client.run_end_listener import PendingRun
 from flowkit.client.session import Session
 from flowkit.errors import FlowKitError, OutputsTooLarge, RunFailed, TimedOut, UsageError
 from flowkit.flow.failures import describe
@@ -23,7 +23,7 @@ class Run:
 
     Args:
         run_id: its id.
-        awaited: its end; None when the client does not listen.
+        pending: receives its end; None when the client does not listen.
         session: of the client that began it.
         command: publishes a command to the coordinator.
         rerun: does so, and waits for the run that it makes.
@@ -32,13 +32,13 @@ class Run:
     def __init__(
         self,
         run_id: str,
-        awaited: Awaited | None,
+        pending: PendingRun | None,
         session: Session,
         command: Callable[[wire.Command], Awaitable[None]],
         rerun: Callable[[wire.Command], Awaitable[Run]],
     ) -> None:
         self.id = run_id
-        self._awaited, self._session = awaited, session
+        self._pending, self._session = pending, session
         self._command, self._rerun = command, rerun
 
     def __repr__(self) -> str:
@@ -46,13 +46,13 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether its end has been heard of."""
-        return self._awaited is not None and self._awaited.ended
+        """Whether its end has been received."""
+        return self._pending is not None and self._pending.ended
 
     @property
-    def asked(self) -> wire.Start | wire.Command | None:
-        """The message that asked for it; None when this client did not, or does not listen."""
-        return None if self._awaited is None else self._awaited.asked
+    def request(self) -> wire.Start | wire.Command | None:
+        """The start or rerun that this client published for it; None without one, or if it does not listen."""
+        return None if self._pending is None else self._pending.request
 
     async def end(self, *, timeout: float | None = None) -> wire.RunEnded:
         """Wait for its end, however it ends. An end that is known is returned at any time, even after the client's.
@@ -65,22 +65,22 @@ class Run:
             Conflict: its id belongs to a run of another node or with other inputs.
             UsageError: the end is not known, and the client is closed, or of another event loop or process.
         """
-        if self._awaited is None:
+        if self._pending is None:
             raise UsageError(
                 f"run {self.id!r} cannot be waited for: its client did not start it, or was made with listen=False"
             )
-        known = self._awaited.end
+        known = self._pending.end
         if known.done():
             return _end_of(known.result())
         self._session.check()
         try:
             async with asyncio.timeout(timeout):
-                how = await asyncio.shield(known)  # others may wait for the same end
+                outcome = await asyncio.shield(known)  # others may wait for the same end
         except TimeoutError:
             raise TimedOut(
                 f"run {self.id} has not ended within {timeout:g} s; it goes on. See 'flowkit runs show {self.id}'."
             ) from None
-        return _end_of(how)
+        return _end_of(outcome)
 
     async def outputs(self, *, timeout: float | None = None) -> dict[str, Any]:
         """Wait for its outputs.
@@ -112,7 +112,7 @@ class Run:
         """
         body = dict(input or {})
         codec.check(body, "input")
-        await self._ask(wire.CommandKind.SIGNAL, name=name, input=body)
+        await self._send(wire.CommandKind.SIGNAL, name=name, input=body)
 
     async def cancel(self, *, grace: float = 0) -> None:
         """Ask for the run to be cancelled: nothing more of it is begun.
@@ -123,19 +123,19 @@ class Run:
         Raises:
             UsageError: ``grace`` is no number of seconds.
         """
-        await self._ask(wire.CommandKind.CANCEL, **({"grace": grace} if grace != 0 else {}))
+        await self._send(wire.CommandKind.CANCEL, **({"grace": grace} if grace != 0 else {}))
 
     async def pause(self) -> None:
         """Ask that no further task of the run is begun, until ``resume``."""
-        await self._ask(wire.CommandKind.PAUSE)
+        await self._send(wire.CommandKind.PAUSE)
 
     async def resume(self) -> None:
         """Ask for the paused run to go on."""
-        await self._ask(wire.CommandKind.RESUME)
+        await self._send(wire.CommandKind.RESUME)
 
     async def retry(self) -> None:
         """Ask for the failed run to go on from what failed; finished work is kept."""
-        await self._ask(wire.CommandKind.RETRY)
+        await self._send(wire.CommandKind.RETRY)
 
     async def rerun(
         self,
@@ -161,19 +161,19 @@ class Run:
             UsageError: an id or the inputs cannot be.
             TimedOut, AccessRefused: as ``Client.command``.
         """
-        words: dict[str, Any] = {"new_run_id": new_run_id() if id is None else id}
+        fields: dict[str, Any] = {"new_run_id": new_run_id() if id is None else id}
         if from_task is not None:
-            words["task_id"] = from_task
+            fields["task_id"] = from_task
         if inputs is not None:
-            words["input"] = codec.frozen(dict(inputs), "inputs")
-        return await self._rerun(self._asking(wire.CommandKind.RERUN, words))
+            fields["input"] = codec.frozen(dict(inputs), "inputs")
+        return await self._rerun(self._command_message(wire.CommandKind.RERUN, fields))
 
-    async def _ask(self, kind: wire.CommandKind, **words: Any) -> None:
-        await self._command(self._asking(kind, words))
+    async def _send(self, kind: wire.CommandKind, **fields: Any) -> None:
+        await self._command(self._command_message(kind, fields))
 
-    def _asking(self, kind: wire.CommandKind, words: Mapping[str, Any]) -> wire.Command:
+    def _command_message(self, kind: wire.CommandKind, fields: Mapping[str, Any]) -> wire.Command:
         try:
-            return wire.Command(id=uuid4(), kind=kind, run_id=self.id, **words)
+            return wire.Command(id=uuid4(), kind=kind, run_id=self.id, **fields)
         except ValidationError as error:
             raise UsageError(f"cannot {kind} run {self.id}: {wire.explain(error)}") from None
 

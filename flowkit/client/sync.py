@@ -91,8 +91,8 @@ class SyncRun:
 
     def _attached(self, thread: ClientThread) -> Run:
         """The run, of a client that did not begin it: the same start or rerun once more begins nothing new."""
-        asked = self._run.asked
-        return thread.client.run(self.id) if asked is None else thread.run(thread.client.attach(asked))
+        request = self._run.request
+        return thread.client.run(self.id) if request is None else thread.run(thread.client.attach(request))
 
 
 class SyncClient:

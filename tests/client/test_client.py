@@ -61,7 +61,7 @@ async def test_inputs_that_the_program_changes_later_are_those_of_the_run_as_it_
         assert await run.outputs(timeout=5) == {"x": 1}
         again = await run.rerun(inputs=more)
         more["n"].append(2)
-        assert again.asked.input == {"n": [1]}
+        assert again.request.input == {"n": [1]}
 
 
 async def test_a_failed_run_raises_with_its_reason(url, coordinator):
