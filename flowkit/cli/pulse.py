@@ -1,7 +1,8 @@
 """Signs of life: a small file for each worker or coordinator, written by its event loop, read by ``flowkit health``.
 
 A file needs no port and no broker. When the event loop hangs, the file grows old; when the process is gone, nobody
-writes it. It lies in ``$XDG_RUNTIME_DIR/flowkit``, or in ``.flowkit/run`` where there is no such folder.
+writes it. Its age is told by the monotonic clock, which all processes of a machine share: setting the time of day makes
+no file older or younger. It lies in ``$XDG_RUNTIME_DIR/flowkit``, or in ``.flowkit/run`` where there is no such folder.
 """
 
 from __future__ import annotations
@@ -67,7 +68,10 @@ class Pulse:
 
     def beat(self) -> None:
         """Write the file; it wants to be written every two seconds."""
-        words = {"kind": self._kind, "name": self._name, "ready": self._ready(), "blocked": self._blocked()}
+        words = {
+            "kind": self._kind, "name": self._name, "ready": self._ready(), "blocked": self._blocked(),
+            "monotonic": time.monotonic(),
+        }  # fmt: skip
         fresh = self._path.with_suffix(".new")
         try:
             fresh.parent.mkdir(parents=True, exist_ok=True)
@@ -89,9 +93,11 @@ def signs() -> list[Sign]:
     found = []
     for path in sorted(folder().glob("*.json")):
         with contextlib.suppress(OSError, ValueError, KeyError):  # just removed, or not ours
-            words, age = json.loads(path.read_text("utf-8")), time.time() - path.stat().st_mtime
+            words = json.loads(path.read_text("utf-8"))
+            age = time.monotonic() - float(words["monotonic"])
             pid = int(path.stem)
-            if _exists(pid):
+            # Less than nothing: it was written before the machine was started anew, and another process has its pid.
+            if age >= 0 and _exists(pid):
                 found.append(Sign(pid, words["kind"], words["name"], bool(words["ready"]), age, words.get("blocked")))
     return found
 
