@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from flowkit.wire.topology import Topology
 logger = logging.getLogger(__name__)
 KEPT, KEPT_BYTES = 1_000, 16 * 1024 * 1024  # answers that were refused and are published again
 PATIENCE = 60.0  # seconds that each of these answers is tried again: one client's full queue refuses for all
-GIVE_UP = 600.0  # seconds after its end that a run is announced again while the queue of a client is full
+GIVE_UP = 600.0  # seconds that the end of a run is announced again while the queue of a client is full
 
 
 class RunAnnouncements:
@@ -34,12 +34,12 @@ class RunAnnouncements:
         broker: where to.
         topology: the names there.
         ledger: writes that an end was confirmed.
-        clock: Unix seconds.
     """
 
-    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, clock: Callable[[], float]) -> None:
-        self._broker, self._exchange, self._ledger, self._clock = broker, topology.name("runs"), ledger, clock
+    def __init__(self, broker: Broker, topology: Topology, ledger: Ledger) -> None:
+        self._broker, self._exchange, self._ledger = broker, topology.name("runs"), ledger
         self._publishing: set[EndMark] = set()
+        self._refused_since: dict[EndMark, float] = {}  # by a full queue, by the loop's clock
         self._refused: deque[tuple[float, Outgoing]] = deque()  # until when, by the loop's clock, and what
 
     def in_flight(self) -> set[EndMark]:
@@ -74,7 +74,11 @@ class RunAnnouncements:
 
         The full queue of one client refuses a message that all others have got: that does not go on for ever.
         """
-        return verdict is None or (isinstance(verdict, QueueFull) and self._clock() - run.ended_at > GIVE_UP)
+        now = asyncio.get_running_loop().time()
+        if isinstance(verdict, QueueFull) and now - self._refused_since.setdefault(run.mark, now) <= GIVE_UP:
+            return False
+        self._refused_since.pop(run.mark, None)
+        return verdict is None or isinstance(verdict, QueueFull)
 
     async def answer(self, committed: Committed) -> None:
         """Publish what a commit has for those who asked for a run that will not be.

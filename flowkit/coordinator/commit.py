@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import UUID
 
@@ -59,6 +60,7 @@ class Marks(NamedTuple):
 
 
 NONE = Marks((), 0)
+NO_TIMEOUTS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,13 @@ class Committed:
 
 
 def commit(
-    transaction: Transaction, events: Sequence[Event], *, secret: bytes, limits: Limits, marks: Marks = NONE
+    transaction: Transaction,
+    events: Sequence[Event],
+    *,
+    secret: bytes,
+    limits: Limits,
+    queue_timeouts: Mapping[str, float] = NO_TIMEOUTS,
+    marks: Marks = NONE,
 ) -> Committed:
     """Fold ``events`` and write what follows, all in the given transaction.
 
@@ -90,9 +98,10 @@ def commit(
         events: of one batch, in the order in which they came.
         secret: of the store.
         limits: guards of runs.
+        queue_timeouts: seconds that tasks may wait to be taken, by node.
         marks: tasks that were confirmed, to be written down.
     """
-    context = Context(now=transaction.now(), secret=secret, limits=limits, node_limits=transaction.node_limits())
+    context = Context(transaction.now(), secret, limits, transaction.node_limits(), queue_timeouts)
     changes: list[Change] = []
     runs: dict[str, Run] = {}
     touched: set[str] = set()

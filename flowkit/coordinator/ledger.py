@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import TypeVar
 
@@ -49,6 +49,7 @@ class Ledger:
         self._some_sent = asyncio.Event()
         self._skipped = Skipped("what time brought", "event_failed")
         self.failed, self.answered = asyncio.Event(), asyncio.Event()  # whether the last transaction got through
+        self.queue_timeouts: Mapping[str, float] = {}  # seconds, by node, as far as they were announced
         self.in_hand: set[SentMark] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
         self.lost = asyncio.Event()  # a queue was deleted with what was in it: the sweeper looks sooner
@@ -110,7 +111,10 @@ class Ledger:
         def work(transaction: Transaction) -> Committed:
             found = events(transaction) if callable(events) else events
             marks = Marks(sent, epoch, list(announced.items()))
-            return commit(transaction, found, secret=self._secret, limits=self._limits, marks=marks)
+            return commit(
+                transaction, found, secret=self._secret, limits=self._limits, queue_timeouts=self.queue_timeouts,
+                marks=marks,
+            )  # fmt: skip
 
         try:
             committed = await self.transact(work)

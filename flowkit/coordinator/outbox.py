@@ -14,6 +14,7 @@ from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.refusals import Refusals
 from flowkit.errors import NotFound, PublishError, Refused, TooLarge, Unroutable
 from flowkit.flow.events import Event, Reported, Started
+from flowkit.flow.overdue import carries_timeout
 from flowkit.store.protocol import Sendable, SentMark
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
@@ -37,10 +38,11 @@ class Outbox:
         self._max_nodes, self._summon, self._clock = max_nodes, summon, clock
         self._declared: set[str] = set()
         self._queue_timeouts: dict[str, float] = {}
+        ledger.queue_timeouts = self._queue_timeouts
         self._generation = broker.generation
         self._over_limit: list[str] = []  # nodes that were last logged as being too many
         self.refusals = Refusals(topology)
-        self.announcements = RunAnnouncements(broker, topology, ledger, clock)
+        self.announcements = RunAnnouncements(broker, topology, ledger)
 
     def in_flight(self) -> set[SentMark]:
         """Tasks that wait to be sent, are being sent, or were and their rows do not say so yet."""
@@ -219,8 +221,9 @@ class Outbox:
         }
         if task.first_started_at is not None:
             body["first_started_at"] = wire.rfc3339(task.first_started_at)
-        if task.node in self._queue_timeouts:
-            # The worker's own clock decides, so this process's does as well as the store's.
+        if task.node in self._queue_timeouts and carries_timeout(task.attempt, task.tries):
+            # The worker goes by its own clock, so this process's does as well as the store's: the store's has the last
+            # word when a worker refuses a task.
             body["start_by"] = wire.rfc3339(self._clock() + self._queue_timeouts[task.node])
         return Outgoing(
             exchange=self._topology.name("tasks"),

@@ -16,6 +16,8 @@ from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.presence import Presence
+from flowkit.flow.events import LeaseExpired
+from flowkit.store.protocol import Transaction
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
@@ -61,7 +63,7 @@ class Silence:
         """
         if not await self._has_listened():
             return 0
-        over = await self._ledger.transact(lambda transaction: transaction.expired_leases(transaction.now(), LIMIT))
+        over = await self._ledger.transact(self._expired)
         if await self._clock_steps.check():  # behind what was found by that clock
             self._since = asyncio.get_running_loop().time()
             return 0
@@ -72,6 +74,11 @@ class Silence:
         ended = await self._ledger.commit_possible(over)
         await self._outbox.deliver_all(ended)
         return len(over) if ended else 0
+
+    def _expired(self, transaction: Transaction) -> list[LeaseExpired]:
+        now = transaction.now()
+        transaction.shorten_leases(now + self._lasting)
+        return transaction.expired_leases(now, LIMIT)
 
     async def _has_listened(self) -> bool:
         consumer, speaks = self._presence.consumer, await self._broker.publish([self._probe]) == [None]

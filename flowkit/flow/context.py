@@ -17,3 +17,4 @@ class Context:
     secret: bytes  # of the store: ids of tasks follow from it
     limits: Limits = field(default_factory=Limits)
     node_limits: Mapping[str, NodeLimit] = field(default_factory=dict)  # of nodes that announced some
+    queue_timeouts: Mapping[str, float] = field(default_factory=dict)  # seconds, of nodes that announced one

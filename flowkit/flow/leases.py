@@ -69,7 +69,7 @@ def lease(entry: wire.Running, known: Known, worker: str, now: float, terms: Ter
         # The worker's clock may be wrong: it has not begun before the task was sent, nor after now.
         earliest = known.created_at if known.sent_at is None else known.sent_at
         began = earliest if entry.since > now else max(entry.since, earliest)
-        if now - began < terms.after:
+        if 0 <= now - began < terms.after:  # sent in the future: a clock was set back, and nobody knows its age
             return None
     elif terms.silence * 2 / 3 <= known.leased_until - now <= terms.silence * 4 / 3:
         return None  # one that lasts longer was written before a clock was set back

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from flowkit.flow import failures, making, paths, starting, waits
+from flowkit.flow import failures, making, overdue, paths, starting, waits
 from flowkit.flow.changes import (
     AddScope,
     AddTask,
@@ -60,6 +60,8 @@ def reported(state: State, event: Reported, context: Context) -> Iterator[Change
     match result.status:
         case wire.Status.SUCCEEDED:
             yield from _succeeded(state, run, task, result, context)
+        case wire.Status.FAILED if overdue.is_refused_early(task, result, context):
+            yield _returned(run, task)
         case wire.Status.FAILED:
             yield _failure(task, result, result.error or wire.Error(type="Failed", message=result.message))
         case wire.Status.RETRY | wire.Status.RETURNED if task.attempt >= context.limits.max_attempts:

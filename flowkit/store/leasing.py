@@ -10,6 +10,7 @@ from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import TaskKey
+from flowkit.store.resending import AHEAD
 
 KNOWN = (
     "SELECT t.run_id, t.id, t.status, t.attempt, t.created_at, run.status, t.sent_at, t.first_started_at, "
@@ -63,3 +64,15 @@ def expired(database: Database, now: float, limit: int) -> list[LeaseExpired]:
     """Leases of runs under way that are over. The runs are locked: what another coordinator works on comes later."""
     found = database.select(f"{EXPIRED} {database.skip_locked}", {"now": now, "limit": limit})
     return [LeaseExpired(run_id, database.id_out(task_id)) for run_id, task_id in found]
+
+
+def shorten(database: Database, until: float) -> list[str]:
+    """Let leases that last over a minute longer than ``until`` end then; returns their runs."""
+    found = database.select(
+        "SELECT run_id, id, attempt FROM tasks WHERE status = 'running' AND leased_until > :ahead ORDER BY run_id, id",
+        {"ahead": until + AHEAD},
+    )
+    if found:
+        database.update("tasks", (*rows.TASK_KEY, "attempt"), ("leased_until",), [(*row, until) for row in found],
+                        only="t.leased_until IS NOT NULL", wait=False)  # fmt: skip
+    return [row[0] for row in found]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from flowkit.store import rows
 from flowkit.store.database import Database
 from flowkit.store.protocol import SentTask
 from flowkit.store.refused_rows import read_row
+from flowkit.store.resending import AHEAD
 from flowkit.wire import messages as wire
 
 
@@ -37,9 +38,37 @@ def overdue(
     return [SentTask(run_id, database.id_out(task_id), *rest) for run_id, task_id, *rest in found]
 
 
+def date_anew(database: Database, nodes: Collection[str]) -> list[str]:
+    """Queued tasks of these nodes that seem to have been sent in the future count as sent now.
+
+    A clock was set back: how long they have waited is not known, and they shall not wait until it has caught up.
+
+    Returns:
+        their runs.
+    """
+    now = database.now()
+    names = {f"node{number}": node for number, node in enumerate(nodes)}
+    found = database.select(
+        "SELECT t.run_id, t.id, t.attempt FROM tasks AS t "
+        f"WHERE {rows.T_OUTSTANDING} AND t.status = 'queued' AND t.sent_at > :ahead "
+        f"AND t.node IN ({', '.join(f':{name}' for name in names)}) ORDER BY t.run_id, t.id",
+        {"ahead": now + AHEAD, **names},
+    )
+    if found:
+        database.update("tasks", (*rows.TASK_KEY, "attempt"), ("sent_at",), [(*row, now) for row in found],
+                        only="t.sent_at IS NOT NULL", wait=False)  # fmt: skip
+    return [row[0] for row in found]
+
+
 def heard(database: Database, since: float) -> list[wire.Worker]:
-    """The newest announcements of workers that were heard of since then, and are not stopping."""
-    select = "SELECT name, announcement FROM workers WHERE seen_at >= :since AND NOT stopping ORDER BY name"
-    found = database.select(select, {"since": since})
+    """The newest announcements of workers that were heard of since then, and are not stopping.
+
+    What seems to be of the future was said before a clock was set back: whoever lives has spoken again since.
+    """
+    select = (
+        "SELECT name, announcement FROM workers WHERE seen_at >= :since AND seen_at <= :ahead AND NOT stopping "
+        "ORDER BY name"
+    )
+    found = database.select(select, {"since": since, "ahead": database.now() + AHEAD})
     workers = (read_row(wire.Worker, told, "workers", name.decode()) for name, told in found)
     return [worker for worker in workers if worker is not None]

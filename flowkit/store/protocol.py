@@ -222,7 +222,10 @@ class Transaction(Protocol):
         """
 
     def overdue(self, before: Mapping[str, float], limit: int, *, after: SentTask | None = None) -> list[SentTask]:
-        """Queued tasks of running runs that were sent before the time of their node, those behind ``after``."""
+        """Queued tasks of running runs that were sent before the time of their node, those behind ``after``.
+
+        Those dated a minute ahead, or more, count as sent now from here on: a clock was set back.
+        """
 
     def heard(self, since: float) -> list[wire.Worker]:
         """The newest announcements of workers that were heard of since then, and are not stopping."""
@@ -247,6 +250,12 @@ class Transaction(Protocol):
 
     def expired_leases(self, now: float, limit: int) -> list[LeaseExpired]:
         """Leases of running or paused runs that ended before ``now``, ``skip locked``."""
+
+    def shorten_leases(self, until: float) -> None:
+        """Let leases end at ``until`` that last over a minute longer: they were granted before a clock was set back.
+
+        Workers that live renew theirs; those of dead ones would last until the clock has caught up.
+        """
 
     def recount(self) -> int:
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong."""

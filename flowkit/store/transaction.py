@@ -217,6 +217,8 @@ class SqlTransaction:
 
     def overdue(self, before: Mapping[str, float], limit: int, *, after: SentTask | None = None) -> list[SentTask]:
         """Queued tasks of running runs that were sent before the time of their node, in the order of their index."""
+        if before:
+            self._kept.forget(*overdue.date_anew(self._database, before))
         return overdue.overdue(self._database, before, limit, after)
 
     def heard(self, since: float) -> list[wire.Worker]:
@@ -270,6 +272,10 @@ class SqlTransaction:
     def expired_leases(self, now: float, limit: int) -> list[LeaseExpired]:
         """Leases of runs under way that are over."""
         return leasing.expired(self._database, now, limit)
+
+    def shorten_leases(self, until: float) -> None:
+        """Let leases that last over a minute longer than ``until`` end then."""
+        self._kept.forget(*leasing.shorten(self._database, until))
 
     def recount(self) -> int:
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong.

@@ -47,6 +47,15 @@ async def test_announced_tasks_are_known_with_their_runs(store: Store) -> None:
     assert known == {("r", root.id): gone}
 
 
+async def test_leases_from_before_a_clock_was_set_back_are_shortened(store: Store) -> None:
+    root, changes = begun()
+    other = task("r", "0.1")
+    await write(store, [*changes, c.AddTask(other)])
+    await lease(store, lease_of(root, until=4600.0), lease_of(other, until=1150.0))
+    await store.transact(lambda tx: tx.shorten_leases(1090.0))
+    assert [row.leased_until for row in await loaded(store, root, other)] == [1090.0, 1150.0]
+
+
 async def test_a_lease_is_granted_and_renewed(store: Store) -> None:
     root, changes = begun()
     other = task("r", "0.1")

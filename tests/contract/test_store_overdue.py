@@ -7,7 +7,7 @@ from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.store import Store
 from flowkit.store.protocol import SentTask
 from flowkit.wire import messages as wire
-from tests.contract.stores import begun, settled, task, write
+from tests.contract.stores import Clock, begun, settled, task, write
 
 
 async def sent(store: Store, *tasks: object, at: float = 1001.0) -> None:
@@ -72,3 +72,29 @@ async def test_workers_that_were_heard_of(store: Store) -> None:
     heard = await store.transact(lambda tx: tx.heard(1000.0))
     assert [(one.worker, [node.name for node in one.nodes]) for one in heard] == [("a", ["add"]), ("b", ["add"])]
     assert [one.worker for one in await store.transact(lambda tx: tx.heard(1000.5))] == ["a"]
+
+
+async def test_after_a_clock_was_set_back(store: Store, clock: Clock) -> None:
+    """What seems to be of the future: tasks count as sent now, and a worker counts when it is heard of again."""
+    root, changes = begun()
+    other = task("r", "0.1", node="sub")
+    await write(store, [*changes, c.AddTask(other)])
+    await sent(store, root, other, at=5000.0)
+    told = wire.Worker(worker="dead")
+    await store.transact(lambda tx: tx.record_workers([told], 5000.0))
+    clock.now = 5000.0
+    assert [one.worker for one in await store.transact(lambda tx: tx.heard(4985.0))] == ["dead"]
+    clock.now = 1400.0
+    assert await store.transact(lambda tx: tx.heard(1385.0)) == []
+    assert await overdue(store, add=1400.0) == []
+    assert [found.sent_at for found in await overdue(store, add=1400.1)] == [1400.0]
+    assert [found.sent_at for found in await overdue(store, sub=9000.0)] == [1400.0]
+
+
+async def test_a_little_ahead_is_no_clock_that_was_set_back(store: Store, clock: Clock) -> None:
+    root, changes = begun()
+    await write(store, changes)
+    await sent(store, root, at=1050.0)
+    await store.transact(lambda tx: tx.record_workers([wire.Worker(worker="w")], 1050.0))
+    assert [found.sent_at for found in await overdue(store, add=2000.0)] == [1050.0]
+    assert [one.worker for one in await store.transact(lambda tx: tx.heard(985.0))] == ["w"]

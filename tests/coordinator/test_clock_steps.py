@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,12 +11,16 @@ from uuid import uuid4
 import pytest
 
 from flowkit.broker import open_broker
+from flowkit.node import Node
 from flowkit.store import open_store
+from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
+from flowkit.worker.worker import Worker
 from tests.coordinator.house import FAST, House
 from tests.coordinator.test_leases import LEASING, announce, announce_once, began, heard, row
 from tests.coordinator.test_overdue import SOON, TIMEOUT
 
+AHEAD, PATIENT = 3600.0, 60.0  # seconds
 STEPS = (120, 3600, -3600)  # seconds
 
 
@@ -84,3 +89,65 @@ async def test_a_task_that_waits_for_a_worker_does_not_fail_by_it(house, clock, 
         (task,) = await house.tasks("slow")
         await house.answer(task)
         assert (await house.run_ended("r")).status == "succeeded"
+
+
+async def test_a_lease_of_a_worker_that_died_before_a_clock_was_set_back_ends(house, clock):
+    async with house.coordinator(pace=LEASING):
+        task = await began(house)
+        await announce(house, (task, time.time()))
+        await house.until(lambda queries: queries.tasks("r1")[0].leased_until, "the lease")
+        clock.added = -3600
+        (again,) = await house.tasks("a")
+        assert (again.task_id, again.attempt) == (task.task_id, 2)
+
+
+async def test_a_task_that_was_sent_before_a_clock_was_set_back_fails_by_its_queue_timeout(house, clock):
+    async with house.coordinator(pace=SOON):
+        node = {"name": "slow", "queue_timeout": 1}
+        await house.publish("workers", "", {"worker": "w", "nodes": [node], "running": []})
+        await house.until(lambda queries: queries.node_infos(), "the node")
+        await house.start("slow", "r")
+        await house.until(lambda queries: [task for task in queries.tasks("r") if task.sent_at], "it is sent")
+        clock.added = -3600
+        assert (await house.run_ended("r")).status == "failed"
+
+
+async def test_the_end_of_a_run_that_a_full_queue_refuses_is_announced_for_as_long(house, clock, caplog):
+    queue = house.topology.runs("test")
+
+    async def refused(times: int) -> None:
+        await house.until(lambda _: caplog.text.count("are announced later") >= times, "it is refused")
+
+    async with house.coordinator(clock=clock):
+        ends = house.broker.consume(queue, prefetch=1)
+        await ends.wait_connected()
+        house.broker.limit_length(queue.name, 0)
+        await house.start("a", "r")
+        (task,) = await house.tasks("a")
+        await house.answer(task)
+        await house.run_ended("r")
+        await refused(1)
+        clock.added = 3600
+        await refused(3)
+        house.broker.limit_length(queue.name, None)
+        (end,) = await ends.receive(1)
+        assert wire.decode(wire.RunEnded, end.body).run_id == "r"
+
+
+async def test_a_worker_whose_clock_is_ahead_runs_what_it_is_given_in_time(house):
+    node = Node("slow", queue_timeout=PATIENT)
+
+    @node.main
+    async def main():
+        return [], {"done": True}, ""
+
+    async with house.coordinator():
+        worker = Worker(house.broker, house.topology, [node.definition], clock=lambda: time.time() + AHEAD)
+        working = asyncio.create_task(worker.run())
+        await house.until(lambda queries: queries.node_infos(), "the node")
+        await house.start("slow", "r")
+        assert (await house.run_ended("r")).status == "succeeded"
+        await worker.stop()
+        await working
+    (row,) = await house.rows("r")
+    assert (row.attempt, row.tries) == (2, 1), "it was refused once, and sent again"

@@ -85,13 +85,14 @@ class Rows:
     refusals: dict[UUID, str] = field(default_factory=dict)
     on_error: dict[str, str] = field(default_factory=dict)
     node_limits: dict[str, NodeLimit] = field(default_factory=dict)
+    queue_timeouts: dict[str, float] = field(default_factory=dict)
     dropped: set[object] = field(default_factory=set)  # cancelled with a branch, not with the run
     seen: list[Change] = field(default_factory=list)
 
     def feed(self, *events: Event) -> list[Change]:
         """One transaction: fold, write, and what comes back, until nothing follows."""
         pending, all_changes = list(events), []
-        context = Context(self.now, SECRET, self.limits, self.node_limits)
+        context = Context(self.now, SECRET, self.limits, self.node_limits, self.queue_timeouts)
         while pending:
             changes, later = fold(self._load(pending), pending, context)
             all_changes += changes

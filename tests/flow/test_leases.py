@@ -45,6 +45,8 @@ def running(since: float | None = 9_500.0, attempt: int = 2, run_id: str | None 
         ("the worker's clock is slow: it was sent a moment ago", running(5.0), replace(SENT, sent_at=NOW - 1), False),
         ("the worker's clock is fast, and it was sent long ago", running(NOW + 9_999), SENT, True),
         ("the worker's clock is fast", running(NOW + 9_999), replace(SENT, sent_at=NOW - 299), False),
+        ("the store's clock was set back: nobody knows how long it runs", running(NOW + 3_590),
+         replace(SENT, sent_at=NOW + 3_600), True),
         ("leased already, and not for long", running(), LEASED, False),
         ("two thirds of it are left", running(), replace(LEASED, leased_until=NOW + 60), False),
         ("time to renew it", running(), replace(LEASED, leased_until=NOW + 59), True),

@@ -7,6 +7,7 @@ import pytest
 from flowkit.flow.events import QueueExpired
 from flowkit.flow.state import RunStatus, TaskStatus
 from flowkit.wire import codec
+from flowkit.wire import messages as wire
 from tests.flow.rows import Rows
 
 
@@ -69,3 +70,31 @@ def test_a_task_that_nobody_knows(rows):
 
     expire(rows, task_id=UUID(int=1))
     assert rows.outstanding() == ["0"]
+
+
+LATE = wire.Error(type="QueueTimeout", message="no worker took it in time: 9.0 s over (queue_timeout of node 'slow')")
+
+
+@pytest.mark.parametrize(
+    ("fields", "waited", "error", "status"),
+    [
+        ({}, 10, LATE, "queued"),
+        ({}, 27.9, LATE, "queued"),
+        ({}, 28, LATE, "failed"),  # its row may say later than it was that it was sent
+        ({"sent_at": None}, 3600, LATE, "queued"),  # it says nothing yet: that was a moment ago
+        ({"attempt": 2}, 10, LATE, "failed"),  # its message did not say until when it is to be taken
+        ({"node": "other"}, 10, LATE, "failed"),  # nobody knows how long it may wait
+        ({}, 10, LATE.model_copy(update={"type": "ValueError"}), "failed"),
+        ({}, 10, LATE.model_copy(update={"traceback": "of an author's own QueueTimeout"}), "failed"),
+    ],
+)
+def test_a_worker_that_refuses_a_task_is_believed_when_the_task_did_wait(rows, fields, waited, error, status):
+    rows.queue_timeouts["slow"] = 30.0
+    rows.tasks = {key: task._replace(**fields) for key, task in rows.tasks.items()}
+    rows.now += waited
+    rows.report("0", status="failed", error=error)
+    assert rows.at("0").status == status
+    if status == "queued":
+        assert (rows.at("0").attempt, rows.at("0").tries) == (2, 1)
+        rows.report("0", status="failed", error=error, attempt=2)
+        assert rows.at("0").status == "failed", "it is asked twice, not for ever"
