@@ -18,9 +18,13 @@ from flowkit import Gather, Logger, Node, Send, Wait
 from flowkit.worker.current import current
 
 KINDS = ("chain", "gather", "retry", "delay", "wait", "limit")
-STORE_KINDS = (  # where the store is at fault: what is concluded from rows and silence stands beside all others
-    "timed", "chain", "lease", "timed", "gather", "delay", "timed", "wait", "limit", "lease", "retry",
+STORE_KINDS = (  # where the store is at fault: with what is concluded from rows and silence
+    "timed", "chain", "lease", "cancel", "timed", "gather", "delay", "timed", "wait", "limit", "lease", "deadline",
+    "retry",
 )  # fmt: skip
+COMMIT_KINDS = ("deadline", "cancel", *STORE_KINDS[:5], "deadline", "cancel", "deadline", *STORE_KINDS[5:], "deadline")
+STATUSES = {"cancel": "cancelled", "deadline": "failed"}  # how such runs end; all others succeed
+DEADLINE = 0.5  # seconds
 WORK = 0.01  # seconds that a step takes where its inputs do not say
 LONG = 1.2  # seconds that a task takes which hasty coordinators lease
 QUEUE_TIMEOUT = 3.0  # seconds that a task of ``timed`` may wait for a worker
@@ -89,7 +93,7 @@ async def _root():
                 follow = [Send("shaky", {"n": n})]
             case "delay":
                 follow = [Send("leaf", {"n": n}, delay=1)]
-            case "wait":
+            case "wait" | "cancel" | "deadline":
                 follow = [Wait("go", then="leaf")]
             case "limit" | "timed":
                 node = "limited" if inputs["kind"] == "limit" else "timed"

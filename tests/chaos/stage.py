@@ -183,8 +183,9 @@ class Stage:
             await store.close()
         wrong = self.figures.wrong
         wrong += [f"audit of {run}: {problem}" for run, problem in found.problems]
-        if set(found.runs) - {"succeeded"}:
-            wrong.append(f"runs by status: {dict(found.runs)}")
+        expected = self.load.statuses()
+        if any(found.runs[status] != expected[status] for status in {*found.runs, *expected} - {"succeeded"}):
+            wrong.append(f"runs by status: {dict(found.runs)}, expected {dict(expected)}")
         if found.runs.total() < len(self.load.accepted):
             wrong.append(f"{found.runs.total()} runs in the store, and {len(self.load.accepted)} were accepted")
         if set(found.dead) - set(dead):
