@@ -29,6 +29,7 @@ TAG_VALUE = 2_000
 
 # How many
 TAGS = 100
+OTHERS = 1_000  # further tasks in one control message
 PARTS = 10_000  # messages in an array; own workers put 20 results or 500 lines into one
 ENTRIES = 1_000_000  # of any list; what a run may have of them is a setting
 

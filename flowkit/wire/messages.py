@@ -314,6 +314,13 @@ class Worker(Message):
         return self.consumers.get(node, 1)
 
 
+class TaskAttempt(NamedTuple):
+    """One attempt of a task of the run that the message names."""
+
+    task_id: UUID
+    attempt: Attempt
+
+
 class Control(Message):
     """From the coordinator to all workers."""
 
@@ -325,6 +332,8 @@ class Control(Message):
     attempt: Attempt | None = None
     worker: WorkerName | None = None
     grace: Duration | None = None
+    # Further tasks of the run, beside `task_id` and `attempt`: a worker that does not know the field hears of them later
+    others: Annotated[tuple[TaskAttempt, ...], Field(max_length=bounds.OTHERS)] = ()
 
 
 class RunEnded(Message):

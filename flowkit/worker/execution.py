@@ -15,6 +15,7 @@ from flowkit.worker.stage import Job
 
 Key = tuple[str, int, int]
 _REMEMBERED = 1_000
+_CANCELLED = 20_000  # twice the sends of the largest Gather
 
 
 @dataclass(eq=False, slots=True)
@@ -46,6 +47,7 @@ class Execution:
     job: Job | None = None  # its main, once it has begun
     cancelled: bool = False  # this worker has cancelled its main; known before the main is
     report: Report | None = None  # what its main came to
+    stopping: bool = False  # the coordinator has cancelled it, its main has not ended, and nothing was reported yet
     reported: bool = False  # its one report is on its way, or it was put back: nothing more is to be said
     grace: asyncio.TimerHandle | None = None  # it was cancelled, and may go on until then
 
@@ -72,6 +74,7 @@ class Taken:
     def __init__(self) -> None:
         self._by_key: dict[Key, Execution] = {}
         self._answered: OrderedDict[Key, set[str | None]] = OrderedDict()  # and the messages that were
+        self._cancelled: OrderedDict[Key, None] = OrderedDict()  # attempts whose messages may come later
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -106,6 +109,17 @@ class Taken:
     def was_answered(self, key: Key, message: str | None) -> bool:
         """Whether a final result of this very attempt was confirmed lately, to this very message."""
         return message in self._answered.get(key, ())
+
+    def cancel(self, key: Key) -> None:
+        """This attempt was cancelled: a message of it that comes later is not executed."""
+        self._cancelled[key] = None
+        self._cancelled.move_to_end(key)
+        if len(self._cancelled) > _CANCELLED:
+            self._cancelled.popitem(last=False)
+
+    def was_cancelled(self, key: Key) -> bool:
+        """Whether this attempt was cancelled lately. Whoever sends the task again sends another attempt."""
+        return key in self._cancelled
 
     async def none_left(self) -> None:
         """Return when everything taken is answered."""

@@ -13,7 +13,7 @@ from flowkit.wire.messages import Control, Status
 from flowkit.worker import report
 from flowkit.worker.current import Sink
 from flowkit.worker.execute import Clock, execute
-from flowkit.worker.execution import Execution, Taken
+from flowkit.worker.execution import Execution, Key, Taken
 from flowkit.worker.report import Report
 from flowkit.worker.reporter import Deliveries, Letter, Reporter
 from flowkit.worker.stage import Stage
@@ -62,7 +62,10 @@ class Runner:
         """Run it as soon as its turn comes."""
         execution.taken = asyncio.get_running_loop().time()
         self._taken.add(execution)
-        self._turns.ask(execution)
+        if self._taken.was_cancelled(execution.key):
+            self._post(execution, report.returned(execution.task, worker=self._worker))
+        else:
+            self._turns.ask(execution)
 
     async def begin_no_more(self) -> None:
         """Leave what has not begun to the next worker, and so all that comes."""
@@ -101,17 +104,24 @@ class Runner:
         """Do what a coordinator asks of this worker's executions."""
         if control.worker not in (None, self._worker) or (control.run_id is None and control.task_id is None):
             return
+        named = _named(control)
+        if control.kind == "cancel":
+            for key in named:
+                self._taken.cancel(key)
         for execution in self._taken:
-            if not _concerns(control, execution):
+            if not (_concerns(control, execution) or execution.key in named):
                 continue
             match control.kind:
                 case "leased":
-                    # The store answers for it from now on; the broker need not wait for its end.
-                    leased, execution.deliveries = execution.deliveries, []
-                    for consumer, delivery in leased:
-                        await consumer.ack([delivery])
+                    await _acknowledge(execution)
+                case "cancel" if execution.stopping and control.worker is not None:
+                    # The answer to an announcement: its main takes long to end, and the broker must not wait for it.
+                    # The store does not want the task any more, so nothing is lost with its message.
+                    await _acknowledge(execution)
                 case "cancel" if execution.since is not None and control.grace:
                     self._let_end(execution, control.grace)
+                case "cancel":
+                    self._cancel(execution)
                 case "paused" if execution.since is not None:
                     pass  # what runs comes to its end
                 case _:
@@ -123,17 +133,27 @@ class Runner:
             self._stop(execution)
             self._post(execution, report.returned(execution.task, worker=self._worker))
 
+    def _cancel(self, execution: Execution) -> None:
+        """Stop it, and report that it was returned when its main has ended: until then it counts in its node's limit."""
+        if execution.job is None:
+            self.give_back(execution)
+        elif not execution.reported:
+            self._stop(execution)
+            execution.stopping = True
+
     def _let_end(self, execution: Execution, grace: float) -> None:
         """It may run for ``grace`` seconds more. What is said again changes nothing: the first word holds."""
         if execution.grace is None and not execution.reported:
             later = asyncio.get_running_loop().call_later
-            execution.grace = later(grace, self.give_back, execution)
+            execution.grace = later(grace, self._cancel, execution)
 
     async def put_back(self, executions: Iterable[Execution]) -> None:
         """Stop these and leave them to the next worker, as if they had never been here."""
         back: dict[Consumer, list[Delivery]] = {}
         for execution in executions:
-            if not execution.deliveries or execution.grace:
+            if execution.stopping:
+                self._post(execution, report.returned(execution.task, worker=self._worker))
+            elif not execution.deliveries or execution.grace:
                 self.give_back(execution)  # leased: only a result brings it back; cancelled: nobody else shall begin it
             elif not execution.reported:
                 self._stop(execution)
@@ -163,7 +183,9 @@ class Runner:
         execution.job = self._stage.start(partial(self._execute, execution), name, partial(self._ended, execution))
 
     def _ended(self, execution: Execution, main: asyncio.Task[None]) -> None:
-        if not execution.reported:
+        if execution.stopping:
+            self._post(execution, report.returned(execution.task, worker=self._worker))
+        elif not execution.reported:
             self._conclude(execution, main)
         self._turns.leave(execution)  # what it had to say comes before what the next one has
         if (record := self._durations.get(execution.task.node)) is not None:
@@ -199,7 +221,7 @@ class Runner:
         )
 
     def _post(self, execution: Execution, done: Report) -> None:
-        execution.reported = True
+        execution.reported, execution.stopping = True, False
         if execution.grace is not None:
             execution.grace.cancel()
         self._reporter.post(self._letter(execution, done))
@@ -228,6 +250,23 @@ class Runner:
 
 async def _raise(error: BaseException) -> None:
     raise error
+
+
+async def _acknowledge(execution: Execution) -> None:
+    """The store answers for it from now on; the broker need not wait for its end."""
+    deliveries, execution.deliveries = execution.deliveries, []
+    for consumer, delivery in deliveries:
+        await consumer.ack([delivery])
+
+
+def _named(control: Control) -> set[Key]:
+    """The attempts that a message names one by one."""
+    if control.run_id is None:
+        return set()
+    named = {(control.run_id, task_id.int, attempt) for task_id, attempt in control.others}
+    if control.task_id is not None and control.attempt is not None:
+        named.add((control.run_id, control.task_id.int, control.attempt))
+    return named
 
 
 def _concerns(control: Control, execution: Execution) -> bool:

@@ -280,9 +280,10 @@ class Worker:
         await self._runner.begin_no_more()
         if not await self._all_answered(self._drain_timeout):
             left = list(self._taken)
-            self._abandoned = bool(left)
-            what = "1 task abandoned: it" if len(left) == 1 else f"{len(left)} tasks abandoned: they"
-            _log.warning("%s will run again", what, extra={"action": "abandoned"})
+            if again := sum(not execution.stopping for execution in left):  # the others were cancelled
+                self._abandoned = True
+                what = "1 task abandoned: it" if again == 1 else f"{again} tasks abandoned: they"
+                _log.warning("%s will run again", what, extra={"action": "abandoned"})
             await self._runner.put_back(left)
             await self._all_answered(2)  # what only a result brings back
 
