@@ -172,6 +172,7 @@ async def _around(
             refusal=known.refusals.get(task.node),
             limit=limit,
             slot_out=count.out if count else None,
+            slot_ending=count.ending if count else 0,
             slot_held=count.held if count else None,
         )
     return found

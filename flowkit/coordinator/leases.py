@@ -52,6 +52,10 @@ class Leases:
             there = [(worker, entry, known[key]) for worker, entry, key in said if key in known]
             due = [leases.lease(entry, row, worker, now, self._terms) for worker, entry, row in there]
             missed = [(entry, leases.telling(entry, row, worker, now)) for worker, entry, row in there]
+            # What is cancelled, and what nobody knows any more, may count in a slot until its worker is done with it.
+            wanted = {(entry.task_id, entry.attempt) for entry, control in missed if control is None}
+            ending = [(*key, entry.attempt) for _, entry, key in said if (entry.task_id, entry.attempt) not in wanted]
+            transaction.note_heard(ending, now - self._terms.silence / 3)
             held = transaction.lease([lease for lease in due if lease is not None])
             return held, [(entry, control) for entry, control in missed if control is not None]
 

@@ -1,4 +1,4 @@
-"""Ends the leases of tasks that no worker says he has: their processes have died.
+"""Ends the leases of tasks that no worker says he has: their processes have died. So do cancelled attempts end.
 
 Only silence that was listened to counts: this coordinator must have read announcements for as long as a lease lasts,
 without a gap, and nothing may wait in which a worker says that he has the task, or has done it. And it must have been
@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from itertools import groupby
 
-from flowkit.broker.protocol import Broker, Outgoing
+from flowkit.broker.protocol import Broker, Outgoing, QueueState
 from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.presence import Presence
+from flowkit.flow import cancelling, slots
 from flowkit.flow.events import LeaseExpired
-from flowkit.store.protocol import Transaction
+from flowkit.store.protocol import CancelledAttempt, Transaction
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
 LIMIT = 500  # leases a look
+UNHEARD = 10_000  # cancelled attempts a look; those whose messages wait in their queues are found each time
 
 
 class Silence:
@@ -39,6 +43,7 @@ class Silence:
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, presence: Presence, *,
                  lasting: float) -> None:  # fmt: skip
         self._broker, self._ledger, self._outbox = broker, ledger, outbox
+        self._topology = topology
         self._queues = (topology.workers.name, topology.results.name)
         # To nobody: no node has an empty name. Transient, as announcements are.
         self._probe = Outgoing(topology.name("tasks"), "", b"{}", "flowkit.probe", durable=False)
@@ -63,11 +68,14 @@ class Silence:
         """
         if not await self._has_listened():
             return 0
-        over = await self._ledger.transact(self._expired)
+        over, unheard, now = await self._ledger.transact(self._find)
         if await self._clock_steps.check():  # behind what was found by that clock
             self._since = asyncio.get_running_loop().time()
             return 0
-        if not over or not await self._all_read() or not await self._has_listened():
+        if not (over or unheard) or not await self._all_read() or not await self._has_listened():
+            return 0
+        await self._give_up(unheard, now)
+        if not over:
             return 0
         logger.warning("%d leased tasks run nowhere any more: their workers fell silent", len(over),
                        extra={"action": "lease_expired", "tasks": len(over)})  # fmt: skip
@@ -75,10 +83,26 @@ class Silence:
         await self._outbox.deliver_all(ended)
         return len(over) if ended else 0
 
-    def _expired(self, transaction: Transaction) -> list[LeaseExpired]:
+    def _find(self, transaction: Transaction) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
         now = transaction.now()
         transaction.shorten_leases(now + self._lasting)
-        return transaction.expired_leases(now, LIMIT)
+        return transaction.expired_leases(now, LIMIT), transaction.unheard_attempts(now - self._lasting, UNHEARD), now
+
+    async def _give_up(self, unheard: Sequence[CancelledAttempt], now: float) -> None:
+        """Free the slots of cancelled attempts that no worker announces and no queue hides."""
+        gone: list[CancelledAttempt] = []
+        for node, attempts in groupby(sorted(unheard, key=_node), _node):
+            queue = await self._broker.inspect(self._topology.tasks(node).name) or QueueState(ready=0, consumers=0)
+            for attempt in attempts:
+                # What is dated later than now was written before a clock was set back, and not heard of since.
+                unheard_for = now - attempt.heard_at if attempt.heard_at <= now else self._lasting
+                if cancelling.is_gone(queue.ready, queue.consumers, unheard_for, self._lasting):
+                    gone.append(attempt)
+        if gone:
+            await self._ledger.transact(lambda transaction: transaction.give_up(gone))
+            logger.warning("%d cancelled tasks of limited nodes run nowhere any more: their slots are free", len(gone),
+                           extra={"action": "slots_freed", "tasks": len(gone)})  # fmt: skip
+            self._ledger.freed.set()
 
     async def _has_listened(self) -> bool:
         consumer, speaks = self._presence.consumer, await self._broker.publish([self._probe]) == [None]
@@ -97,3 +121,7 @@ class Silence:
     async def _all_read(self) -> bool:
         states = [await self._broker.inspect(queue) for queue in self._queues]
         return all(state is not None and state.ready == 0 for state in states)
+
+
+def _node(attempt: CancelledAttempt) -> str:
+    return slots.node_of(attempt.slot)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from flowkit.flow import commands, leases, overdue, results, scopes, starting, waits
+from flowkit.flow import cancelling, commands, leases, overdue, results, scopes, starting, waits
 from flowkit.flow.changes import Change
 from flowkit.flow.context import Context
 from flowkit.flow.events import (
+    AttemptsCancelled,
     BranchEnded,
     BranchFailed,
     BranchReleased,
@@ -59,6 +60,8 @@ def _advance(state: State, event: Event, context: Context) -> Iterable[Change | 
             return scopes.collected(state, event, context)
         case Cancelled():
             return scopes.count_down(state.scopes[event.run_id, event.scope], event.count)
+        case AttemptsCancelled():
+            return cancelling.cancelled(event)
         case BranchEnded():
             return scopes.branch_ended(state, event, context)
         case BranchReleased():

@@ -171,6 +171,17 @@ class Supersede:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class HoldSlot:
+    """An attempt of a failed task may be executed still: it counts in its slot until ``FreeSlot``."""
+
+    run_id: str
+    task_id: UUID
+    attempt: int
+    slot: str
+    at: float
+
+
 # Effects: carried out by the store as a set, after all changes of rows were written
 
 
@@ -188,17 +199,21 @@ class CancelBelow:
 
     ``scope`` is the scope whose counter the cancelled ones directly in it stood in: None when nobody counts any more.
     The empty path is the whole run.
+
+    The attempts that workers may have are answered as ``AttemptsCancelled``, and those of limited nodes count in their
+    slots until ``FreeSlot``.
     """
 
     run_id: str
     path: str
     scope: str | None
     at: float
+    grace: float = 0  # seconds that running mains may go on
 
 
 @dataclass(frozen=True, slots=True)
 class FailOutstanding:
-    """The unfinished branches of a scope fail with ``error``; answered by ``Cancelled``.
+    """The unfinished branches of a scope fail with ``error``; answered by ``Cancelled``, and as ``CancelBelow``.
 
     Every task outstanding directly in the scope fails with the error as value of its branch (``leaf_of``); so does the
     opener of every child scope that is open in it. What is outstanding below those child scopes is cancelled.
@@ -208,6 +223,18 @@ class FailOutstanding:
     scope: str
     error: bytes
     at: float
+
+
+@dataclass(frozen=True, slots=True)
+class FreeSlot:
+    """A cancelled attempt has ended: it does not count in its slot any more.
+
+    An effect, for its task may be cancelled as a set in the same batch, and before.
+    """
+
+    run_id: str
+    task_id: UUID
+    attempt: int | None  # None: any
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,7 +373,8 @@ class DeclareRefused:
 
 Change = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
-    | MoveRun | NoteCommand | AddSignal | TakeSignal | Collect | CancelBelow | FailOutstanding | LiftLeaves
+    | MoveRun | NoteCommand | AddSignal | TakeSignal | HoldSlot | Collect | CancelBelow | FailOutstanding | FreeSlot
+    | LiftLeaves
     | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
     | AnnounceRun | DeclareConflict | Orphan | Forbid | Tell | RefuseCommand | DeclareRefused
 )  # fmt: skip

@@ -86,7 +86,7 @@ def _cancelled(run: Run, grace: float, context: Context) -> Iterator[Change]:
     yield EndRun(
         run_id=run.id, status=RunStatus.CANCELLED, ended_at=context.now, message="cancelled", grace_until=until
     )
-    yield CancelBelow(run.id, "", None, context.now)
+    yield CancelBelow(run.id, "", None, context.now, grace)
     yield Tell(wire.Control(kind="cancel", run_id=run.id, **({"grace": grace} if grace else {})))
 
 

@@ -54,6 +54,18 @@ class Cancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class AttemptsCancelled:
+    """The store cancelled these attempts, which workers may have: all that did when the run goes on.
+
+    When the whole run is cancelled, which all workers hear of, only those of limited nodes are listed.
+    """
+
+    run_id: str
+    attempts: tuple[tuple[UUID, int], ...]  # tasks, each with the number of its attempt
+    grace: float = 0  # seconds that their mains may go on
+
+
+@dataclass(frozen=True, slots=True)
 class BranchFailed:
     """What stood at ``path`` directly in ``scope`` (a task, or a child scope) failed for good.
 
@@ -168,5 +180,6 @@ class RunExpired:
 
 Event = (
     Started | Reported | Collected | Cancelled | BranchEnded | BranchReleased | BranchFailed | TaskFailed
-    | Commanded | Signalled | WaitExpired | LeaseExpired | QueueExpired | ScopeExpired | Drained | RunExpired
+    | AttemptsCancelled | Commanded | Signalled | WaitExpired | LeaseExpired | QueueExpired | ScopeExpired | Drained
+    | RunExpired
 )  # fmt: skip

@@ -67,6 +67,7 @@ class Around:
     refusal: str | None = None  # why its queue refused tasks a moment ago, as a coordinator noted
     limit: NodeLimit | None = None  # of its node
     slot_out: int | None = None  # tasks of its slot that are sent and not answered
+    slot_ending: int = 0  # of those that are out: they are cancelled, and have not ended
     slot_held: int | None = None  # tasks that its slot holds, this one included
 
 
@@ -144,7 +145,8 @@ def _timed(task: Stuck, around: Around, due: float, now: float) -> Reason:
 
 
 def _limited(task: Stuck, around: Around) -> Reason:
-    counted = f"{around.slot_out or 0:,} out, {around.slot_held or 0:,} held"
+    ending = f" ({around.slot_ending:,} of them cancelled and not ended yet)" if around.slot_ending else ""
+    counted = f"{around.slot_out or 0:,} out{ending}, {around.slot_held or 0:,} held"
     if around.limit is None:
         text, full = f"held by a limit that node {task.node!r} has no more: {counted}", False
     else:

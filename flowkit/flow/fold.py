@@ -25,6 +25,7 @@ from flowkit.flow.changes import (
 )
 from flowkit.flow.context import Context
 from flowkit.flow.events import (
+    AttemptsCancelled,
     BranchEnded,
     BranchFailed,
     BranchReleased,
@@ -84,7 +85,7 @@ def keys(events: Iterable[Event]) -> Keys:
                     runs.add(new_run_id(command))
                     if command.task_id is not None:
                         tasks.add((event.run_id, command.task_id))
-            case RunExpired():
+            case RunExpired() | AttemptsCancelled():
                 pass
     return Keys(
         runs=frozenset(runs),

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from uuid import UUID
 
 from flowkit.flow import slots
-from flowkit.flow.changes import AddTask, Change, MoveTask, SettleTask
+from flowkit.flow.changes import AddTask, Change, FreeSlot, MoveTask, SettleTask
 from flowkit.flow.events import TaskFailed
 from flowkit.flow.state import LIMIT, State, TaskStatus
 from flowkit.wire import bounds
@@ -25,7 +25,7 @@ def touched(state: State, changes: Iterable[Change]) -> set[str]:
         match change:
             case AddTask(task) if task.held_for == LIMIT:
                 names.add(task.slot)
-            case SettleTask() | MoveTask(status=TaskStatus.HELD):
+            case SettleTask() | MoveTask(status=TaskStatus.HELD) | FreeSlot():
                 names.add(state.tasks[change.run_id, change.task_id].slot)
     return {name for name in names if name is not None}
 

@@ -13,6 +13,8 @@ from flowkit.flow.changes import (
     Change,
     Collect,
     Forbid,
+    FreeSlot,
+    HoldSlot,
     MoveTask,
     Orphan,
     SettleTask,
@@ -54,6 +56,8 @@ def reported(state: State, event: Reported, context: Context) -> Iterator[Change
             reason=reason or "unknown task",
             at=context.now,
         )
+        if task is not None and task.slot is not None and result.status is not wire.Status.STARTED:
+            yield FreeSlot(run.id, task.id, result.attempt)  # it may have been cancelled
         if run.status.ended and task is not None and task.status in (TaskStatus.SUCCEEDED, TaskStatus.FAILED):
             yield AnnounceRun(run.id)  # it comes again: whoever applied it may have died before telling of the end
         return
@@ -265,6 +269,8 @@ def _began(task: Task, result: wire.Result, context: Context) -> Iterator[Change
     deaths = task.deaths + again
     if deaths >= context.limits.max_deaths:
         yield _failure(task, result, process_died(deaths, task.worker, context.limits))
+        if task.slot is not None:
+            yield HoldSlot(task.run_id, task.id, task.attempt, task.slot, context.now)
         yield Tell(wire.Control(kind="cancel", run_id=task.run_id, task_id=task.id, attempt=task.attempt))
         return
     yield MoveTask(

@@ -17,7 +17,7 @@ from flowkit.errors import Unreadable
 from flowkit.flow import limiting, slots
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import LIMIT
-from flowkit.store import rows
+from flowkit.store import cancelled, rows
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import Admitted, Released
 from flowkit.store.refused_rows import warn_refused
@@ -130,10 +130,14 @@ def slots_held(database: Database, limit: int, after: str | None = None) -> list
 
 
 def _out(database: Database, keys: Iterable[bytes]) -> dict[bytes, int]:
-    """How many tasks of each slot are sent, or about to be, and not answered."""
+    """How many tasks of each slot are sent, or about to be, and not answered; cancelled ones too."""
+    keys = list(keys)
     found = database.lookup("SELECT t.slot, count(*) FROM tasks AS t", "tasks", ("slot",), [(key,) for key in keys],
                             only=f"t.held_for IS NULL AND {rows.T_OUTSTANDING}", group="t.slot")  # fmt: skip
-    return {bytes(key): count for key, count in found}
+    out = Counter({bytes(key): count for key, count in found})
+    # Behind the tasks: what is cancelled between the two statements is counted twice, and not left out.
+    out.update(cancelled.count(database, keys))
+    return out
 
 
 def _next_at(database: Database, keys: Iterable[bytes]) -> dict[bytes, float]:

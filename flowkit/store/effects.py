@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import cast, get_args
 
@@ -14,22 +14,27 @@ from flowkit.flow.changes import (
     Collect,
     CopyRun,
     FailOutstanding,
+    FreeSlot,
     HoldUnsent,
     LiftLeaves,
     Reopen,
     TrimRun,
     Unhold,
 )
-from flowkit.flow.events import Cancelled, Collected, Event
+from flowkit.flow.events import AttemptsCancelled, Cancelled, Collected, Event
 from flowkit.flow.state import DELAY, LIMIT, RETRY, WINDOW, Leaf
 from flowkit.store import rows
+from flowkit.store.cancelled import free_slots, hold_slots
 from flowkit.store.copying import copy
 from flowkit.store.database import Database, Values
 from flowkit.store.reopening import reopen
 from flowkit.store.trimming import trim
 
-Effect = Collect | CancelBelow | FailOutstanding | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
+Effect = (
+    Collect | CancelBelow | FailOutstanding | FreeSlot | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
+)
 EFFECTS = frozenset(get_args(Effect))
+OF_OTHER_ROWS = frozenset({Collect, FreeSlot})  # they change no row of a task, a scope or a run
 ScopeKey = tuple[str, str]
 
 # What may be opened again keeps what it was held for, and until when: a branch its window, a wait its time.
@@ -45,7 +50,9 @@ CANCEL_SCOPES = "UPDATE scopes SET status = 'cancelled', outstanding = 0"
 def changed_as_a_set(changes: Iterable[Change]) -> set[str]:
     """Runs with rows that these changes do not name one by one."""
     return {
-        cast("Effect", change).run_id for change in changes if type(change) in EFFECTS and type(change) is not Collect
+        cast("Effect", change).run_id
+        for change in changes
+        if type(change) in EFFECTS and type(change) not in OF_OTHER_ROWS
     }
 
 
@@ -59,6 +66,9 @@ def carry_out(database: Database, effects: Sequence[Effect]) -> list[Event]:
         if kind is LiftLeaves:  # many branches of a window end in one batch
             lifted = [(e.run_id, e.path, e.parent) for e in some if isinstance(e, LiftLeaves)]
             database.update("tasks", ("run_id", "leaf_of"), ("leaf_of",), lifted)
+            continue
+        if kind is FreeSlot:
+            free_slots(database, [e for e in some if isinstance(e, FreeSlot)])
             continue
         for effect in some:
             events += _carry_out(database, effect, collected)
@@ -131,6 +141,7 @@ def _cancel(database: Database, effect: CancelBelow) -> list[Event]:
         )
         count = database.select(counted, {**values, "scope": effect.scope})[0][0]
         events.append(Cancelled(effect.run_id, effect.scope, count))
+    events += _held_slots(database, where, values, every=effect.path != "", grace=effect.grace)
     database.execute(f"{CANCEL_TASKS} {tasks}", values)
     database.execute(f"{CANCEL_SCOPES} {scopes}", values)
     return events
@@ -147,6 +158,11 @@ def _fail_outstanding(database: Database, effect: FailOutstanding) -> list[Event
     if not found:
         return []
     failed: Values = {**key, "error": effect.error}
+    below, bounds = _below(effect.scope)
+    where: Values = {"run_id": effect.run_id, **bounds}
+    events: list[Event] = [Cancelled(effect.run_id, effect.scope, found[0][0])]
+    all_of_it, values = f"run_id = :run_id AND (scope = :scope OR {below})", {**key, **bounds, "at": effect.at}
+    events += _held_slots(database, all_of_it, values, every=True)
     database.execute(
         "UPDATE tasks SET status = 'failed', error = :error, leaf_of = :scope, "
         "finished_at = coalesce(finished_at, :at), held_for = NULL, due = NULL, unsent_since = NULL, "
@@ -160,12 +176,19 @@ def _fail_outstanding(database: Database, effect: FailOutstanding) -> list[Event
         f"WHERE run_id = :run_id AND scope = :scope AND {rows.OUTSTANDING}",
         {**failed, "at": effect.at},
     )
-    below, bounds = _below(effect.scope)
-    where: Values = {"run_id": effect.run_id, **bounds}
     tasks = f"{CANCEL_TASKS} WHERE run_id = :run_id AND {below} AND {rows.OUTSTANDING}"
     database.execute(tasks, {**where, "at": effect.at})
     database.execute(f"{CANCEL_SCOPES} WHERE run_id = :run_id AND {below} AND status = 'open'", where)
-    return [Cancelled(effect.run_id, effect.scope, found[0][0])]
+    return events
+
+
+def _held_slots(
+    database: Database, where: str, values: Values, *, every: bool, grace: float = 0
+) -> Iterator[AttemptsCancelled]:
+    attempts = hold_slots(database, where, values, every=every)
+    if attempts:
+        run_id = attempts[0][0]
+        yield AttemptsCancelled(run_id, tuple((task_id, attempt) for _, task_id, attempt in attempts), grace)
 
 
 def _below(path: str) -> tuple[str, Values]:

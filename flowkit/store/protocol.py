@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # a verb that only looks would wait for them
 
 T = TypeVar("T")
 TaskKey = tuple[str, UUID]  # run id, task id
+AttemptKey = tuple[str, UUID, int]  # and the number of the attempt
 SentMark = tuple[str, UUID, int]  # run id, task id, attempt
 EndMark = tuple[str, float]  # run id, when it ended
 
@@ -89,6 +90,17 @@ class SentTask:
     attempt: int
     scope: str
     sent_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledAttempt:
+    """An attempt of a limited node that was cancelled, and has not ended as far as anybody knows."""
+
+    run_id: str
+    task_id: UUID
+    attempt: int
+    slot: str
+    heard_at: float  # when it was cancelled, or a worker announced it last; Unix seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +268,18 @@ class Transaction(Protocol):
 
         Workers that live renew theirs; those of dead ones would last until the clock has caught up.
         """
+
+    def note_heard(self, attempts: Iterable[AttemptKey], before: float) -> None:
+        """Workers announce these attempts: note it for those that are cancelled and were heard of before ``before``."""
+
+    def unheard_attempts(self, before: float, limit: int) -> list[CancelledAttempt]:
+        """Cancelled attempts that count in their slots, and were not heard of since ``before``.
+
+        Those dated a minute ahead, or more, are among them: a clock was set back.
+        """
+
+    def give_up(self, attempts: Sequence[CancelledAttempt]) -> None:
+        """These attempts count in their slots no more, unless they were heard of meanwhile."""
 
     def recount(self) -> int:
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong."""

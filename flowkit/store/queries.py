@@ -18,7 +18,16 @@ from flowkit.flow.state import LIMIT
 from flowkit.store.database import Database, Row
 from flowkit.store.protocol import DeadLetter
 from flowkit.store.refused_rows import read_row
-from flowkit.store.rows import BY_STATUS, DEAD, OUTSTANDING, T_OUTSTANDING, read_dead, read_dead_row, utf8
+from flowkit.store.rows import (
+    BY_STATUS,
+    CANCELLED_IN_SLOT,
+    DEAD,
+    OUTSTANDING,
+    T_OUTSTANDING,
+    read_dead,
+    read_dead_row,
+    utf8,
+)
 from flowkit.store.views import (
     CommandRow,
     DeadLetterRow,
@@ -184,7 +193,12 @@ class SqlQueries:
         wanted = {utf8(name): name for name in names}
         keys: list[Row] = [(key,) for key in wanted]
         found = self._database.lookup(SLOT, "tasks", ("slot",), keys, only=T_OUTSTANDING, group="t.slot")
-        return {wanted[bytes(key)]: SlotCount(out, held) for key, out, held in found}
+        counts = {wanted[bytes(key)]: SlotCount(out, held) for key, out, held in found}
+        ending = self._database.lookup(CANCELLED_IN_SLOT, "cancelled_attempts", ("slot",), keys, group="t.slot")
+        for key, cancelled in ending:
+            count = counts.get(wanted[bytes(key)], SlotCount(0, 0))
+            counts[wanted[bytes(key)]] = SlotCount(count.out + cancelled, count.held, cancelled)
+        return counts
 
     def node_infos(self) -> list[tuple[str, bytes, float]]:
         """Every node ever announced, by name."""
@@ -246,6 +260,11 @@ class SqlQueries:
             CommandRow(self._database.id_out(command_id), kind, at, None if refused is None else refused.decode())
             for command_id, kind, at, refused in found
         ]
+
+    def cancelled_attempts(self) -> int:
+        """How many cancelled attempts of limited nodes have not ended, as far as anybody knows."""
+        count: int = self._rows("SELECT count(*) FROM cancelled_attempts")[0][0]
+        return count
 
     def unannounced(self) -> int:
         """How many ends of runs are still to be announced."""

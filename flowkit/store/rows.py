@@ -58,6 +58,8 @@ DEAD = ("id", "reason", "detail", "queue", "body", "properties", "at", "run_id")
 COMMAND = ("id", "run_id", "kind", "at", "refused")
 ENDED = ("status", "ended_at", "outputs", "outputs_from", "message", "error", "grace_until", "unannounced_since")
 
+CANCELLED_IN_SLOT = "SELECT t.slot, count(*) FROM cancelled_attempts AS t"  # to be grouped by the slot
+
 # What the core needs of a row: no payloads
 RUN_STATE = (
     "SELECT t.id, t.node, t.status, t.tags, t.parent, t.started_at, t.deadline, t.traceparent, t.tasks, t.ended_at, "

@@ -160,6 +160,19 @@ limits = Table(  # slots whose node has a rate: one a node, or one for each valu
     _partial("limits_due", "due", where="due IS NOT NULL"),  # timers
 )
 
+cancelled_attempts = Table(  # of limited nodes, which count in their slots until they have ended
+    "cancelled_attempts",
+    metadata,
+    Column("run_id", _TEXT, nullable=False),
+    Column("id", _ID, nullable=False),  # of the task
+    Column("attempt", Integer, nullable=False),
+    Column("slot", _BYTES, nullable=False),
+    Column("heard_at", _TIME, nullable=False),  # when it was cancelled, or a worker announced it last
+    PrimaryKeyConstraint("run_id", "id", "attempt"),
+    Index("cancelled_attempts_slot", "slot"),  # limits
+    Index("cancelled_attempts_heard", "heard_at"),  # leases
+)
+
 schedules = Table(
     "schedules",
     metadata,

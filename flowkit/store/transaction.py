@@ -11,13 +11,15 @@ from flowkit.flow.leases import Known, Lease
 from flowkit.flow.schedules import Schedule
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
-from flowkit.store import admission, announcing, leasing, overdue, pruning, resending, rows, scheduling
+from flowkit.store import admission, announcing, cancelled, leasing, overdue, pruning, resending, rows, scheduling
 from flowkit.store.database import Database, Row
 from flowkit.store.effects import changed_as_a_set
 from flowkit.store.kept import Kept
 from flowkit.store.loading import load
 from flowkit.store.protocol import (
     Admitted,
+    AttemptKey,
+    CancelledAttempt,
     DeadLetter,
     EndedRun,
     EndMark,
@@ -276,6 +278,18 @@ class SqlTransaction:
     def shorten_leases(self, until: float) -> None:
         """Let leases that last over a minute longer than ``until`` end then."""
         self._kept.forget(*leasing.shorten(self._database, until))
+
+    def note_heard(self, attempts: Iterable[AttemptKey], before: float) -> None:
+        """Workers announce these attempts: note it for those that are cancelled."""
+        cancelled.note_heard(self._database, attempts, self.now(), before)
+
+    def unheard_attempts(self, before: float, limit: int) -> list[CancelledAttempt]:
+        """Cancelled attempts that count in their slots, and were not heard of since ``before``."""
+        return cancelled.unheard(self._database, before, limit)
+
+    def give_up(self, attempts: Sequence[CancelledAttempt]) -> None:
+        """These attempts count in their slots no more, unless they were heard of meanwhile."""
+        cancelled.give_up(self._database, attempts)
 
     def recount(self) -> int:
         """Compare every open scope's counter with its tasks, correct it, and return how many were wrong.

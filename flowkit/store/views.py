@@ -94,6 +94,7 @@ class SlotCount:
 
     out: int  # sent, or about to be, and not answered
     held: int  # for the limit
+    ending: int = 0  # of those that are out: they are cancelled, and have not ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +202,9 @@ class Queries(Protocol):
 
     def signals(self, run_id: str) -> list[SignalRow]:
         """Signals of a run that nobody has taken yet, in the order they came."""
+
+    def cancelled_attempts(self) -> int:
+        """How many cancelled attempts of limited nodes have not ended, as far as anybody knows."""
 
     def unannounced(self) -> int:
         """How many ends of runs are still to be announced."""

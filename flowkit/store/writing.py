@@ -15,6 +15,7 @@ from flowkit.flow.changes import (
     Change,
     CountTasks,
     EndRun,
+    HoldSlot,
     MarkLeaf,
     MoveRun,
     MoveScope,
@@ -56,6 +57,7 @@ class Changes:
     taken: list[TakeSignal] = field(default_factory=list)
     statuses: dict[str, RunStatus] = field(default_factory=dict)
     ends: dict[str, EndRun] = field(default_factory=dict)
+    slots: list[HoldSlot] = field(default_factory=list)
     superseded: list[Supersede] = field(default_factory=list)
 
     def takes(self, change: Change) -> bool:
@@ -100,6 +102,8 @@ class Changes:
                 self.ends[change.run_id] = change
             case MarkLeaf(run_id, task_id):
                 self.leaves[run_id, task_id] = change
+            case HoldSlot():
+                self.slots.append(change)
             case Supersede():
                 self.superseded.append(change)
 
@@ -165,6 +169,9 @@ def _write_rows(database: Database, batch: Changes) -> None:  # noqa: C901, PLR0
         # A failed run may go on (retry), and its waits then find what was sent to them before.
         if over := [(end.run_id,) for end in batch.ends.values() if end.status is not RunStatus.FAILED]:
             database.delete("signals", ("run_id",), over)
+    if batch.slots:
+        slots = [(s.run_id, id_in(s.task_id), s.attempt, rows.utf8(s.slot), s.at) for s in batch.slots]
+        database.insert("cancelled_attempts", (*rows.TASK_KEY, "attempt", "slot", "heard_at"), slots, new_only=True)
     if batch.superseded:
         columns = ("run_id", "task_id", "attempt", "status", "reason", "at")
         database.insert("superseded", columns, [_superseded_row(database, change) for change in batch.superseded])

@@ -332,7 +332,7 @@ class Control(Message):
     attempt: Attempt | None = None
     worker: WorkerName | None = None
     grace: Duration | None = None
-    # Further tasks of the run, beside `task_id` and `attempt`: a worker that does not know the field hears of them later
+    # Further tasks of the run, beside `task_id` and `attempt`
     others: Annotated[tuple[TaskAttempt, ...], Field(max_length=bounds.OTHERS)] = ()
 
 

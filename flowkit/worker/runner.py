@@ -134,7 +134,7 @@ class Runner:
             self._post(execution, report.returned(execution.task, worker=self._worker))
 
     def _cancel(self, execution: Execution) -> None:
-        """Stop it, and report that it was returned when its main has ended: until then it counts in its node's limit."""
+        """Stop it, and report it as returned when its main has ended: it counts in its node's limit until then."""
         if execution.job is None:
             self.give_back(execution)
         elif not execution.reported:

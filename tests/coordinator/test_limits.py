@@ -82,10 +82,12 @@ async def test_a_run_that_is_cancelled_makes_room_for_others(house):
     async with house.coordinator(pace=PATIENT):
         await announce(house, name="b", limit=1)
         await fan_out(house, "b", [{"n": 1}, {"n": 2}])
-        await house.tasks("b")
+        (first,) = await house.tasks("b")
         await fan_out(house, "b", [{"n": 3}], "other")
         await house.until(lambda q: [r for r in q.tasks("other") if r.held_for == "limit"], "the other run waits")
         await house.publish("commands", "cancel", {"id": str(uuid4()), "kind": "cancel", "run_id": "r"})
+        await house.run_ended("r")
+        await house.answer(first, status="returned", attempt=1)
         (task,) = await house.tasks("b")
         assert task.run_id == "other"
 
