@@ -48,18 +48,7 @@ def reported(state: State, event: Reported, context: Context) -> Iterator[Change
         return
     reason = _why_superseded(state, run, task, result)
     if task is None or reason is not None:
-        yield Supersede(
-            run_id=run.id,
-            task_id=result.task_id,
-            attempt=result.attempt,
-            status=result.status,
-            reason=reason or "unknown task",
-            at=context.now,
-        )
-        if task is not None and task.slot is not None and result.status is not wire.Status.STARTED:
-            yield FreeSlot(run.id, task.id, result.attempt)  # it may have been cancelled
-        if run.status.ended and task is not None and task.status in (TaskStatus.SUCCEEDED, TaskStatus.FAILED):
-            yield AnnounceRun(run.id)  # it comes again: whoever applied it may have died before telling of the end
+        yield from _superseded(run, task, result, reason or "unknown task", context)
         return
     match result.status:
         case wire.Status.SUCCEEDED:
@@ -76,6 +65,19 @@ def reported(state: State, event: Reported, context: Context) -> Iterator[Change
             yield _returned(run, task)
         case wire.Status.STARTED:
             yield from _began(task, result, context)
+
+
+def _superseded(run: Run, task: Task | None, result: wire.Result, reason: str, context: Context) -> Iterator[Change]:
+    yield Supersede(
+        run_id=run.id, task_id=result.task_id, attempt=result.attempt, status=result.status, reason=reason,
+        at=context.now,
+    )  # fmt: skip
+    if task is None:
+        return
+    if task.slot is not None and result.status is not wire.Status.STARTED:
+        yield FreeSlot(run.id, task.id, result.attempt)  # it may have been cancelled
+    if run.status.ended and task.status in (TaskStatus.SUCCEEDED, TaskStatus.FAILED):
+        yield AnnounceRun(run.id)  # it comes again: whoever applied it may have died before telling of the end
 
 
 def _why_superseded(state: State, run: Run, task: Task | None, result: wire.Result) -> str | None:

@@ -49,3 +49,13 @@ async def _house(broker_url: str, store_url: str, namespace: str) -> AsyncIterat
         await house.close()
         await store.close()
         await broker.close()
+
+
+@pytest.fixture(params=["embedded", "services"])
+async def every_house(request, tmp_path, namespace) -> AsyncIterator[House]:
+    """Embedded, and over a real RabbitMQ and a real PostgreSQL."""
+    urls = (f"memory:{uuid4().hex}", f"sqlite:///{tmp_path}/flowkit.db")
+    if request.param == "services":
+        urls = (request.getfixturevalue("rabbitmq_url"), request.getfixturevalue("postgres_database"))
+    async with _house(*urls, namespace) as house:
+        yield house

@@ -90,6 +90,13 @@ CASES = [
          "flowkit runs list, for what is under way"),
     ),
     (
+        "its node's limit is reached by what is cancelled",
+        stuck("held", held_for="limit", slot="ship"),
+        Around(workers=1, coordinators=1, limit=NodeLimit(limit=2), slot_out=2, slot_ending=1, slot_held=9),
+        (Kind.LIMIT, "held by the limit 2 of node 'ship': 2 out (1 of them cancelled and not ended yet), 9 held",
+         "flowkit runs list, for what is under way"),
+    ),
+    (
         "what is out has nobody to run it",
         stuck("held", held_for="limit", slot="ship"),
         Around(workers=0, consumers=0, coordinators=1, limit=NodeLimit(limit=2), slot_out=2, slot_held=1),
