@@ -150,6 +150,7 @@ def _leave_nothing(code: int) -> None:
 
     from flowkit.worker.process_exit import leave_if_busy, terminate_children
 
+    _end_within(HELD)  # also when nobody has asked for the end: a thread that is left may hold the interpreter's lock
     if code:
         terminate_children()
     leave_if_busy(code, lambda text: logging.getLogger(__name__).warning("%s", text, extra={"action": "threads_left"}))

@@ -206,3 +206,34 @@ def test_a_worker_that_cannot_go_on_ends_although_a_thread_of_a_node_goes_on(tmp
     )
     assert ended.returncode == 3
     assert "flowkit: broker amqp://there: the login is refused" in ended.stderr
+
+
+HELD_AT_THE_END = """
+import re, sys
+from flowkit.cli import app, service, worker
+from flowkit.errors import BrokerUnreachable
+from flowkit.worker import process_exit
+
+def serve(settings, work, **rest):
+    raise BrokerUnreachable("amqp://there", "the login is refused")
+
+def leave_if_busy(code, tell):
+    re.match("(a+)+$", "a" * 60 + "b")  # as a thread of a node may, for which nothing of Python runs meanwhile
+
+service.serve, process_exit.leave_if_busy, worker.HELD = serve, leave_if_busy, 0.5
+sys.argv = ["flowkit", "worker", "--node", sys.argv[1]]
+app.main()
+"""
+
+
+def test_a_worker_that_cannot_go_on_ends_although_c_code_holds_the_lock(tmp_path):
+    node = tmp_path / "idle.py"
+    node.write_text(
+        "from flowkit import Node\n\nnode = Node()\n\n@node.main\nasync def main():\n    return [], {}, ''\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", HELD_AT_THE_END, str(node)], capture_output=True, text=True, timeout=40, check=False
+    )
+    assert ended.returncode == 1
+    assert "flowkit: broker amqp://there: the login is refused" in ended.stderr
+    assert "in leave_if_busy" in ended.stderr, "the stacks of its threads"
