@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -89,6 +90,7 @@ def commit(
     secret: bytes,
     limits: Limits,
     queue_timeouts: Mapping[str, float] = NO_TIMEOUTS,
+    steady_for: float = math.inf,
     marks: Marks = NONE,
 ) -> Committed:
     """Fold ``events`` and write what follows, all in the given transaction.
@@ -99,9 +101,10 @@ def commit(
         secret: of the store.
         limits: guards of runs.
         queue_timeouts: seconds that tasks may wait to be taken, by node.
+        steady_for: seconds for which the store's clock is known not to have been set.
         marks: tasks that were confirmed, to be written down.
     """
-    context = Context(transaction.now(), secret, limits, transaction.node_limits(), queue_timeouts)
+    context = Context(transaction.now(), secret, limits, transaction.node_limits(), queue_timeouts, steady_for)
     changes: list[Change] = []
     runs: dict[str, Run] = {}
     touched: set[str] = set()

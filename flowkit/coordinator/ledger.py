@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from itertools import islice, takewhile
 from typing import TypeVar
 
+from flowkit.coordinator.clock_steps import StepDetector
 from flowkit.coordinator.commit import Committed, Marks, commit
 from flowkit.coordinator.isolation import Skipped, process_apart
 from flowkit.errors import StoreUnreachable
@@ -49,6 +50,7 @@ class Ledger:
         self._some_sent = asyncio.Event()
         self._skipped = Skipped("what time brought", "event_failed")
         self.failed, self.answered = asyncio.Event(), asyncio.Event()  # whether the last transaction got through
+        self._steps = StepDetector()
         self.queue_timeouts: Mapping[str, float] = {}  # seconds, by node, as far as they were announced
         self.in_hand: set[SentMark] = set()  # committed here, and not yet sent
         self.released = asyncio.Event()  # tasks were released as a set, and wait for the relay
@@ -108,12 +110,16 @@ class Ledger:
         announced, self._announced = self._announced, {}
         self._announced_writing |= announced.items()
 
+        clock = asyncio.get_running_loop().time
+        began = clock()
+
         def work(transaction: Transaction) -> Committed:
+            self._steps.observe(transaction.now(), began, at := clock())
             found = events(transaction) if callable(events) else events
             marks = Marks(sent, epoch, list(announced.items()))
             return commit(
                 transaction, found, secret=self._secret, limits=self._limits, queue_timeouts=self.queue_timeouts,
-                marks=marks,
+                steady_for=self._steps.steady_for(at), marks=marks,
             )  # fmt: skip
 
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -18,3 +19,4 @@ class Context:
     limits: Limits = field(default_factory=Limits)
     node_limits: Mapping[str, NodeLimit] = field(default_factory=dict)  # of nodes that announced some
     queue_timeouts: Mapping[str, float] = field(default_factory=dict)  # seconds, of nodes that announced one
+    steady_for: float = math.inf  # seconds for which the clock that `now` is of is known not to have been set

@@ -30,7 +30,7 @@ def is_refused_early(task: Task, result: wire.Result, context: Context) -> bool:
     timeout, error = context.queue_timeouts.get(task.node), result.error
     if timeout is None or error is None or error.type != KIND or error.traceback:  # an author's own has a traceback
         return False
-    waited = 0 if task.sent_at is None else context.now - task.sent_at
+    waited = 0 if task.sent_at is None else min(context.now - task.sent_at, context.steady_for)
     return carries_timeout(task.attempt, task.tries) and waited + MARKED_AFTER < timeout
 
 

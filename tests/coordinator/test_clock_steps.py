@@ -15,6 +15,7 @@ from flowkit.node import Node
 from flowkit.store import open_store
 from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
+from flowkit.worker.announce import describe_node
 from flowkit.worker.worker import Worker
 from tests.coordinator.house import FAST, House
 from tests.coordinator.test_leases import LEASING, announce, announce_once, began, heard, row
@@ -151,3 +152,24 @@ async def test_a_worker_whose_clock_is_ahead_runs_what_it_is_given_in_time(house
         await working
     (row,) = await house.rows("r")
     assert (row.attempt, row.tries) == (2, 1), "it was refused once, and sent again"
+
+
+async def test_a_clock_that_is_set_forward_before_a_worker_takes_a_task_makes_it_no_later(house, clock):
+    node = Node("slow", queue_timeout=PATIENT)
+
+    @node.main
+    async def main():
+        return [], {"done": True}, ""
+
+    async with house.coordinator(clock=clock, pace=replace(FAST, overdue_every=3600)):
+        told = wire.Worker(worker="w", nodes=(describe_node(node.definition),))
+        await house.publish("workers", "", told.encode(), durable=False)
+        await house.until(lambda queries: queries.node_infos(), "the node")
+        await house.start("slow", "r")
+        await house.until(lambda queries: [task for task in queries.tasks("r") if task.sent_at], "it is sent")
+        clock.added = 3600
+        worker = Worker(house.broker, house.topology, [node.definition], clock=clock)
+        working = asyncio.create_task(worker.run())
+        assert (await house.run_ended("r")).status == "succeeded"
+        await worker.stop()
+        await working

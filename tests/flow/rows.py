@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID, uuid4
@@ -86,13 +87,14 @@ class Rows:
     on_error: dict[str, str] = field(default_factory=dict)
     node_limits: dict[str, NodeLimit] = field(default_factory=dict)
     queue_timeouts: dict[str, float] = field(default_factory=dict)
+    steady_for: float = math.inf
     dropped: set[object] = field(default_factory=set)  # cancelled with a branch, not with the run
     seen: list[Change] = field(default_factory=list)
 
     def feed(self, *events: Event) -> list[Change]:
         """One transaction: fold, write, and what comes back, until nothing follows."""
         pending, all_changes = list(events), []
-        context = Context(self.now, SECRET, self.limits, self.node_limits, self.queue_timeouts)
+        context = Context(self.now, SECRET, self.limits, self.node_limits, self.queue_timeouts, self.steady_for)
         while pending:
             changes, later = fold(self._load(pending), pending, context)
             all_changes += changes

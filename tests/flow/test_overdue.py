@@ -98,3 +98,10 @@ def test_a_worker_that_refuses_a_task_is_believed_when_the_task_did_wait(rows, f
         assert (rows.at("0").attempt, rows.at("0").tries) == (2, 1)
         rows.report("0", status="failed", error=error, attempt=2)
         assert rows.at("0").status == "failed", "it is asked twice, not for ever"
+
+
+def test_nor_is_he_when_the_clock_was_set_a_moment_ago(rows):
+    rows.queue_timeouts["slow"] = 30.0
+    rows.now, rows.steady_for = rows.now + 3600, 5.0
+    rows.report("0", status="failed", error=LATE)
+    assert (rows.at("0").status, rows.at("0").attempt) == ("queued", 2)
