@@ -66,11 +66,11 @@ class Silence:
         Returns:
             how many leases were over.
         """
+        await self._note_steps()  # also of those before it has listened for long enough
         if not await self._has_listened():
             return 0
         over, unheard, now = await self._ledger.transact(self._find)
-        if await self._clock_steps.check():  # behind what was found by that clock
-            self._since = asyncio.get_running_loop().time()
+        if await self._note_steps():  # behind what was found by that clock
             return 0
         if not (over or unheard) or not await self._all_read() or not await self._has_listened():
             return 0
@@ -103,6 +103,13 @@ class Silence:
             logger.warning("%d cancelled tasks of limited nodes run nowhere any more: their slots are free", len(gone),
                            extra={"action": "slots_freed", "tasks": len(gone)})  # fmt: skip
             self._ledger.freed.set()
+
+    async def _note_steps(self) -> bool:
+        """Whether the clock was set: then it has not listened until now."""
+        stepped = await self._clock_steps.check()
+        if stepped:
+            self._since = asyncio.get_running_loop().time()
+        return stepped
 
     async def _has_listened(self) -> bool:
         consumer, speaks = self._presence.consumer, await self._broker.publish([self._probe]) == [None]

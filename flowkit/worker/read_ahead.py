@@ -62,7 +62,9 @@ class ReadAhead:
     async def run(self) -> None:
         """Give back what waits for too long, until cancelled."""
         while True:
-            if self._most() >= self._intake.slots and not self._dropped and not self._waiting(0):
+            # With fewer consumers than slots (their tasks are leased) nothing may arrive that would set ``waiting``.
+            enough = sum(self._intake.consumers.values()) >= self._intake.slots
+            if enough and not self._dropped and not self._waiting(0):
                 await self._intake.waiting.wait()
             self._intake.waiting.clear()
             if late := self._waiting(PATIENCE):

@@ -6,6 +6,7 @@ Each is what somebody might well write, and what nearly always works.
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections.abc import Callable
 
@@ -13,15 +14,16 @@ import pytest
 
 from flowkit.coordinator import Pace, isolation
 from flowkit.coordinator.announcing import RunAnnouncements
+from flowkit.coordinator.clock_steps import ClockSteps, StepDetector
 from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.relay import Relay
-from flowkit.flow import commands, paths, results
+from flowkit.flow import commands, overdue, paths, results
 from flowkit.testing import Faults
 from flowkit.worker.reporter import Reporter
-from tests.simulation.workflow import meddle, play
+from tests.simulation.workflow import CLOCKS, meddle, play, play_durations
 
 NO_SWEEPER = Pace(sweep_every=None)
 SEEDS = 40  # of which the first that fails is enough
@@ -114,6 +116,24 @@ def a_refusal_is_noted_as_applied(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(commands, "_came_again", lambda state, run, command: iter(()))
 
 
+def silence_by_the_time_of_day(patch: pytest.MonkeyPatch) -> None:
+    async def mutant(self):
+        return False
+
+    patch.setattr(ClockSteps, "check", mutant)
+
+
+def a_worker_is_believed_that_it_is_late(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(overdue, "is_refused_early", lambda task, result, context: False)
+
+
+def lateness_by_the_time_of_day(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(StepDetector, "steady_for", lambda self, at: math.inf)
+
+
+OF_DURATIONS = [silence_by_the_time_of_day, a_worker_is_believed_that_it_is_late, lateness_by_the_time_of_day]
+
+
 MUTANTS: list[tuple[Mutant, Faults, Pace | None]] = [
     (acknowledge_before_commit, Faults(crash_coordinator=0.05), NO_SWEEPER),
     (no_relay, Faults(crash_coordinator=0.05), NO_SWEEPER),
@@ -143,6 +163,17 @@ def test_an_answer_that_nobody_gets_is_caught(monkeypatch, mutant, faults):
     try:
         mutant(monkeypatch)
         caught = next((seed for seed in range(SEEDS) if _fails(seed, faults, None, play=meddle)), None)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caught is not None, f"{SEEDS} seeds have not caught it"
+
+
+@pytest.mark.parametrize("mutant", OF_DURATIONS, ids=lambda value: value.__name__)
+def test_a_duration_by_a_clock_that_is_set_is_caught(monkeypatch, mutant):
+    logging.disable(logging.CRITICAL)
+    try:
+        mutant(monkeypatch)
+        caught = next((seed for seed in range(SEEDS) if _fails(seed, CLOCKS, None, play=play_durations)), None)
     finally:
         logging.disable(logging.NOTSET)
     assert caught is not None, f"{SEEDS} seeds have not caught it"

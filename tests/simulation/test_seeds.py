@@ -16,7 +16,7 @@ import pytest
 
 from flowkit.testing import ROUGH, Faults
 from tests.simulation.weather import NO_SWEEPER, WEATHERS, Played, play_some
-from tests.simulation.workflow import play
+from tests.simulation.workflow import play, play_durations
 
 ROOT = Path(__file__).parents[2]
 PARTS, SEEDS = 5, 25  # of each weather: 1,125 seeds in all, two minutes on two cores
@@ -47,6 +47,11 @@ def test_in_good_weather_each_task_runs_once():
     assert sim.happened == 0
     # Three tries of one node, and a Gather that nobody had to run.
     assert len(sim.calls()) == sum(sim.ran(node) for node in {call.node for call in sim.calls()}) + 2
+
+
+def test_in_good_weather_a_worker_of_one_slot_takes_the_next_task_after_a_leased_one():
+    sim = play_durations(0)
+    assert len(sim.calls()) == 6
 
 
 @pytest.mark.parametrize("part", range(4))

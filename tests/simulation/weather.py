@@ -9,7 +9,7 @@ from functools import partial
 from flowkit.coordinator import Pace
 from flowkit.flow.limits import Limits
 from flowkit.testing import ROUGH, Faults, Simulation
-from tests.simulation.workflow import meddle, play
+from tests.simulation.workflow import CLOCKS, meddle, play, play_durations
 from tests.store import kept
 
 NO_SWEEPER = Pace(sweep_every=None)  # it hides what others forget
@@ -32,6 +32,7 @@ WEATHERS: dict[str, Callable[[int], Simulation]] = {
     "the store is away from one of two coordinators": partial(
         play, faults=Faults(store_away=0.02, crash_coordinator=0.02, duplicate=0.05), coordinators=2
     ),
+    "clocks are set": partial(play_durations, faults=CLOCKS),
     "the network is bad": partial(
         play, faults=Faults(disconnect=0.1, lose_confirm=0.1, duplicate=0.2, reorder=0.5, most=300)
     ),

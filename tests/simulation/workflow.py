@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from functools import partial
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from tenacity import stop_after_attempt, wait_fixed
 
 from flowkit import Gather, Node, Permanent, Send, Wait
+from flowkit.coordinator import Pace
+from flowkit.flow.limits import Limits
 from flowkit.testing import Faults, Simulation
 from flowkit.wire import codec
 
@@ -143,6 +146,37 @@ def meddle(seed: int, faults: Faults | None = None, *, runs: int = 3, **more: An
                 assert approved is False or (run.id, "signal") in asked
         # What makes no sense any more (a signal for a run that has ended) is refused, and kept with the reason.
         sim.audit(accept={"refused"})
+    return sim
+
+
+patient, long = Node("patient", queue_timeout=300, concurrency=1), Node("long")
+
+
+@patient.main
+async def _patient():
+    await asyncio.sleep(20)  # the next one waits for it
+    return ["long"], {}, "taken"
+
+
+@long.main
+async def _long():
+    await asyncio.sleep(60)
+    return [], {"done": True}, "done"
+
+
+LEASING = Pace(lease_after=10, lease_silence=18, relay_after=3)
+CLOCKS = Faults(clock=0.02, most=40)
+NOBODY_DIES = Limits(max_deaths=1)  # a task over which a process seems to have died fails
+
+
+def play_durations(seed: int, faults: Faults | None = None, *, pace: Pace | None = None, **more: Any) -> Simulation:
+    """Play what clocks may end: leases, and tasks that wait to be taken; nobody dies in it, so nothing may fail."""
+    given = {"workers": 1, "limits": NOBODY_DIES, "pace": pace or LEASING, **more}
+    with Simulation(patient, long, seed=seed, faults=faults, **given) as sim:
+        begun = [sim.start("patient") for _ in range(3)]
+        for run in begun:
+            assert run.outputs() == {"done": True}
+        sim.audit()
     return sim
 
 
