@@ -16,6 +16,7 @@ from flowkit.store.protocol import Store, Transaction
 from flowkit.testing.clock import VirtualLoop
 from flowkit.testing.faults import Fates
 from flowkit.testing.life import Life
+from flowkit.testing.limit_check import LimitCheck
 from flowkit.testing.nodes import Call, recorded
 from flowkit.testing.process import Body, Process
 from flowkit.testing.rest import Rest
@@ -57,6 +58,7 @@ class House:
         pace: Pace | None,
     ) -> None:
         self.server, self.calls = Server(), list[Call]()
+        self.limits = LimitCheck()
         self.announced: set[str] = set()  # runs whose end the broker has confirmed to somebody
         self._loop, self._fates, self._definitions = loop, fates, definitions
         self._coordinators, self._workers = coordinators, workers
@@ -79,8 +81,9 @@ class House:
         for process in self._processes:
             self._stack.callback(asyncio.create_task(process.run(), name=process.name).cancel)
         life = Life(
-            "test", "client", self.server, self.store, fates=self._fates, jump=self._loop.jump, announced=self.announced
-        )
+            "test", "client", self.server, self.store, fates=self._fates, jump=self._loop.jump,
+            announced=self.announced, on_results=self.limits.note_results,
+        )  # fmt: skip
         self.client = await self._stack.enter_async_context(Client(broker=life.broker))
 
     async def close(self) -> None:
@@ -117,8 +120,9 @@ class House:
     def _process(self, role: str, number: int, body: Callable[[Life], Body]) -> Process:
         def born(name: str) -> Life:
             return Life(
-                name, role, self.server, self.store, fates=self._fates, jump=self._loop.jump, announced=self.announced
-            )
+                name, role, self.server, self.store, fates=self._fates, jump=self._loop.jump,
+                announced=self.announced, on_results=self.limits.note_results,
+            )  # fmt: skip
 
         return Process(f"{role}-{number + 1}", born, body)
 
@@ -137,6 +141,6 @@ class House:
         return Body(coordinator.run(), lambda: coordinator.ready, lambda: False)
 
     def _worker(self, life: Life) -> Body:
-        nodes = [recorded(one, life, self.calls, self._loop.wall) for one in self._definitions.values()]
+        nodes = [recorded(one, life, self.calls, self._loop.wall, self.limits) for one in self._definitions.values()]
         worker = Worker(life.broker, self._topology, nodes, name=life.name, drain_timeout=0, clock=self._loop.wall)
         return Body(worker.run(), lambda: worker.connected, lambda: worker.running > 0)

@@ -43,11 +43,12 @@ class Life:
         fates: decides what goes wrong.
         jump: sets the wall's clock, by so many seconds.
         announced: takes the runs whose ends the broker confirms.
+        on_results: called with itself and each message of results before that is published.
     """
 
     def __init__(
         self, name: str, role: str, server: Server, store: Store, *, fates: Fates, jump: Callable[[float], None],
-        announced: set[str],
+        announced: set[str], on_results: Callable[[Life, bytes], None],
     ) -> None:  # fmt: skip
         self.name, self.role, self._jump = name, role, jump
         self.dead = False
@@ -57,7 +58,7 @@ class Life:
         self.over = asyncio.Event()
         self.failure: BaseException | None = None  # what its code raised while it lived
         self.fates = fates
-        self.announced = announced
+        self.announced, self.on_results = announced, on_results
 
     async def step(self, what: str, can: frozenset[Fault]) -> Fault | None:
         """One step; a fault that is not about this process alone is left to the caller."""
@@ -201,6 +202,9 @@ class Link:
             self._broker.lose_confirms()
         elif fault is Fault.DUPLICATE:
             await self._broker.publish(messages)
+        for message in messages:
+            if message.type == wire.Result.TYPE:
+                self._life.on_results(self._life, message.body)
         verdicts = await self._broker.publish(messages)
         for message, verdict in zip(messages, verdicts, strict=True):
             if message.type == wire.RunEnded.TYPE and verdict is None and wire.REFUSED not in message.headers:

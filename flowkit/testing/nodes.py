@@ -13,6 +13,7 @@ from flowkit import loading
 from flowkit.errors import UsageError
 from flowkit.node import Node
 from flowkit.testing.life import MORTAL, Life
+from flowkit.testing.limit_check import LimitCheck
 from flowkit.worker.current import current
 from flowkit.worker.definition import Definition
 
@@ -71,7 +72,9 @@ def _at(path: Path) -> Iterable[Definition]:
     return folder.definitions.values()
 
 
-def recorded(definition: Definition, life: Life, calls: list[Call], clock: Callable[[], float]) -> Definition:
+def recorded(
+    definition: Definition, life: Life, calls: list[Call], clock: Callable[[], float], limits: LimitCheck
+) -> Definition:
     """The same node; each call of its main is a step of this life, and added to ``calls``."""
 
     async def main(*arguments: Any) -> Any:
@@ -84,7 +87,8 @@ def recorded(definition: Definition, life: Life, calls: list[Call], clock: Calla
         )
         calls.append(call)
         try:
-            returned = await definition.main(*arguments)
+            with limits.executing(life, definition, task):
+                returned = await definition.main(*arguments)
         except BaseException as error:
             call.error = error
             raise

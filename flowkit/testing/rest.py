@@ -31,10 +31,10 @@ class Rest:
         """Whether nothing happens any more before time brings it about, or somebody; and when time does, if ever."""
         if not all(process.ready and not process.busy for process in self._processes) or self._moving():
             return False, None
-        counts, due, unannounced = await self._store.query(
-            lambda queries: (queries.nodes(), queries.next_due(), queries.unannounced())
+        counts, due, unfinished = await self._store.query(
+            lambda queries: (queries.nodes(), queries.next_due(), queries.unannounced() + queries.cancelled_attempts())
         )
-        return not unannounced and (due is None or due > now) and all(map(self._stands, counts)), due
+        return not unfinished and (due is None or due > now) and all(map(self._stands, counts)), due
 
     def _moving(self) -> bool:
         """Whether a message is under way."""

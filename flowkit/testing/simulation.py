@@ -243,6 +243,7 @@ class Simulation:
                 accept=accept,
             )
         )
+        found += house.limits.problems
         if wrong := self.play(self._write(lambda transaction: transaction.recount())):
             found.append(f"{wrong} counters of scopes disagreed with their rows")
         if found:

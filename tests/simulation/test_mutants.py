@@ -9,6 +9,7 @@ import logging
 import math
 import uuid
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -21,8 +22,11 @@ from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.relay import Relay
 from flowkit.flow import commands, overdue, paths, results
+from flowkit.store import cancelled, effects, rows
 from flowkit.testing import Faults
 from flowkit.worker.reporter import Reporter
+from flowkit.worker.runner import Runner
+from tests.simulation.limited import contend
 from tests.simulation.workflow import CLOCKS, meddle, play, play_durations
 
 NO_SWEEPER = Pace(sweep_every=None)
@@ -134,6 +138,26 @@ def lateness_by_the_time_of_day(patch: pytest.MonkeyPatch) -> None:
 OF_DURATIONS = [silence_by_the_time_of_day, a_worker_is_believed_that_it_is_late, lateness_by_the_time_of_day]
 
 
+def a_slot_is_free_at_the_cancellation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cancelled, "count", lambda database, slots: {})
+
+
+def answered_at_the_cancellation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Runner, "_cancel", Runner.give_back)
+
+
+def unmarked_counts_as_unsent_under_a_pause(patch: pytest.MonkeyPatch) -> None:
+    def mutant(database, effect):
+        database.execute(
+            "UPDATE tasks SET status = 'held', held_for = :reason, due = NULL, unsent_since = NULL "
+            f"WHERE run_id = :run_id AND {rows.OUTSTANDING} "
+            "AND (status = 'queued' AND sent_at IS NULL OR held_for = 'limit')",
+            {"run_id": effect.run_id, "reason": effect.reason},
+        )
+
+    patch.setattr(effects, "_hold_unsent", mutant)
+
+
 MUTANTS: list[tuple[Mutant, Faults, Pace | None]] = [
     (acknowledge_before_commit, Faults(crash_coordinator=0.05), NO_SWEEPER),
     (no_relay, Faults(crash_coordinator=0.05), NO_SWEEPER),
@@ -155,6 +179,25 @@ OF_COMMANDS: list[tuple[Mutant, Faults]] = [
     (a_refusal_is_noted_as_applied, Faults(crash_coordinator=0.03, most=150)),
     (a_refusal_is_noted_as_applied, Faults(lose_commit=0.03, most=150)),
 ]
+
+
+# That a paused run stays held when another coordinator releases a task of it at that moment is a test on PostgreSQL
+# (`test_a_delayed_task_that_is_released_while_its_run_is_paused_stays`): in a simulation, transactions never overlap.
+OF_LIMITS: list[Mutant] = [
+    a_slot_is_free_at_the_cancellation, answered_at_the_cancellation, unmarked_counts_as_unsent_under_a_pause,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("mutant", OF_LIMITS)
+def test_too_many_tasks_of_a_limited_node_are_caught(monkeypatch, mutant):
+    play_limited = partial(contend, coordinators=2)
+    logging.disable(logging.CRITICAL)
+    try:
+        mutant(monkeypatch)
+        caught = next((seed for seed in range(SEEDS) if _fails(seed, Faults(), None, play=play_limited)), None)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caught is not None, f"{SEEDS} seeds have not caught it"
 
 
 @pytest.mark.parametrize(("mutant", "faults"), OF_COMMANDS, ids=lambda value: getattr(value, "__name__", ""))

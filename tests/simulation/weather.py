@@ -9,6 +9,7 @@ from functools import partial
 from flowkit.coordinator import Pace
 from flowkit.flow.limits import Limits
 from flowkit.testing import ROUGH, Faults, Simulation
+from tests.simulation.limited import contend
 from tests.simulation.workflow import CLOCKS, meddle, play, play_durations
 from tests.store import kept
 
@@ -33,6 +34,9 @@ WEATHERS: dict[str, Callable[[int], Simulation]] = {
         play, faults=Faults(store_away=0.02, crash_coordinator=0.02, duplicate=0.05), coordinators=2
     ),
     "clocks are set": partial(play_durations, faults=CLOCKS),
+    "tasks of limited nodes are cancelled": partial(
+        contend, faults=ROUGH, runs=2, limits=DEATHS, coordinators=2, pace=NO_SWEEPER
+    ),
     "the network is bad": partial(
         play, faults=Faults(disconnect=0.1, lose_confirm=0.1, duplicate=0.2, reorder=0.5, most=300)
     ),
