@@ -13,7 +13,10 @@ async def test_what_a_killed_process_consumes_later_takes_nothing():
     store = await open_store("sqlite://")
     server, topology = Server(), Topology()
     fates = Fates(1, Faults())
-    life = Life("worker-1.1", "worker", server, store, fates=fates, jump=lambda seconds: None, announced=set())
+    life = Life(
+        "worker-1.1", "worker", server, store, fates=fates, jump=lambda seconds: None, announced=set(),
+        on_results=lambda life, body: None,
+    )  # fmt: skip
     await life.die()
     life.broker.consume(topology.tasks("a"), prefetch=1)
     assert not server.consumers
