@@ -37,6 +37,10 @@ class Proxy:
         self.flow()
         await self._server.wait_closed()
 
+    def lead_to(self, port: int) -> None:
+        """Connect new connections to another service; those that are there go on."""
+        self._service = port
+
     def swallow(self, *, to_service: bool = True, to_client: bool = True) -> None:
         """From now on take every byte and deliver none, as a broken network does; one way only, if asked."""
         for flowing, swallowed in ((self._to_service, to_service), (self._to_client, to_client)):

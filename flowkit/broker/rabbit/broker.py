@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from flowkit.addresses import without_query
@@ -56,6 +57,7 @@ class RabbitBroker:
     ) -> None:
         check(url)
         self._address, self._heartbeat, self._refusal_patience = url, heartbeat, refusal_patience
+        self._links: weakref.WeakSet[Link[Any]] = weakref.WeakSet()
         self._durable, self._transient, self._shared = (
             self._link(what, Session.open) for what in ("publish", "signal", "consume")
         )
@@ -212,14 +214,31 @@ class RabbitBroker:
         await asyncio.gather(*(link.close() for link in links))
 
     def _link(self, what: str, open: Open[L]) -> Link[L]:  # noqa: A002 - what it does
-        return Link(
+        link = Link(
             self._address,
             open,
             name=f"flowkit {what}",
             heartbeat=self._heartbeat,
             refusal_patience=self._refusal_patience,
             on_blocked=self._note_blocked,
+            on_connected=self._replace_others,
         )
+        self._links.add(link)
+        return link
+
+    def _replace_others(self, newest: Link[Any]) -> None:
+        """Have connections made anew that lead to another broker than the newest one does.
+
+        A name or an address was moved to another broker while the former one lives on. Messages that are published to
+        one and consumed from the other would wait for ever.
+        """
+        name = newest.cluster_name
+        others = [link for link in self._links if name is not None and link.cluster_name not in (None, name)]
+        if others:
+            logger.warning("broker %s is another one now: %s, and no longer %s. Older connections are made anew",
+                           self.url, name, others[0].cluster_name, extra={"action": "broker_replaced"})  # fmt: skip
+        for link in others:
+            link.replace()
 
     async def _appears(self, queue: str) -> None:
         """Return when there is such a queue, or when nobody can tell."""

@@ -13,7 +13,7 @@ from yarl import URL
 
 from flowkit.broker.address import encode
 from flowkit.broker.rabbit.connection import Connection, guard, open_channel
-from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost
+from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost, cluster_name
 
 
 class Desk:
@@ -28,6 +28,7 @@ class Desk:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.cluster_name = cluster_name(connection.underlay.server_properties)
         # aio-pika's close_callbacks stay silent on a connection that is closed already; this future does not.
         self.ended: asyncio.Future[Any] = connection.underlay.closing
         self._asking: AbstractChannel | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from collections.abc import Mapping
 
 from flowkit import amqp
 from flowkit.addresses import without_query
@@ -71,3 +72,11 @@ def refused(part: Part, error: Exception, what: str = "cannot be declared") -> R
         return Refused(f"{part.name!r} {what}: {text}")
     wanted, standing = (value[1] if (value := _VALUE.search(side)) else None for side in found.groups()[1:])
     return mismatch(part, found[1], wanted, standing)
+
+
+def cluster_name(properties: Mapping[str, object]) -> str | None:
+    """The name of its cluster among what a broker says of itself; None when it does not say."""
+    name = properties.get("cluster_name")
+    if isinstance(name, bytes):
+        name = name.decode(errors="replace")
+    return name if isinstance(name, str) and name else None

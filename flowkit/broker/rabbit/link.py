@@ -27,6 +27,10 @@ class Life(Protocol):
     """One connection, from being made to its end."""
 
     @property
+    def cluster_name(self) -> str | None:
+        """The name of the broker's cluster, as it says itself."""
+
+    @property
     def blocked(self) -> bool:
         """Whether the broker takes no messages on it because of an alarm."""
 
@@ -100,6 +104,7 @@ class Link(Generic[L]):
         heartbeat: seconds, where the address does not say.
         refusal_patience: seconds of nothing but refusals (login, virtual host) after which it gives up for good.
         on_blocked: called when ``blocked_reason`` changes; with whether the connection has ended.
+        on_connected: called with this link when a connection was made.
     """
 
     def __init__(
@@ -111,13 +116,15 @@ class Link(Generic[L]):
         heartbeat: float,
         refusal_patience: float,
         on_blocked: Callable[[bool], None] = lambda _: None,
+        on_connected: Callable[[Link[L]], None] = lambda _: None,
     ) -> None:
         asked = dict(parse_qsl(urlsplit(url).query)).get("heartbeat", "")
         self._heartbeat = int(asked) if asked.isdecimal() else max(1, round(heartbeat))
         self._properties = {"connection_name": name, "product": "FlowKit", "version": version("flowkit-mq")}
         self._url, self._open = url, open
         self._name, self._refusal_patience = name, refusal_patience
-        self._on_blocked = on_blocked
+        self._on_blocked, self._on_connected = on_blocked, on_connected
+        self._replaced = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._connection: L | None = None
         self.change = Change()
@@ -133,6 +140,16 @@ class Link(Generic[L]):
     def blocked_reason(self) -> str | None:
         """Why the broker takes no messages on the connection; None while it does, or there is none."""
         return None if self._connection is None else self._connection.blocked_reason
+
+    @property
+    def cluster_name(self) -> str | None:
+        """The name of the cluster that the connection leads to; None while there is none, or it does not say."""
+        return None if self._connection is None else self._connection.cluster_name
+
+    def replace(self) -> None:
+        """Close the connection, if there is one, and make a new one."""
+        if self._connection is not None:
+            self._replaced.set()
 
     def start(self) -> None:
         """Begin to connect, and never stop until ``close`` or until it is refused for good."""
@@ -222,7 +239,7 @@ class Link(Generic[L]):
             refused_since = None
             since = self._take(connection)
             try:
-                why = await _watch(connection)
+                why = await self._watched(connection)
             finally:
                 self._connection = None
                 self._on_blocked(True)
@@ -232,6 +249,16 @@ class Link(Generic[L]):
             if asyncio.get_running_loop().time() - since > WATCH:
                 waits = pauses()
             await asyncio.sleep(next(waits))
+
+    async def _watched(self, connection: L) -> str:
+        """Return why the connection is lost, or is to be replaced."""
+        watching, replaced = asyncio.ensure_future(_watch(connection)), asyncio.ensure_future(self._replaced.wait())
+        try:
+            await asyncio.wait((watching, replaced), return_when=asyncio.FIRST_COMPLETED)
+            return watching.result() if watching.done() else "another connection leads to another broker"
+        finally:
+            watching.cancel()
+            replaced.cancel()
 
     def _note(self, trouble: BrokerUnreachable) -> None:
         """An attempt has failed; the same reason is said once."""
@@ -251,7 +278,9 @@ class Link(Generic[L]):
         connection.notify_blocked(self._note_blocked)
         self._connection, self.trouble = connection, None
         self.generation += 1
+        self._replaced.clear()
         self.change.notify()
+        self._on_connected(self)
         return asyncio.get_running_loop().time()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 from flowkit import amqp
 from flowkit.addresses import without_query
-from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost, unreachable
+from flowkit.broker.rabbit.faults import CLOSE, OPEN, LinkLost, cluster_name, unreachable
 from flowkit.errors import BrokerUnreachable
 
 
@@ -41,6 +41,11 @@ class Session:
     def server_properties(self) -> Mapping[str, object]:
         """What the broker says of itself."""
         return self._connection.server_properties
+
+    @property
+    def cluster_name(self) -> str | None:
+        """The name of the broker's cluster, as it says itself."""
+        return cluster_name(self.server_properties)
 
     @property
     def blocked(self) -> bool:
