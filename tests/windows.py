@@ -76,7 +76,7 @@ def import_everything() -> None:
 
 def end_by_signal() -> int:
     """Run a service that is asked to end, and hears it."""
-    from flowkit.cli.service import Signals, serve
+    from flowkit.cli.services.lifecycle import Signals, serve
     from flowkit.settings import Settings
 
     async def work(signals: Signals) -> int:

@@ -21,7 +21,7 @@ import orjson
 from benchmarks.record import note
 from flowkit.amqp import Address, Arrived, Channel, Connection, Publication, connect, encode_properties
 from flowkit.broker import open_broker
-from flowkit.cli.service import loop_factory
+from flowkit.cli.services.lifecycle import loop_factory
 from flowkit.wire.messages import rfc3339
 from flowkit.wire.topology import Queue, Topology
 

@@ -20,8 +20,9 @@ import typer
 
 from flowkit import errors, streams
 from flowkit.addresses import mask_within
-from flowkit.cli import options, output, version
-from flowkit.cli.output import say
+from flowkit.cli import options, version
+from flowkit.cli.render import output
+from flowkit.cli.render.output import say
 
 EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
     (errors.UsageError, 2),
@@ -34,10 +35,27 @@ EXIT_CODES: tuple[tuple[type[errors.FlowKitError], int], ...] = (
 
 INTERRUPTED = 130
 
-VERBS = (  # modules of the same names beside this one, in the order of the help
-    "run", "worker", "coordinator", "start", "logs", "runs", "nodes", "check", "graph", "dead", "schedule", "broker",
-    "db", "config", "doctor", "health", "new", "completion", "version",
-)  # fmt: skip
+VERBS = {  # verb -> its module below ``flowkit.cli``, in the order of the help
+    "run": "run",
+    "worker": "services.worker",
+    "coordinator": "services.coordinator",
+    "start": "start",
+    "logs": "logs.command",
+    "runs": "runs.group",
+    "nodes": "nodes",
+    "check": "declared.check",
+    "graph": "declared.graph",
+    "dead": "dead.commands",
+    "schedule": "schedules.commands",
+    "broker": "broker.group",
+    "db": "db",
+    "config": "config",
+    "doctor": "doctor.command",
+    "health": "services.health",
+    "new": "new",
+    "completion": "completion",
+    "version": "version",
+}
 
 
 @cache
@@ -59,7 +77,7 @@ def app(only: str | None = None) -> typer.Typer:
     )
     made.callback()(_flowkit)
     for verb in VERBS if only is None else (only,):
-        import_module(f"flowkit.cli.{verb}").register(made)
+        import_module(f"flowkit.cli.{VERBS[verb]}").register(made)
     return made
 
 

@@ -35,7 +35,7 @@ def completion(shell: Annotated[str, typer.Argument(metavar="|".join(SHELLS), he
     """Print it."""
     from typer._completion_shared import get_completion_script
 
-    from flowkit.cli.output import data
+    from flowkit.cli.render.output import data
 
     if shell not in SHELLS:
         raise UsageError(f"shell {shell!r}: expected one of {', '.join(SHELLS)}")

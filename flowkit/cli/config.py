@@ -36,7 +36,7 @@ def config(
     as_json: options.Json = False,
 ) -> None:
     """Read, print."""
-    from flowkit.cli.output import data, data_json, table
+    from flowkit.cli.render.output import data, data_json, table
 
     settings = options.settings_of(broker_url=broker, store_url=store, namespace=namespace, nodes_dir=nodes)
     values = {name: (_shown(settings, name), settings.origin(name)) for name in type(settings).model_fields}

@@ -28,7 +28,7 @@ def register(parent: typer.Typer) -> None:
 )
 def status(*, store: options.Store = None, as_json: options.Json = False) -> None:
     """Look, print."""
-    from flowkit.cli.parts import exists
+    from flowkit.cli.resources import exists
     from flowkit.store import schema_status
 
     settings = options.settings_of(store_url=store)
@@ -60,7 +60,7 @@ def upgrade(*, store: options.Store = None, as_json: options.Json = False) -> No
 
 
 def _print(found: SchemaStatus, *, as_json: bool) -> None:
-    from flowkit.cli.output import data, data_json
+    from flowkit.cli.render.output import data, data_json
 
     if as_json:
         data_json({"v": 1, "store": found.url, "version": found.version, "head": found.head, "current": found.current})

@@ -66,7 +66,7 @@ def new(
     tests: Annotated[Path, typer.Option("--tests", metavar="DIR", help="Folder for the test.")] = Path("tests"),
 ) -> None:
     """Check, write, say what next."""
-    from flowkit.cli.output import data, say
+    from flowkit.cli.render.output import data, say
     from flowkit.wire import names
 
     if not names.is_node(name):

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 def nodes(*, store: options.Store = None, as_json: options.Json = False) -> None:
     """Ask, print."""
-    from flowkit.cli.output import data, data_json, say, table
+    from flowkit.cli.render.output import data, data_json, say, table
 
     listed = options.complete(_nodes(store))
     if as_json:
@@ -49,7 +49,7 @@ def _limit(node: dict[str, Any]) -> str:
 
 
 async def _nodes(store_url: str | None) -> list[dict[str, Any]]:
-    from flowkit.cli.parts import store_of
+    from flowkit.cli.resources import store_of
 
     since = time.time() - ALIVE
     async with store_of(options.settings_of(store_url=store_url)) as store:

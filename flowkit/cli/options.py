@@ -70,7 +70,7 @@ def settings_of(**flags: Any) -> Settings:
 @cache
 def warn_once(text: str) -> None:
     """Print a warning on stderr, the first time that a command line comes to it."""
-    from flowkit.cli.output import say
+    from flowkit.cli.render.output import say
 
     say(f"flowkit: warning: {text}")
 

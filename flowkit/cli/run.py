@@ -10,13 +10,13 @@ import typer
 
 from flowkit.cli import options
 from flowkit.cli.inputs import inputs_of
-from flowkit.cli.output import say
+from flowkit.cli.render.output import say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from flowkit.broker import Consumer
-    from flowkit.cli.progress import Progress
+    from flowkit.cli.render.progress import Progress
     from flowkit.embedded import Embedded
     from flowkit.store.views import Queries, RunRow
     from flowkit.wire.messages import RunEnded
@@ -54,7 +54,7 @@ def run(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No logs of nodes below WARNING.")] = False,
 ) -> None:
     """Parse, run, print."""
-    from flowkit.cli.service_log import configure
+    from flowkit.cli.services.own_log import configure
     from flowkit.streams import reserve_stdout
     from flowkit.worker.interrupts import Interrupts
     from flowkit.worker.records import protect_own_log
@@ -82,7 +82,7 @@ def run(
 
 def _print(ended: RunEnded, *, as_json: bool) -> bool:
     """Print the outputs of a run, or why it has none; whether it has succeeded."""
-    from flowkit.cli import output
+    from flowkit.cli.render import output
     from flowkit.streams import results
 
     if ended.status != "succeeded":
@@ -100,7 +100,7 @@ async def _run(node: str, inputs: dict[str, Any], nodes: Path, place: dict[str, 
     import asyncio
 
     from flowkit import loading
-    from flowkit.cli.progress import Progress
+    from flowkit.cli.render.progress import Progress
     from flowkit.embedded import embedded
     from flowkit.errors import UsageError
 
@@ -166,14 +166,14 @@ def _explain(ended: RunEnded) -> None:
 
 
 async def _print_logs(logs: Consumer, progress: Progress, threshold: str) -> None:
-    from flowkit.cli import lines
+    from flowkit.cli.render import log_lines
     from flowkit.wire import messages as wire
 
     while deliveries := await logs.receive(1_000):
         for delivery in deliveries:
             for log in wire.decode_each(wire.Log, delivery.body)[0]:
-                if lines.rank(log.level) >= lines.rank(threshold):
-                    progress.above(lines.show(log))
+                if log_lines.rank(log.level) >= log_lines.rank(threshold):
+                    progress.above(log_lines.show(log))
         await logs.ack(deliveries)
 
 

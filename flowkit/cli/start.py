@@ -10,7 +10,7 @@ from flowkit.cli import options
 from flowkit.cli.inputs import inputs_of, tags_of
 
 if TYPE_CHECKING:
-    from flowkit.cli.progress import Progress
+    from flowkit.cli.render.progress import Progress
     from flowkit.client import Run
     from flowkit.settings import Settings
 
@@ -58,8 +58,8 @@ def start(
 async def _start(
     settings: Settings, node: str, inputs: dict[str, Any], given: dict[str, Any], *, wait: bool, timeout: float | None
 ) -> None:
-    from flowkit.cli import output
-    from flowkit.cli.progress import Progress
+    from flowkit.cli.render import output
+    from flowkit.cli.render.progress import Progress
     from flowkit.client import Client
     from flowkit.client.client import start_message
 
@@ -75,7 +75,7 @@ async def _start(
 async def _outputs(run: Run, timeout: float | None, progress: Progress) -> dict[str, Any]:
     import asyncio
 
-    from flowkit.cli.output import duration
+    from flowkit.cli.render.output import duration
 
     async with asyncio.TaskGroup() as group:
         drawing = group.create_task(_draw(progress))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from flowkit.cli import options
-from flowkit.cli.output import data
+from flowkit.cli.render.output import data
 
 
 def register(app: typer.Typer) -> None:

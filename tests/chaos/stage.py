@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flowkit.broker import open_broker
-from flowkit.cli.audit import audit
+from flowkit.cli.doctor.audit import audit
 from flowkit.client import Client
 from flowkit.store import open_store
 from flowkit.wire.topology import Topology

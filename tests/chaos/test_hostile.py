@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flowkit.cli.audit import audit
+from flowkit.cli.doctor.audit import audit
 from flowkit.client import Client
 from flowkit.store import open_store
 from flowkit.wire.topology import Topology

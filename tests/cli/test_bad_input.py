@@ -23,7 +23,7 @@ BAD_RETURNS = [
     ('Send("x", {"a": {1}})', "nodes[0].inputs.a: set is no JSON type"),
     ('Wait("x")', "Wait: then is missing"),
     ('Wait("x", then="y", timeout=-1)', "Wait: timeout is -1: Input should be greater than 0"),
-    ("1", "nodes[0] is of type int; expected a node name, Send, Gather or Wait"),
+    ("1", "nodes[0] is a value of type int; expected a node name, Send, Gather or Wait"),
     ('Gather(["x"] * 10_001, then="y")', "a Gather of 10,001 sends is over the limit of 10,000 (max_gather)"),
     ('Gather([], then="nobody")', "node 'nobody': no file nobody.py"),
 ]

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from flowkit.cli import cores
-from flowkit.cli.processes import Patience
+from flowkit.cli.services import cpu_count
+from flowkit.cli.services.supervisor import Patience
 from flowkit.settings import MOST_PROCESSES
 
 PARENT = """
 import errno, os, signal, sys
 from pathlib import Path
-from flowkit.cli.processes import Parent, Patience
-from flowkit.cli.service_log import configure
+from flowkit.cli.services.supervisor import Parent, Patience
+from flowkit.cli.services.own_log import configure
 
 configure("INFO", "text")
 {before}
@@ -172,10 +172,10 @@ def test_each_early_death_in_a_row_doubles_the_rest():
 )
 def test_auto_is_one_for_each_core_within_the_quota_of_the_container(monkeypatch, tmp_path, quota, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
-    monkeypatch.setattr(cores, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(cpu_count, "CPU_QUOTA", tmp_path / "cpu.max")
     if quota:
-        cores.CPU_QUOTA.write_text(quota)
-    assert cores.cores() == expected
+        cpu_count.CPU_QUOTA.write_text(quota)
+    assert cpu_count.cores() == expected
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", "", str(MOST_PROCESSES + 1), "9" * 5000, "²"])

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from flowkit.cli.pulse import TOO_OLD, Pulse, folder, signs
+from flowkit.cli.services.heartbeat_file import TOO_OLD, Pulse, folder, signs
 
 AN_HOUR = 3600.0
 

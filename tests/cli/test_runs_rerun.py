@@ -14,7 +14,7 @@ from flowkit.flow.state import RunStatus
 from flowkit.wire import messages as wire
 from flowkit.wire.items import Gather, Send, wrap
 from tests.cli import kept
-from tests.cli.test_runs_command import commands
+from tests.cli.test_runs_control import commands
 
 __all__ = ["commands"]
 NOWHERE = ("--broker", "amqp://127.0.0.1:1/")

@@ -183,14 +183,15 @@ def test_doctor_says_how_to_repair_a_broker_without_coordinator(system, flowkit)
 
 LEFT_BEHIND = """
 import sys, threading, time
-from flowkit.cli import app, service
+from flowkit.cli import app
+from flowkit.cli.services import lifecycle
 from flowkit.errors import BrokerUnreachable
 
 def serve(settings, work, **of_one_among_several):
     threading.Thread(target=time.sleep, args=(600,)).start()  # as asyncio.to_thread leaves one behind
     raise ExceptionGroup("of the task group around it", [BrokerUnreachable("amqp://there", "the login is refused")])
 
-service.serve = serve
+lifecycle.serve = serve
 sys.argv = ["flowkit", "worker", "--node", sys.argv[1]]
 app.main()
 """
@@ -210,7 +211,9 @@ def test_a_worker_that_cannot_go_on_ends_although_a_thread_of_a_node_goes_on(tmp
 
 HELD_AT_THE_END = """
 import re, sys
-from flowkit.cli import app, service, worker
+from flowkit.cli import app
+from flowkit.cli.services import lifecycle
+from flowkit.cli.services import worker
 from flowkit.errors import BrokerUnreachable
 from flowkit.worker import process_exit
 
@@ -220,7 +223,7 @@ def serve(settings, work, **rest):
 def leave_if_busy(code, tell):
     re.match("(a+)+$", "a" * 60 + "b")  # as a thread of a node may, for which nothing of Python runs meanwhile
 
-service.serve, process_exit.leave_if_busy, worker.HELD = serve, leave_if_busy, 0.5
+lifecycle.serve, process_exit.leave_if_busy, worker.HELD = serve, leave_if_busy, 0.5
 sys.argv = ["flowkit", "worker", "--node", sys.argv[1]]
 app.main()
 """

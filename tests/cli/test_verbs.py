@@ -15,8 +15,9 @@ import time
 
 import pytest
 
-from flowkit.cli import options, output
+from flowkit.cli import options
 from flowkit.cli.app import app
+from flowkit.cli.render import output
 from flowkit.errors import UsageError
 from tests.cli import kept
 

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from flowkit.broker import open_broker
-from flowkit.cli.audit import audit
+from flowkit.cli.doctor.audit import audit
 from flowkit.store import open_store
 from flowkit.wire.topology import Topology
 from tests.coordinator.house import House

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from flowkit.cli.audit import audit
+from flowkit.cli.doctor.audit import audit
 from flowkit.store import open_store
 from tests.e2e.processes import WORKERS, Shell
 

@@ -74,7 +74,7 @@ async def main():
     return [], outputs, "done"
 """
 # The command with less time for the end after the drain than an operator has.
-COMMAND = "from flowkit.cli import app, worker; worker.HELD = {held}; app.main()"
+COMMAND = "from flowkit.cli import app; from flowkit.cli.services import worker; worker.HELD = {held}; app.main()"
 HELD = 1.0
 SLACK = 6.0  # seconds; under two on a machine with nothing else to do
 

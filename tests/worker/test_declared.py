@@ -412,10 +412,10 @@ async def test_names_and_hidden_fields():
 @pytest.mark.parametrize(
     ("value", "says"),
     [
-        (RootModel[list[int]]([1]), "outputs is of type list; expected a dict or a pydantic model"),
+        (RootModel[list[int]]([1]), "outputs is a value of type list; expected a dict or a pydantic model"),
         (Floating(a=float("nan")), "outputs.a: nan is no JSON number"),
         (Free(a=2**70), "outputs.a: an integer over 64 bits"),
-        (Out, "outputs is of type ModelMetaclass"),
+        (Out, "outputs is a value of type ModelMetaclass"),
         ({"out": Out(path="x")}, "outputs.out: Out is no JSON type"),
     ],
     ids=str,

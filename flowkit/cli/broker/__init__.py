@@ -1,0 +1,1 @@
+"""``flowkit broker apply|definitions|diff``: the exchanges and queues of a namespace."""

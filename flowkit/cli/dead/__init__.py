@@ -1,0 +1,1 @@
+"""``flowkit dead``: messages that could not be processed."""

@@ -1,0 +1,1 @@
+"""``flowkit check`` and ``flowkit graph``: what the nodes of a workflow declare."""

@@ -1,0 +1,1 @@
+"""``flowkit logs``: what nodes log, from the archive and from the stream."""

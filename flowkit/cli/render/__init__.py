@@ -1,0 +1,1 @@
+"""How values are printed: tables, times, log lines, progress."""

@@ -1,0 +1,1 @@
+"""``flowkit runs``: the verbs that show and change runs."""

@@ -1,0 +1,1 @@
+"""``flowkit schedule``: runs that start by the clock."""

@@ -1,0 +1,1 @@
+"""``flowkit worker``, ``coordinator`` and ``health``: processes that live long."""
