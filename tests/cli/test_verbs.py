@@ -28,7 +28,9 @@ VERBS = [
 ]  # fmt: skip
 
 
-def test_help_answers_quickly(process):
+def test_help_answers_quickly(process, monkeypatch):
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # as installed: compiled once, not at each call
+
     def seconds() -> float:
         begun = time.perf_counter()
         asked = process("--help")
