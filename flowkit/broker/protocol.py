@@ -217,6 +217,22 @@ class Consumer(Protocol):
         """How many times the broker has ended this consumer because the queue was deleted."""
 
     @property
+    def session(self) -> int:
+        """Rises whenever what was delivered and not acknowledged has been given back, or may have been.
+
+        That is with each of the ``reconnects``, and also when the consumer began anew without having missed anything.
+        """
+
+    async def wait_arrived(self) -> int | None:
+        """Return when all that the broker has delivered in this session so far has arrived.
+
+        Returns:
+            the tag of the newest delivery that has arrived and was not given back with its session, 0 when there is
+            none; deliveries have rising tags. None when the consumer is not connected, or the session has ended
+            meanwhile.
+        """
+
+    @property
     def locked(self) -> bool:
         """Whether another connection holds this exclusive queue (405), which is tried again at 0.1-1 s."""
 

@@ -27,6 +27,7 @@ from flowkit.coordinator.outbox import Outbox, Summon
 from flowkit.coordinator.overdue import Overdue
 from flowkit.coordinator.presence import Presence
 from flowkit.coordinator.publish_queue import PublishQueue
+from flowkit.coordinator.read_progress import ReadProgressRecorder
 from flowkit.coordinator.reading import Reader
 from flowkit.coordinator.refusals import OWN_AGE, RefusedTasks
 from flowkit.coordinator.relay import Relay, Timers
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from flowkit.broker.protocol import Broker
     from flowkit.store.protocol import Store, Transaction
     from flowkit.store.views import Queries
-    from flowkit.wire.topology import Topology
+    from flowkit.wire.topology import Queue, Topology
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +68,8 @@ class Pace:
     sweep_after: float = 60
     worker_silence: float = 15
     overdue_every: float = 5
+    progress_every: float = 2  # how often a coordinator writes how far it has committed what was delivered to it
+    progress_silence: float = 15  # until the row of one that does not is removed
     lease_after: float = 300  # how long a task has been running when its lease begins
     lease_silence: float = 90  # of its worker, until the task's process counts as dead
     archive_lease: float = 10
@@ -174,8 +177,15 @@ class Coordinator:
             silence=self._pace.worker_silence,
             logins=self._logins,
         )
-        silence = Silence(self._broker, self._topology, ledger, outbox, presence, lasting=terms.silence)
-        readers = (*self._intakes(ledger, outbox), presence)
+        intakes = self._intakes(ledger, outbox)
+        readers = (*intakes, presence)
+        progress = ReadProgressRecorder(
+            self._broker, ledger, self._name, {self._topology.results: intakes[0], self._topology.workers: presence},
+            every=self._pace.progress_every, gone=self._pace.progress_silence, alone=self._alone,
+        )  # fmt: skip
+        silence = Silence(
+            self._broker, self._topology, ledger, outbox, presence, progress=progress, lasting=terms.silence
+        )
         lonely = LonelyNodes(self._broker, self._topology, ledger, presence, every=self._pace.lonely_every)
         overdue = Overdue(
             self._broker,
@@ -183,6 +193,7 @@ class Coordinator:
             ledger,
             outbox,
             presence,
+            progress=progress,
             every=self._pace.overdue_every,
             silence=self._pace.worker_silence,
         )
@@ -192,7 +203,7 @@ class Coordinator:
             *self._by_the_clock(ledger, outbox, publishing),
             relay.run,
             RefusedTasks(self._broker, ledger, outbox, age=0 if self._alone else refused_age).run,
-            *self._sweeping(ledger, presence, publishing),
+            *self._sweeping(ledger, presence, publishing, progress),
             silence.run,
             lonely.run,
             overdue.run,
@@ -209,6 +220,7 @@ class Coordinator:
                     # Not behind what an earlier process left: sending that takes as long as an alarm of the broker.
                     group.create_task(self._keep_running(expirations.run)),
                     group.create_task(self._keep_running(publishing.run)),
+                    group.create_task(self._keep_running(progress.run)),
                 ]
                 # Before anything new could look unsent too:
                 if await self._unless_stopped(relay.catch_up(after=0 if self._alone else None)):
@@ -224,6 +236,7 @@ class Coordinator:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._pace.drain):
                 await ledger.flush_now()
+                await progress.withdraw()
         logger.info("coordinator %s has stopped", self._name, extra={"action": "stopped"})
 
     async def _unless_stopped(self, work: Coroutine[object, object, object]) -> bool:
@@ -261,12 +274,12 @@ class Coordinator:
         return keep_running(f"the loop {loop.__qualname__}", partial(loop, *args))
 
     def _sweeping(
-        self, ledger: Ledger, presence: Presence, publishing: PublishQueue
+        self, ledger: Ledger, presence: Presence, publishing: PublishQueue, progress: ReadProgressRecorder
     ) -> Iterator[Callable[[], Coroutine[object, object, None]]]:
         """The search for lost tasks, unless nobody is to search."""
         if self._pace.sweep_every is not None:
             yield Sweeper(
-                self._broker, self._topology, ledger, presence, publishing,
+                self._broker, self._topology, ledger, presence, publishing, progress=progress,
                 every=self._pace.sweep_every, after=self._pace.sweep_after, silence=self._pace.worker_silence,
             ).run  # fmt: skip
 
@@ -281,24 +294,19 @@ class Coordinator:
         if self._pace.retention is not None:
             yield Retention(ledger, keep=self._pace.retention, every=self._pace.retention_every).run
 
-    def _intakes(self, ledger: Ledger, outbox: Outbox) -> tuple[Intake | DeadLetters, ...]:
-        """A loop for each queue whose messages become events."""
-        broker, topology = self._broker, self._topology
-        reader = Reader(topology, self._logins)
-        intakes = (
-            Intake(
-                queue,
-                broker=broker,
-                topology=topology,
-                ledger=ledger,
-                outbox=outbox,
-                reader=reader,
-                batch=self._pace.batch,
-                early=self._pace.early,
-            )
-            for queue in (topology.results, topology.starts, topology.commands)
-        )
-        return (*intakes, DeadLetters(broker, topology, ledger, outbox, reader))
+    def _intakes(self, ledger: Ledger, outbox: Outbox) -> tuple[Intake, Intake, Intake, DeadLetters]:
+        """A loop for each queue whose messages become events: results, starts, commands, dead letters."""
+        reader = Reader(self._topology, self._logins)
+
+        def intake(queue: Queue) -> Intake:
+            return Intake(
+                queue, broker=self._broker, topology=self._topology, ledger=ledger, outbox=outbox, reader=reader,
+                batch=self._pace.batch, early=self._pace.early,
+            )  # fmt: skip
+
+        topology = self._topology
+        dead = DeadLetters(self._broker, topology, ledger, outbox, reader)
+        return intake(topology.results), intake(topology.starts), intake(topology.commands), dead
 
 
 def _announced(queries: Queries) -> list[wire.NodeInfo]:

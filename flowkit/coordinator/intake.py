@@ -60,6 +60,7 @@ class Intake:
         self._batch = batch
         self._replays = Replays(broker, topology, ledger)
         self.consumer = broker.consume(queue, prefetch=2 * batch)
+        self.committed = 0  # the newest tag up to which all deliveries are committed; commands may be kept for longer
         self._early = Early(self.consumer, early)
         self._committed: asyncio.Queue[_Step | None] = asyncio.Queue(maxsize=1)
 
@@ -71,7 +72,9 @@ class Intake:
 
     async def _commit_batches(self) -> None:
         while deliveries := await self._early.receive(self._batch):
-            await self._committed.put(await self._commit(deliveries))
+            step = await self._commit(deliveries)
+            self.committed = max(delivery.tag for delivery in deliveries)
+            await self._committed.put(step)
         await self._committed.put(None)
 
     async def _publish_batches(self) -> None:

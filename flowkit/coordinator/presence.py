@@ -32,6 +32,7 @@ class Presence:
         self._heard: dict[str, tuple[float, wire.Worker]] = {}  # when, by the loop's clock, and what
         self._took: float | None = None  # when it took the batch that it has in hand, by the loop's clock
         self.dropped = Dropped("announcement", "bad_announcement")
+        self.committed = 0  # the newest tag up to which all deliveries are committed
         self.consumer = broker.consume(topology.workers, prefetch=200)
 
     async def run(self) -> None:
@@ -49,6 +50,7 @@ class Presence:
             _, failed = await process_apart(list(announcements.values()), self._record)
             for told, problem in failed:
                 self._skipped.add(f"of worker {told.worker}", problem)
+            self.committed = max(delivery.tag for delivery in deliveries)
             await self.consumer.ack(deliveries)
             self._took = None
 

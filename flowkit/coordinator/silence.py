@@ -1,8 +1,9 @@
 """Ends the leases of tasks that no worker says he has: their processes have died. So do cancelled attempts end.
 
 Only silence that was listened to counts: this coordinator must have read announcements for as long as a lease lasts,
-without a gap, and nothing may wait in which a worker says that he has the task, or has done it. And it must have been
-able to speak all the time: an alarm of the broker silences all who publish, and leaves those who read in peace.
+without a gap, and every announcement and every result must be committed (``read_progress``): a worker may say there
+that he has the task, or has done it. And it must have been able to speak all the time: an alarm of the broker silences
+all who publish, and leaves those who read in peace.
 A clock that is set counts as a gap: by it, leases of workers that speak may seem to be over until they speak again.
 """
 
@@ -18,6 +19,7 @@ from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 from flowkit.coordinator.presence import Presence
+from flowkit.coordinator.read_progress import ReadProgressRecorder
 from flowkit.flow import cancelling, slots
 from flowkit.flow.events import LeaseExpired
 from flowkit.store.protocol import CancelledAttempt, Transaction
@@ -32,22 +34,22 @@ class Silence:
     """Looks for leases that are over.
 
     Args:
-        broker: where announcements and results may be waiting.
+        broker: accepts what workers publish, or does not.
         topology: the names there.
         ledger: of this coordinator.
         outbox: of this coordinator.
         presence: reads the announcements.
+        progress: knows what all coordinators have committed.
         lasting: seconds that a lease lasts.
     """
 
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, outbox: Outbox, presence: Presence, *,
-                 lasting: float) -> None:  # fmt: skip
+                 progress: ReadProgressRecorder, lasting: float) -> None:  # fmt: skip
         self._broker, self._ledger, self._outbox = broker, ledger, outbox
         self._topology = topology
-        self._queues = (topology.workers.name, topology.results.name)
         # To nobody: no node has an empty name. Transient, as announcements are.
         self._probe = Outgoing(topology.name("tasks"), "", b"{}", "flowkit.probe", durable=False)
-        self._presence, self._lasting = presence, lasting
+        self._presence, self._progress, self._lasting = presence, progress, lasting
         self._every, self._patience = lasting / 18, lasting / 3
         self._reconnects = presence.consumer.reconnects
         self._clock_steps = ClockSteps(ledger)
@@ -69,10 +71,15 @@ class Silence:
         await self._note_steps()  # also of those before it has listened for long enough
         if not await self._has_listened():
             return 0
-        over, unheard, now = await self._ledger.transact(self._find)
-        if await self._note_steps():  # behind what was found by that clock
+        over, unheard, _ = await self._find()
+        if not (over or unheard) or not await self._progress.everything_committed():
             return 0
-        if not (over or unheard) or not await self._all_read() or not await self._has_listened():
+        # Without those that were announced in what was committed meanwhile.
+        suspects = {*over, *unheard}
+        over, unheard, now = await self._find()
+        over = [lease for lease in over if lease in suspects]
+        unheard = [attempt for attempt in unheard if attempt in suspects]
+        if not (over or unheard) or not await self._has_listened():
             return 0
         await self._give_up(unheard, now)
         if not over:
@@ -83,7 +90,14 @@ class Silence:
         await self._outbox.deliver_all(ended)
         return len(over) if ended else 0
 
-    def _find(self, transaction: Transaction) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
+    async def _find(self) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
+        """Leases that are over and cancelled attempts that nobody announces, and when; none when a clock was set."""
+        over, unheard, now = await self._ledger.transact(self._find_in)
+        if await self._note_steps():  # behind what was found by that clock
+            return [], [], now
+        return over, unheard, now
+
+    def _find_in(self, transaction: Transaction) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
         now = transaction.now()
         transaction.shorten_leases(now + self._lasting)
         return transaction.expired_leases(now, LIMIT), transaction.unheard_attempts(now - self._lasting, UNHEARD), now
@@ -124,10 +138,6 @@ class Silence:
         """Whether this process or its store did, or what reads the announcements does: who spoke was not heard."""
         now = asyncio.get_running_loop().time()
         return now - self._looked > self._patience or self._ledger.away or self._presence.behind > self._patience
-
-    async def _all_read(self) -> bool:
-        states = [await self._broker.inspect(queue) for queue in self._queues]
-        return all(state is not None and state.ready == 0 for state in states)
 
 
 def _node(attempt: CancelledAttempt) -> str:

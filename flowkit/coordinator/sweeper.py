@@ -3,9 +3,9 @@
 A scope whose last task ended while its counter was too high ends when the counter is corrected.
 
 A task's message can vanish without a trace: somebody purged the queue, or the broker came back older than the store.
-A task is never sent again for its age alone: only when, at two looks, its queue is empty, no result waits to be read,
-and no worker lists it. Where there are several coordinators each one hears of a worker now and then only, so the store
-is asked what workers said last.
+A task is never sent again for its age alone: only when, at two looks, its queue is empty and no worker lists it, and
+every result and every announcement is committed (``read_progress``). Where there are several coordinators each one
+hears of a worker now and then only, so the store is asked what workers said last.
 
 When a queue was deleted, messages were lost for certain: then it looks sooner.
 """
@@ -23,6 +23,7 @@ from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.presence import Presence, consumers_of
 from flowkit.coordinator.publish_queue import PublishQueue
+from flowkit.coordinator.read_progress import ReadProgressRecorder
 from flowkit.flow.events import Drained
 from flowkit.store.protocol import SentTask, Transaction
 from flowkit.wire.topology import Topology
@@ -37,20 +38,22 @@ class Sweeper:
     """Looks every ``every`` seconds at tasks that were sent over ``after`` seconds ago.
 
     Args:
-        broker: where tasks and results are waiting.
+        broker: where tasks are waiting.
         topology: the names there.
         ledger: of this coordinator.
         presence: reads the announcements.
         publishing: takes what follows from corrected counters.
+        progress: knows what all coordinators have committed.
         every: seconds between looks.
         after: seconds that a task must have been out.
         silence: seconds after which a worker that was not heard of counts as gone.
     """
 
     def __init__(self, broker: Broker, topology: Topology, ledger: Ledger, presence: Presence,
-                 publishing: PublishQueue, *, every: float, after: float, silence: float) -> None:  # fmt: skip
+                 publishing: PublishQueue, *, progress: ReadProgressRecorder, every: float, after: float,
+                 silence: float) -> None:  # fmt: skip
         self._broker, self._topology, self._ledger, self._presence = broker, topology, ledger, presence
-        self._publishing = publishing
+        self._publishing, self._progress = publishing, progress
         self._every, self._after, self._silence = every, after, silence
         self._clock_steps = ClockSteps(ledger)
         self._suspects: set[SentTask] = set()
@@ -86,6 +89,12 @@ class Sweeper:
             self._suspects = set()
             return 0
         lost, self._suspects = await self._missing(self._suspects), set()
+        if lost and not await self._progress.everything_committed():
+            self._suspects, lost = lost, set()
+        if lost:  # what was announced meanwhile is not among them any more
+            lost &= await self._missing(lost)
+            if not self._heard_throughout() or await self._clock_steps.check():
+                return 0
         again = await self._ledger.transact(lambda transaction: transaction.unsend(list(lost))) if lost else 0
         if again:
             logger.warning("%d tasks vanished from their queues and are sent again", again,
@@ -116,9 +125,6 @@ class Sweeper:
             if task.task_id not in listed:
                 by_node[task.node].append(task)
         if not by_node:
-            return set()
-        results = await self._broker.inspect(self._topology.results.name)
-        if results is None or results.ready:
             return set()
         missing: set[SentTask] = set()
         for node, tasks in by_node.items():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # a verb that only looks would wait for them
     from flowkit.flow.changes import Change
     from flowkit.flow.events import Drained, Event, LeaseExpired, TaskFailed
     from flowkit.flow.leases import Known, Lease
+    from flowkit.flow.read_progress import ReadProgress
     from flowkit.flow.schedules import Schedule
     from flowkit.flow.slots import NodeLimit
     from flowkit.flow.state import Keys, State
@@ -289,6 +290,12 @@ class Transaction(Protocol):
 
     def record_workers(self, announcements: Sequence[wire.Worker], at: float) -> None:
         """The newest announcement of each worker, and of each node."""
+
+    def record_progress(self, progress: ReadProgress) -> list[ReadProgress]:
+        """Write the row of a coordinator, and return those of all coordinators."""
+
+    def remove_progress(self, ids: Iterable[UUID]) -> None:
+        """Remove the rows of coordinators that have stopped, or are gone; those that are missing are no error."""
 
     def add_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters."""

@@ -14,7 +14,7 @@ from flowkit.errors import UsageError
 from flowkit.store.attempt import attempt
 from flowkit.store.database import Database
 
-VERSIONS = tuple(f"{number:04}" for number in range(1, 11))  # every version there ever was, oldest first
+VERSIONS = tuple(f"{number:04}" for number in range(1, 12))  # every version there ever was, oldest first
 HEAD = VERSIONS[-1]
 
 

@@ -253,6 +253,16 @@ workers = Table(
     Column("announcement", _BYTES, nullable=False),
 )
 
+coordinators = Table(  # one row for each process: how far it has committed what was delivered to it
+    "coordinators",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", _TEXT, nullable=False),
+    Column("beat", BigInteger, nullable=False),
+    Column("attached", BigInteger, nullable=False),
+    Column("committed", BigInteger, nullable=False),
+)
+
 nodes = Table(  # as a worker announced them last
     "nodes",
     metadata,

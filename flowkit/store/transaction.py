@@ -8,10 +8,22 @@ from uuid import UUID
 from flowkit.flow.changes import Change
 from flowkit.flow.events import Drained, Event, LeaseExpired, RunExpired, ScopeExpired, WaitExpired
 from flowkit.flow.leases import Known, Lease
+from flowkit.flow.read_progress import ReadProgress
 from flowkit.flow.schedules import Schedule
 from flowkit.flow.slots import NodeLimit
 from flowkit.flow.state import Keys, State
-from flowkit.store import admission, announcing, cancelled, leasing, overdue, pruning, resending, rows, scheduling
+from flowkit.store import (
+    admission,
+    announcing,
+    cancelled,
+    leasing,
+    overdue,
+    pruning,
+    read_progress,
+    resending,
+    rows,
+    scheduling,
+)
 from flowkit.store.database import Database, Row
 from flowkit.store.effects import changed_as_a_set
 from flowkit.store.kept import Kept
@@ -364,6 +376,14 @@ class SqlTransaction:
                     "at": at,
                 },
             )
+
+    def record_progress(self, progress: ReadProgress) -> list[ReadProgress]:
+        """Write the row of a coordinator, and return those of all coordinators."""
+        return read_progress.record(self._database, progress)
+
+    def remove_progress(self, ids: Iterable[UUID]) -> None:
+        """Remove the rows of coordinators that have stopped, or are gone."""
+        read_progress.remove(self._database, ids)
 
     def add_dead(self, letters: Sequence[DeadLetter]) -> None:
         """Keep dead letters."""

@@ -27,6 +27,7 @@ class Faults:
         wipe: the broker forgets everything.
         lose_commit: the answer to a coordinator's COMMIT is lost; it went through, or it did not.
         store_away: the store cannot be reached by one coordinator for up to 20 seconds; the others reach it.
+        store_slow: transactions of one coordinator wait for up to a minute, and none fails; those of the others do not.
         clock: the wall's clock jumps by up to an hour, back or forth.
         most: how many there are at most; then all is well, so that every simulation has an end.
         crash_at: kill whoever takes this step, counted from 1, beside all others: for a test of every single one.
@@ -42,6 +43,7 @@ class Faults:
     wipe: float = 0
     lose_commit: float = 0
     store_away: float = 0
+    store_slow: float = 0
     clock: float = 0
     most: int = 60
     crash_at: int | None = None
@@ -74,6 +76,7 @@ class Fault(Enum):
     CLOCK = auto()
     LOSE_COMMIT = auto()
     STORE_AWAY = auto()
+    STORE_SLOW = auto()
 
 
 class Fates:
@@ -118,4 +121,5 @@ class Fates:
             (Fault.REORDER, faults.reorder),
             (Fault.LOSE_COMMIT, faults.lose_commit),
             (Fault.STORE_AWAY, faults.store_away),
+            (Fault.STORE_SLOW, faults.store_slow),
         )

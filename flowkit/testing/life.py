@@ -26,8 +26,9 @@ LINK = frozenset({Fault.DISCONNECT, Fault.WIPE})
 MORTAL = frozenset({Fault.CRASH})
 CLOCK = frozenset({Fault.CLOCK})
 STORE = frozenset({Fault.LOSE_COMMIT})
-AWAY = frozenset({Fault.STORE_AWAY})
+AWAY = frozenset({Fault.STORE_AWAY, Fault.STORE_SLOW})
 LONG_AWAY = 20.0  # seconds
+LONG_SLOW = 60.0  # seconds
 AN_HOUR = 3600.0  # seconds
 SLOW = 0.2  # seconds by which a message is overtaken at most
 
@@ -102,7 +103,7 @@ class Hand:
 
     def __init__(self, life: Life, store: Store) -> None:
         self._life, self._store = life, store
-        self._away_until = 0.0  # by the loop's clock
+        self._away_until = self._slow_until = 0.0  # by the loop's clock
 
     @property
     def url(self) -> str:
@@ -130,6 +131,12 @@ class Hand:
         fault = await self._life.step(what, MORTAL | STORE | AWAY)
         if fault is Fault.STORE_AWAY:
             self._away_until = now + self._life.fates.chance.uniform(0, LONG_AWAY)
+        if fault is Fault.STORE_SLOW:
+            self._slow_until = now + self._life.fates.chance.uniform(0, LONG_SLOW)
+        if now < self._slow_until:
+            await asyncio.sleep(self._slow_until - now)
+            if self._life.dead:
+                await self._life.rest()
         if now < self._away_until:
             raise StoreUnreachable(self.url, "connection refused")
         if fault is Fault.LOSE_COMMIT:
@@ -288,6 +295,15 @@ class Taking:
     async def wait_locked(self) -> None:
         """Return when ``locked``."""
         await self._consumer.wait_locked()
+
+    @property
+    def session(self) -> int:
+        """Rises whenever what was delivered may have been given back."""
+        return self._consumer.session
+
+    async def wait_arrived(self) -> int | None:
+        """Return when all that was delivered has arrived."""
+        return await self._consumer.wait_arrived()
 
     @property
     def deletions(self) -> int:

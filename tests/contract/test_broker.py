@@ -786,3 +786,36 @@ async def test_a_suspended_consumer_can_be_stopped(broker, site, topology):
     await consumer.resume()
     assert not consumer.connected
     await consumer.close()
+
+
+async def test_a_consumer_knows_what_has_arrived_and_when_a_session_ended(broker, site, topology):
+    consumer = broker.consume(topology.results, prefetch=10)
+    await consumer.wait_connected()
+    session = consumer.session
+    assert await consumer.wait_arrived() == 0
+    await broker.publish([site.message(b"1"), site.message(b"2")])
+
+    async def is_delivered() -> bool:
+        return (await broker.inspect(topology.results.name)).ready == 0
+
+    await eventually(is_delivered)
+    newest = await consumer.wait_arrived()  # delivered, whether or not anybody has received it
+    received = await hold(consumer, 2)
+    assert [received[0].tag < newest, received[1].tag] == [True, newest]
+    await consumer.ack(received[:1])
+    assert (await consumer.wait_arrived(), consumer.session) == (newest, session)
+    await consumer.suspend()
+    assert await consumer.wait_arrived() is None
+    await consumer.resume()
+    (again,) = await consumer.receive(1)
+    assert consumer.session > session
+    assert again.tag > newest
+    assert await consumer.wait_arrived() == again.tag
+    await cut(broker)
+    await eventually(lambda: _true(not consumer.connected or consumer.session > session + 1))
+    (again,) = await consumer.receive(1)
+    assert await consumer.wait_arrived() == again.tag
+    await consumer.ack([again])
+    await consumer.stop()
+    assert await consumer.wait_arrived() is None
+    await consumer.close()

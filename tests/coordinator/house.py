@@ -16,7 +16,8 @@ from flowkit.wire import messages as wire
 from flowkit.wire.topology import Topology
 
 FAST = Pace(timers_every=0.02, relay_every=0.05, relay_after=0.05, sent_marks_after=0.02, sweep_every=3600,
-            sweep_after=0, archive_lease=1, early=1, standing_every=0.2)  # fmt: skip
+            sweep_after=0, archive_lease=1, early=1, standing_every=0.2, progress_every=0.02,
+            progress_silence=1)  # fmt: skip
 
 
 class House:

@@ -20,6 +20,7 @@ from flowkit.coordinator.identity import Identity
 from flowkit.coordinator.intake import Intake
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
+from flowkit.coordinator.read_progress import ReadProgressRecorder
 from flowkit.coordinator.relay import Relay
 from flowkit.flow import commands, overdue, paths, results
 from flowkit.store import cancelled, effects, rows
@@ -27,7 +28,7 @@ from flowkit.testing import Faults
 from flowkit.worker.reporter import Reporter
 from flowkit.worker.runner import Runner
 from tests.simulation.limited import contend
-from tests.simulation.workflow import CLOCKS, meddle, play, play_durations
+from tests.simulation.workflow import CLOCKS, meddle, play, play_durations, play_prompt
 
 NO_SWEEPER = Pace(sweep_every=None)
 SEEDS = 40  # of which the first that fails is enough
@@ -228,6 +229,25 @@ def test_a_wrong_protocol_is_caught(monkeypatch, mutant, faults, pace):
     try:
         mutant(monkeypatch)
         caught = next((seed for seed in range(SEEDS) if _fails(seed, faults, pace)), None)
+    finally:
+        logging.disable(logging.NOTSET)
+    assert caught is not None, f"{SEEDS} seeds have not caught it"
+
+
+def what_is_not_ready_counts_as_committed(patch: pytest.MonkeyPatch) -> None:
+    async def mutant(self):
+        states = [await self._inspect(queue) for queue in self._queues]
+        return all(state is not None and state.ready == 0 for state in states)
+
+    patch.setattr(ReadProgressRecorder, "everything_committed", mutant)
+
+
+def test_a_result_that_is_thrown_away_is_caught(monkeypatch):
+    logging.disable(logging.CRITICAL)
+    try:
+        what_is_not_ready_counts_as_committed(monkeypatch)
+        faults = Faults(store_slow=0.004)
+        caught = next((seed for seed in range(SEEDS) if _fails(seed, faults, None, play=play_prompt)), None)
     finally:
         logging.disable(logging.NOTSET)
     assert caught is not None, f"{SEEDS} seeds have not caught it"

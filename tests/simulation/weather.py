@@ -10,7 +10,7 @@ from flowkit.coordinator import Pace
 from flowkit.flow.limits import Limits
 from flowkit.testing import ROUGH, Faults, Simulation
 from tests.simulation.limited import contend
-from tests.simulation.workflow import CLOCKS, meddle, play, play_durations
+from tests.simulation.workflow import CLOCKS, meddle, play, play_durations, play_prompt
 from tests.store import kept
 
 NO_SWEEPER = Pace(sweep_every=None)  # it hides what others forget
@@ -34,6 +34,9 @@ WEATHERS: dict[str, Callable[[int], Simulation]] = {
         play, faults=Faults(store_away=0.02, crash_coordinator=0.02, duplicate=0.05), coordinators=2
     ),
     "clocks are set": partial(play_durations, faults=CLOCKS),
+    "the store is slow for one of two coordinators": partial(
+        play_prompt, faults=Faults(store_slow=0.004, crash_coordinator=0.004, duplicate=0.1, reorder=0.1), runs=2
+    ),
     "tasks of limited nodes are cancelled": partial(
         contend, faults=ROUGH, runs=2, limits=DEATHS, coordinators=2, pace=NO_SWEEPER
     ),

@@ -191,3 +191,48 @@ def play(seed: int, faults: Faults | None = None, *, runs: int = 2, **more: Any)
         assert len(paths) == 1, paths
         assert len(paths.pop()) == TASKS
     return sim
+
+
+fan_out, prompt, collected, lasting = (
+    Node("fan_out"), Node("prompt", queue_timeout=1), Node("collected"), Node("lasting"),
+)  # fmt: skip
+
+
+@fan_out.main
+async def _fan_out():
+    return [Gather([Send("prompt", {"n": n}) for n in range(COUNT)], then="collected")], {}, "spread"
+
+
+@prompt.main
+async def _prompt():
+    return [], {"value": prompt.get_inputs()["n"]}, "done"
+
+
+@collected.main
+async def _collected():
+    return [], {"values": [one["value"] for one in collected.get_inputs()["results"]]}, "collected"
+
+
+@lasting.main
+async def _lasting():
+    """While it runs time is lived through: a clock that leaps over it is a step, after which nothing is concluded."""
+    await asyncio.sleep(lasting.get_inputs()["seconds"])
+    return [], {}, "at last"
+
+
+def play_prompt(seed: int, faults: Faults | None = None, *, runs: int = 10, **more: Any) -> Simulation:
+    """Play tasks that fail when no worker takes them within a second, which the worker of this play always does.
+
+    There is one, so that no coordinator reads all announcements of a worker and the other one none.
+    """
+    nodes = (fan_out, prompt, collected, lasting)
+    with Simulation(*nodes, seed=seed, faults=faults, **{"workers": 1, "coordinators": 2, **more}) as sim:
+        sim.start("lasting", {"seconds": 20 * runs})
+        begun = []
+        for _ in range(runs):
+            begun.append(sim.start("fan_out"))
+            sim.advance(seconds=20)
+        for run in begun:
+            assert run.outputs() == {"values": list(range(COUNT))}
+        sim.audit()
+    return sim

@@ -31,14 +31,14 @@ class MemoryConsumer:
         self._server, self._connection, self._declared = server, connection, declared
         self._prefetch, self._allowed, self._offset = prefetch, prefetch, offset
         self._queue: MemoryQueue | None = None
-        self._tags = count(1)
+        self._tags, self._newest = count(1), 0
         self._held: dict[int, Held] = {}  # delivered and not acknowledged, in order
         self._arrived: deque[Delivery] = deque()  # of those, what receive() has not given out
         self._wake = asyncio.Event()
         self._stopped = self._suspended = False
         self._connected = False
         self.reconnects = -1  # the first connection is none
-        self.deletions = 0
+        self.deletions = self.session = 0
         server.consumers[self] = None
 
     @property
@@ -71,6 +71,11 @@ class MemoryConsumer:
         """Return when ``connected``, or stopped."""
         while not (self.connected or self._stopped):
             await self._server.change.wait()
+
+    async def wait_arrived(self) -> int | None:
+        """The tag of the newest delivery: here they arrive at once."""
+        await asyncio.sleep(0)  # as with any broker, others get a turn
+        return self._newest if self.connected else None
 
     async def receive(self, limit: int) -> list[Delivery]:
         """What is there, at least one, at most ``limit``."""
@@ -166,10 +171,12 @@ class MemoryConsumer:
 
     def _leave_queue(self) -> None:
         queue, self._queue = self._queue, None
+        self.session += 1
         if queue is not None:
             queue.detach(self)
         if not self._declared.stream:  # what a stream has delivered stays: nobody else will get it in our place
             self._arrived.clear()
+            self._newest = 0
         held = list(self._held.values())
         self._held.clear()
         if "x-delivery-limit" in dict(self._declared.arguments):
@@ -182,6 +189,7 @@ class MemoryConsumer:
     def cancelled(self) -> None:
         """The queue was deleted, with all that was held of it."""
         self._queue = None
+        self.session += 1
         self._held.clear()  # what has arrived stays: nobody else will get it
         if self._declared.stream:
             self._offset = "first"  # of the stream that comes in its place
@@ -191,7 +199,7 @@ class MemoryConsumer:
 
     def take(self, held: Held) -> None:
         """Deliver one message."""
-        tag = next(self._tags)
+        self._newest = tag = next(self._tags)
         self._held[tag] = held
         message = held.message
         delivery = Delivery(

@@ -67,6 +67,7 @@ class RabbitConsumer:
         self._channel: amqp.Channel | None = None  # while deliveries can arrive or be acknowledged
         self._consumer_tag: str | None = None
         self._session = self._newest = 0
+        self._last = 0  # tag of the newest delivery that has arrived and was not given back
         self._arrived: deque[Delivery] = deque()
         self._open: dict[int, None] = {}  # AMQP delivery tags of this session, unacknowledged, rising
         self._wake = asyncio.Event()
@@ -99,6 +100,22 @@ class RabbitConsumer:
         while not (self.connected or self._stopped):
             self._fail_if_ended()
             await self._change.wait()
+
+    @property
+    def session(self) -> int:
+        """Rises with every channel: closing one gives back what it held."""
+        return self._session
+
+    async def wait_arrived(self) -> int | None:
+        """Ask a question on the channel: its answer stands behind the deliveries."""
+        channel, session = self._channel, self._session
+        if channel is None or not self.connected:
+            return None
+        try:
+            await channel.qos(self._allowed)
+        except GONE:
+            return None
+        return self._last if self.connected and self._session == session else None
 
     @property
     def locked(self) -> bool:
@@ -396,6 +413,7 @@ class RabbitConsumer:
                 )
             )
         self._newest = deliveries[-1].tag
+        self._last = base + self._newest
         self._wake.set()
 
     def _lost(self, error: Exception) -> None:
@@ -416,6 +434,7 @@ class RabbitConsumer:
         # What a stream has delivered stays: it goes on behind it. So does what a queue had that is gone with the rest.
         if not (self._queue.stream or self._cancelled):
             self._arrived.clear()
+            self._last = 0
         self._change.notify()
 
     async def _let_go(self, channel: amqp.Channel) -> None:
