@@ -15,7 +15,7 @@ from flowkit.broker import open_broker
 from flowkit.client import Client
 from flowkit.wire.topology import Topology
 from tests.chaos.stage import PATIENCE, Figures, Place, Stage, go_on, said, stage, stop, until
-from tests.chaos.store_faults import commit_answers_lost
+from tests.chaos.store_faults import commit_answers_lost, store_cut_off
 from tests.services.pgbouncer import pooler
 from tests.services.postgres import database
 from tests.services.proxy import Proxy
@@ -425,8 +425,7 @@ SCENARIOS: dict[str, Scenario] = {
         worker_killed, coordinator_killed, one_of_two_coordinators_killed, broker_restarted, broker_killed,
         broker_wiped, broker_wiped_under_two_coordinators, worker_stopped, coordinator_stopped, network_cut,
         network_black_hole, network_one_way, network_slow, memory_alarm, consumer_timeout, store_locked, store_full,
-        postgres_restarted, lock_timeouts, pgbouncer_killed, commit_answers_lost,
-        rolling_restart, restart_on_sqlite, log_flood, queue_full,
-        queues_deleted,
+        postgres_restarted, lock_timeouts, pgbouncer_killed, store_cut_off, commit_answers_lost, rolling_restart,
+        restart_on_sqlite, log_flood, queue_full, queues_deleted,
     )
 }  # fmt: skip
