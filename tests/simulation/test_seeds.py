@@ -51,7 +51,7 @@ def test_in_good_weather_each_task_runs_once():
 
 def test_in_good_weather_a_worker_of_one_slot_takes_the_next_task_after_a_leased_one():
     sim = play_durations(0)
-    assert len(sim.calls()) == 6
+    assert len(sim.calls()) == 4
 
 
 @pytest.mark.parametrize("part", range(4))

@@ -160,12 +160,15 @@ async def _patient():
 
 @long.main
 async def _long():
-    await asyncio.sleep(60)
+    await asyncio.sleep(40)
     return [], {"done": True}, "done"
 
 
-LEASING = Pace(lease_after=10, lease_silence=18, relay_after=3)
-CLOCKS = Faults(clock=0.02, most=40)
+LEASING = Pace(
+    lease_after=10, lease_silence=18, relay_after=3,
+    timers_every=2, schedules_every=20, standing_every=20,  # each look takes real time
+)  # fmt: skip
+CLOCKS = Faults(clock=0.04, most=40)
 NOBODY_DIES = Limits(max_deaths=1)  # a task over which a process seems to have died fails
 
 
@@ -173,7 +176,7 @@ def play_durations(seed: int, faults: Faults | None = None, *, pace: Pace | None
     """Play what clocks may end: leases, and tasks that wait to be taken; nobody dies in it, so nothing may fail."""
     given = {"workers": 1, "limits": NOBODY_DIES, "pace": pace or LEASING, **more}
     with Simulation(patient, long, seed=seed, faults=faults, **given) as sim:
-        begun = [sim.start("patient") for _ in range(3)]
+        begun = [sim.start("patient") for _ in range(2)]
         for run in begun:
             assert run.outputs() == {"done": True}
         sim.audit()
