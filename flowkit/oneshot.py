@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import logging
 import re
-import signal
 import sys
 import time
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from flowkit.worker.interrupts import INTERRUPTED, Interrupts
 from flowkit.worker.logs import Shipper
 from flowkit.worker.process_exit import busy_threads, leave_if_busy
 from flowkit.worker.records import capture
+from flowkit.worker.signals import default_interrupt
 from flowkit.worker.terminal import Terminal
 
 CONNECT_TIMEOUT = 10  # seconds, for the broker and then for a queue of starts
@@ -111,10 +111,10 @@ def run(definition: Definition, arguments: Arguments) -> int:
         except KeyboardInterrupt:
             code = INTERRUPTED
             interrupts.wait_for_threads("interrupted")
+    if busy_threads():  # as in any script the interpreter waits for them; Ctrl-C ends that without a traceback
+        default_interrupt()
     if code:
         leave_if_busy(code, _say)
-    elif busy_threads():  # as in any script the interpreter waits for them; Ctrl-C ends that without a traceback
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
     return code
 
 

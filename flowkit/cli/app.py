@@ -97,14 +97,15 @@ def main() -> None:
         code = call(sys.argv[1:])
     except Exception:  # noqa: BLE001 - a mistake of ours, said as the interpreter would
         sys.excepthook(*sys.exc_info())
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # Nothing is left that Ctrl-C could interrupt with a traceback, nor is anything that would see it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     # Author code may have begun threads that never end, or registered what never ends with ``atexit``.
     if threading.active_count() > 1 or "flowkit.loading" in sys.modules:
         from flowkit.worker.process_exit import bound_exit, leave_if_busy
 
         leave_if_busy(code, lambda text: say(f"flowkit: {text}"))
         bound_exit(code)
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that Ctrl-C could interrupt with a traceback
     gc.freeze()  # nothing of it is garbage: looking through all of it once more at the end would take 25 ms
     sys.exit(code)
 

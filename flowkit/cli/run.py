@@ -70,7 +70,7 @@ def run(
     # 24 s of CPU that the code census took, whose nodes make millions of short-lived objects, 7 were the collector.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-    with Interrupts(lambda text: say(f"flowkit: {text}")) as interrupts:
+    with Interrupts(lambda text: say(f"flowkit: {text}"), settings.log_format) as interrupts:
         try:
             ended = interrupts.run(_run(node, inputs, settings.nodes_dir, place, threshold))
             succeeded = _print(ended, as_json=as_json)

@@ -16,13 +16,15 @@ from flowkit.worker import event_loop
 from flowkit.worker.process_exit import busy_threads, describe_threads, leave
 from flowkit.worker.signals import leave_to_parent, leave_to_parent_no_more
 from flowkit.worker.stack import place_of_thread
+from flowkit.worker.watchdog import Watchdog
 
 T = TypeVar("T")
 INTERRUPTED = 130  # exit code, as a shell tells it
 SAY = 0.5  # seconds after which it is said what is waited for
 _END = b"\0"  # no signal
 BOUND = 3.0  # seconds from the first Ctrl-C to the end of the process
-HELD = 2.0  # seconds after that until a thread of C ends it, which needs no lock of the interpreter
+HELD = 2.0  # seconds after that until a thread of C, or the watchdog, ends it: they need no lock of the interpreter
+_IDLE = 3600.0  # seconds between two looks at the socket, which may not be made blocking
 
 
 def _let_threads_run(_number: int, _frame: object) -> None:
@@ -44,12 +46,15 @@ class Interrupts:
     A thread reads them, since the main thread may be blocked by author code: then a handler of Python's would run late,
     or raise ``KeyboardInterrupt`` in the middle of that code, which would take it for an error.
 
+    C code of a node that holds the interpreter's lock lets no thread run: then a watchdog kills this process.
+
     Args:
         say: prints a line.
+        style: of the watchdog's log, ``text`` or ``json``.
     """
 
-    def __init__(self, say: Callable[[str], object]) -> None:
-        self._say = say
+    def __init__(self, say: Callable[[str], object], style: str = "text") -> None:
+        self._say, self._style = say, style
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._over = False  # nothing is left that could be ended in order
@@ -62,11 +67,12 @@ class Interrupts:
             and signal.getsignal(signal.SIGINT) is signal.default_int_handler
         )
         if self._here:
-            self._read, self._write = socket.socketpair()
-            self._write.setblocking(False)
+            self._watchdog = Watchdog()
+            self._read, self._write = self._watchdog.read, self._watchdog.write
             signal.signal(signal.SIGINT, _let_threads_run)
             self._before = signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
             leave_to_parent(signal.SIGINT)
+            self._watchdog.start(BOUND + HELD, HELD, self._style)
             self._thread = threading.Thread(target=self._watch, name="flowkit-interrupts", daemon=True)
             self._thread.start()
         return self
@@ -78,10 +84,10 @@ class Interrupts:
             signal.set_wakeup_fd(self._before)
             signal.signal(signal.SIGINT, signal.default_int_handler)
             leave_to_parent_no_more(signal.SIGINT)
-            self._write.send(_END)  # closing it would not do: processes that author code has forked have it too
+            with suppress(OSError):  # it is closed in a forked process, which has no such thread either
+                self._write.send(_END)
             self._thread.join()
-            self._write.close()
-            self._read.close()
+            self._watchdog.end()
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run ``main`` in a new event loop; the first Ctrl-C cancels it.
@@ -119,11 +125,13 @@ class Interrupts:
         bound: float | None = None
         said = False
         while True:
-            wait = None if bound is None else max(0.01, bound - time.monotonic() - (0 if said else BOUND - SAY))
+            wait = _IDLE if bound is None else max(0.01, bound - time.monotonic() - (0 if said else BOUND - SAY))
             self._read.settimeout(wait)
             try:
-                numbers = self._read.recv(64)
+                numbers = self._read.recv(64, socket.MSG_PEEK)
             except TimeoutError:
+                if bound is None:
+                    continue
                 if said:
                     leave(INTERRUPTED)
                 said = True
@@ -132,13 +140,17 @@ class Interrupts:
             if _END in numbers:
                 return
             for _ in range(numbers.count(signal.SIGINT)):
-                if self.interrupted or self._over:
+                last = self.interrupted or self._over
+                if not self.interrupted:
+                    _end_within(BOUND + HELD)
+                if last:
                     self._tell("interrupted: ended at once")
                     leave(INTERRUPTED)
                 self.interrupted = True
-                _end_within(BOUND + HELD)
                 bound = time.monotonic() + BOUND
                 self._cancel()
+            # Only now that the end is bounded: each call to the system releases the lock, and a node may keep it.
+            self._read.recv(len(numbers))
 
     def _tell(self, text: str) -> None:
         """Say it, but not for long: whoever reads stderr may be stuck."""

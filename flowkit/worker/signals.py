@@ -38,6 +38,16 @@ def leave_to_parent_no_more(number: signal.Signals) -> None:
     _ours.discard(number)
 
 
+def default_interrupt() -> None:
+    """Let the system end this process at Ctrl-C, without a traceback and whoever holds the interpreter's lock.
+
+    A program that has a handler of its own keeps it.
+    """
+    here = threading.current_thread() is threading.main_thread()  # elsewhere signals cannot be handled
+    if here and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @cache  # the functions are registered once
 def _register() -> None:
     if hasattr(os, "register_at_fork"):

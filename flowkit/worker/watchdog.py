@@ -24,92 +24,104 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("watchdog_process.py")
-END = 1.0  # seconds for the watchdog to end; it takes some milliseconds
+END = 1.0  # seconds for the watchdog to end
+KILLED = "Killed"
 
 _log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """The socket between the interpreter's signal handler, the event loop and the watchdog process."""
+    """The socket between the interpreter's signal handler, whoever reads signals and the watchdog process.
+
+    Attributes:
+        read: the end from which signals are read, one byte each. The flag that makes a socket non-blocking is common to
+            all processes that hold it, so it may get a timeout, but may not be made blocking.
+        write: the end for the signal handler.
+    """
 
     def __init__(self) -> None:
-        self._read, self._write = socket.socketpair()
-        self._read.setblocking(False)
-        self._write.setblocking(False)
+        self.read, self.write = socket.socketpair()
+        self.read.setblocking(False)
+        self.write.setblocking(False)
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self, first: float, second: float, style: str) -> None:
-        """Start the process.
+    def start(self, first: float, second: float, style: str, killed: str = KILLED) -> bool:
+        """Start the process, where that is possible; returns whether it was.
 
         It has a session of its own, so that neither Ctrl-C nor what ends the child processes of nodes reaches it.
 
-        Raises:
-            OSError: it cannot be started.
+        Args:
+            first: seconds for which a signal may stay unread.
+            second: seconds from the moment at which there are two.
+            style: of the log, ``text`` or ``json``.
+            killed: what is logged when it kills this process.
         """
-        words = (str(os.getpid()), repr(first), repr(second), str(_dump_stacks_at_signal()), style)
-        self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, with a file of this package
-            [sys.executable, "-I", "-S", str(SCRIPT), *words],
-            stdin=self._read.fileno(), stdout=subprocess.DEVNULL, cwd="/", start_new_session=True,
-        )  # fmt: skip
+        if not hasattr(os, "fork") or not sys.executable or not SCRIPT.is_file():
+            return False
+        words = (str(os.getpid()), repr(first), repr(second), str(_dump_stacks_at_signal()), style, killed)
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - this very interpreter, with a file of this package
+                [sys.executable, "-I", "-S", str(SCRIPT), *words],
+                stdin=self.read.fileno(), stdout=subprocess.DEVNULL, cwd="/", start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:  # no process left, no memory
+            _log.warning("no watchdog: %s. A signal is not seen while C code of a node holds the interpreter's lock",
+                         error.strerror, extra={"action": "no_watchdog"})  # fmt: skip
+            return False
         os.register_at_fork(after_in_child=self._close)  # or the watchdog would not see this process end
+        return True
 
     def read_signals(self, loop: asyncio.AbstractEventLoop, received: Callable[[signal.Signals], object]) -> None:
         """Call ``received`` for each signal, in place of the loop's own handlers, which must be there.
 
         They serve again should the loop take the wakeup file descriptor back, as uvloop does when it is run once more.
         """
-        signal.set_wakeup_fd(self._write.fileno(), warn_on_full_buffer=False)
-        loop.add_reader(self._read, self._read_signals, received)
+        signal.set_wakeup_fd(self.write.fileno(), warn_on_full_buffer=False)
+        loop.add_reader(self.read, self._read_signals, received)
 
     def end(self) -> None:
-        """Let the process end, and wait for it."""
-        if self._process is not None:
-            signal.set_wakeup_fd(-1)
+        """End the process, and wait for it; the wakeup file descriptor must be another one by now."""
+        forked = self.write.fileno() < 0  # this is another process than the watched one
         self._close()
-        if self._process is not None:
+        if self._process is not None and not forked:
+            self._process.kill()  # it would end by itself, but after some milliseconds
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(END)
 
     def _read_signals(self, received: Callable[[signal.Signals], object]) -> None:
         with contextlib.suppress(BlockingIOError):
-            numbers = self._read.recv(4096, socket.MSG_PEEK)
+            numbers = self.read.recv(4096, socket.MSG_PEEK)
             try:
                 for number in numbers:
                     if number in (signal.SIGTERM, signal.SIGINT):  # others are those of node files
                         received(signal.Signals(number))
             finally:
                 # Only now: each call to the system releases the lock, and a node may take it and keep it.
-                self._read.recv(len(numbers))
+                self.read.recv(len(numbers))
 
     def _close(self) -> None:
-        for end in (self._write, self._read):
+        for end in (self.write, self.read):
             if (number := end.detach()) >= 0:  # as close() waits for uvloop, which in a forked process never lets go
                 os.close(number)
 
 
 @contextlib.contextmanager
-def watchdog(first: float, second: float, style: str) -> Iterator[Watchdog | None]:
-    """Have this process killed when it does not read a signal; None where that is not possible.
+def watchdog(first: float, second: float, style: str, killed: str = KILLED) -> Iterator[Watchdog | None]:
+    """Have this process killed when its event loop does not read a signal; None where that is not possible.
 
     Args:
         first: seconds for which a signal may stay unread.
         second: seconds from the moment at which there are two.
         style: of the log, ``text`` or ``json``.
+        killed: what is logged when it is killed.
     """
-    if not hasattr(os, "fork") or not sys.executable or not SCRIPT.is_file():
-        yield None
-        return
     watching = Watchdog()
+    started = watching.start(first, second, style, killed)
     try:
-        try:
-            watching.start(first, second, style)
-        except OSError as error:  # no process left, no memory
-            _log.warning("no watchdog: %s. A signal is not seen while C code of a node holds the interpreter's lock",
-                         error.strerror, extra={"action": "no_watchdog"})  # fmt: skip
-            yield None
-        else:
-            yield watching
+        yield watching if started else None
     finally:
+        if started:
+            signal.set_wakeup_fd(-1)
         watching.end()
 
 

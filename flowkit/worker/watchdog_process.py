@@ -1,9 +1,10 @@
 """The process beside a worker that kills it when a signal stays unread. ``watchdog.py`` runs this file as a script.
 
-    python -I -S watchdog_process.py WORKER FIRST SECOND DUMP FORMAT
+    python -I -S watchdog_process.py WORKER FIRST SECOND DUMP FORMAT KILLED
 
-File descriptor 0 is the socket into which the signal handler of the worker's interpreter writes one byte per signal.
-The worker reads it, this process only peeks. Imports are few, because they are most of what this process costs.
+The worker is any process with author code: also ``flowkit run``, or a node file run as a script. File descriptor 0 is
+the socket into which the signal handler of its interpreter writes one byte per signal. The worker reads it, this
+process only peeks. Imports are few, because they are most of what this process costs.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class UnreadSignals:
         self.waited += seconds
 
 
-def watch(wakeups: socket.socket, worker: int, unread: UnreadSignals, dump: int, style: str) -> None:
+def watch(
+    wakeups: socket.socket, worker: int, unread: UnreadSignals, dump: int, style: str, *, killed: str = "Killed"
+) -> None:
     """Return when the worker has ended, or was killed.
 
     Args:
@@ -67,6 +70,7 @@ def watch(wakeups: socket.socket, worker: int, unread: UnreadSignals, dump: int,
         unread: how long signals may stay unread.
         dump: signal at which the worker writes the stacks of its threads; 0 is none.
         style: of the log, ``text`` or ``json``.
+        killed: what is logged when the worker is killed.
     """
     readable, closed = select.poll(), select.poll()
     readable.register(wakeups, select.POLLIN)
@@ -87,11 +91,11 @@ def watch(wakeups: socket.socket, worker: int, unread: UnreadSignals, dump: int,
         if names:
             why = f"{names[0]} is unread after {unread.waited:g} s: C code of a node holds the interpreter's lock"
             if unread.left <= 0:
-                log("ERROR", f"{why}. Killed; what it worked on will run again", "killed", style)
+                log("ERROR", f"{why}. {killed}", "killed", style)
                 kill(worker, dump)
                 return
             if unread.waited >= WARN and not warned:
-                log("WARNING", f"{why}. If it keeps it, the worker is killed in {unread.left:g} s", "lock_held", style)
+                log("WARNING", f"{why}. If it keeps it, the process is killed in {unread.left:g} s", "lock_held", style)
                 warned = True
         closed.poll(TICK * 1000)
         unread.wait(TICK)
@@ -124,12 +128,14 @@ def log(level: str, message: str, action: str, style: str) -> None:
         return
 
 
-def main(worker: str, first: str, second: str, dump: str, style: str) -> None:
-    """Watch the worker whose child this is."""
+def main(arguments: list[str]) -> None:
+    """Watch the worker whose child this is; the arguments are those of the command line."""
+    worker, first, second, dump, style, killed = arguments
     for number in (*ASKS_TO_END, signal.SIGHUP):  # sent to all processes of a service; it ends with the worker
         signal.signal(number, signal.SIG_IGN)
-    watch(socket.socket(fileno=0), int(worker), UnreadSignals(float(first), float(second)), int(dump), style)
+    unread = UnreadSignals(float(first), float(second))
+    watch(socket.socket(fileno=0), int(worker), unread, int(dump), style, killed=killed)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -13,8 +15,10 @@ import time
 
 import pytest
 
+from flowkit.worker import interrupts as interrupts_module
 from flowkit.worker import watchdog as module
 from flowkit.worker import watchdog_process
+from flowkit.worker.interrupts import Interrupts
 from flowkit.worker.watchdog_process import UnreadSignals, watch
 
 FIRST, SECOND = 30, 10
@@ -131,3 +135,21 @@ def test_a_process_is_killed_though_nobody_reads_its_stderr(reader):
         os.close(write)
         if reader == "stuck":
             os.close(read)
+
+
+def test_ctrl_c_stays_unread_until_the_end_is_bounded(monkeypatch):
+    """Whoever removes it needs the lock again afterwards, which a node may have taken by then."""
+    unread = []
+    with Interrupts(print) as interrupts:
+        read = interrupts._watchdog.read
+        monkeypatch.setattr(
+            interrupts_module, "_end_within", lambda _: unread.extend(select.select([read], [], [], 0)[0])
+        )
+
+        async def main():
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(600)
+
+        with pytest.raises(KeyboardInterrupt):
+            interrupts.run(main())
+    assert unread == [read]

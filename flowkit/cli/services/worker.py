@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from flowkit.cli.services.lifecycle import Signals
     from flowkit.settings import Settings
     from flowkit.worker.definition import Definition
+    from flowkit.worker.watchdog import Watchdog
 
 HELD = 10  # seconds for the end after the drain, before a process is ended that cannot do it by itself
 
@@ -76,7 +77,6 @@ def worker(
     from flowkit.cli.services.lifecycle import serve
     from flowkit.cli.services.own_log import configure
     from flowkit.worker.records import protect_own_log
-    from flowkit.worker.watchdog import watchdog
 
     settings = options.settings_of(
         nodes_dir=nodes,
@@ -108,13 +108,20 @@ def worker(
             lifeline=lifeline,
             worker=name if lifeline else None,
             # One of several has a parent that kills it.
-            watched=watchdog(settings.drain_timeout + HELD, HELD, settings.log_format) if lifeline is None else None,
+            watched=_watchdog(settings) if lifeline is None else None,
             asked=lambda now: _end_within(HELD if now else settings.drain_timeout + HELD),
         )
     except BaseException as error:  # noqa: BLE001 - it becomes a code, or goes on; said before threads can hold it up
         code = explain(error)
     _leave_nothing(code)
     raise typer.Exit(code)
+
+
+def _watchdog(settings: Settings) -> contextlib.AbstractContextManager[Watchdog | None]:
+    from flowkit.worker.watchdog import watchdog
+
+    killed = "Killed; what it worked on will run again"
+    return watchdog(settings.drain_timeout + HELD, HELD, settings.log_format, killed)
 
 
 def _count(settings: Settings) -> int:
