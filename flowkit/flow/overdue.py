@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from flowkit.flow.changes import Change, Tell
 from flowkit.flow.context import Context
 from flowkit.flow.events import Event, QueueExpired, TaskFailed
 from flowkit.flow.state import RunStatus, State, Task, TaskStatus
@@ -17,7 +18,7 @@ KIND = "QueueTimeout"  # of the error, whoever fails the task
 MARKED_AFTER = 2.0  # seconds after a task was sent at which its row says so, at the latest
 
 
-def carries_timeout(attempt: int, tries: int) -> bool:
+def carries_timeout(attempt: int, tries: int | None) -> bool:
     """Whether the message of a task says until when it is to be taken.
 
     That of one that came back unfinished does not: a worker that refuses it wrongly would do so at each attempt.
@@ -34,7 +35,7 @@ def is_refused_early(task: Task, result: wire.Result, context: Context) -> bool:
     return carries_timeout(task.attempt, task.tries) and waited + MARKED_AFTER < timeout
 
 
-def expired(state: State, event: QueueExpired, context: Context) -> Iterator[Event]:
+def expired(state: State, event: QueueExpired, context: Context) -> Iterator[Change | Event]:
     """It fails as if a worker had said so, unless something has happened to it since it was found."""
     run, task = state.runs[event.run_id], state.tasks.get((event.run_id, event.task_id))
     if run.status is not RunStatus.RUNNING or task is None or task.leased_until is not None:
@@ -51,4 +52,7 @@ def expired(state: State, event: QueueExpired, context: Context) -> Iterator[Eve
         message=f"{error.type}: {error.message}",
         finished_at=context.now,
     )
+    if not carries_timeout(task.attempt, task.tries):
+        # Nothing in its message keeps a worker from executing it later, beside what its slot lets out in its place.
+        yield Tell(wire.Control(kind="cancel", run_id=run.id, task_id=task.id, attempt=task.attempt))
     yield TaskFailed(run.id, task.id, result, error)

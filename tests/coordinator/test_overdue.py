@@ -9,6 +9,7 @@ from typing import Any
 from flowkit.store.views import Queries
 from flowkit.wire import codec
 from tests.coordinator.house import FAST, House
+from tests.coordinator.test_leases import ear
 
 SOON = replace(FAST, overdue_every=0.02, worker_silence=0.3)
 TIMEOUT = 0.05
@@ -102,6 +103,22 @@ async def test_where_a_foreign_worker_consumes_nobody_knows_and_nothing_fails(ho
         await looks(house)
         await house.answer(task)
         assert (await house.run_ended("r")).status == "succeeded"
+
+
+async def test_workers_are_told_of_one_whose_message_does_not_say_until_when_it_is_to_be_taken(house):
+    """They would execute it, beside what its slot lets out in its place."""
+    async with house.coordinator(pace=SOON), ear(house) as hear:
+        await announce(house, limit=1)
+        await announced(house)
+        await house.start("slow", "r")
+        (task,) = await house.tasks("slow")
+        await house.leave("slow")
+        await house.answer(task, status="returned", attempt=1)
+        assert (await house.run_ended("r")).status == "failed"
+        told = [one for one in await hear(2) if one.task_id is not None]
+        assert [(one.kind, one.run_id, one.task_id, one.attempt) for one in told] == [("cancel", "r", task.task_id, 2)]
+        (again,) = await house.tasks("slow")
+        assert (again.attempt, again.start_by) == (2, None)
 
 
 async def test_a_paused_run_is_left_alone(house):
