@@ -22,12 +22,13 @@ from flowkit.coordinator.presence import Presence
 from flowkit.coordinator.read_progress import ReadProgressRecorder
 from flowkit.flow import cancelling, slots
 from flowkit.flow.events import LeaseExpired
+from flowkit.flow.overdue import carries_timeout
 from flowkit.store.protocol import CancelledAttempt, Transaction
 from flowkit.wire.topology import Topology
 
 logger = logging.getLogger(__name__)
 LIMIT = 500  # leases a look
-UNHEARD = 10_000  # cancelled attempts a look; those whose messages wait in their queues are found each time
+UNHEARD = 10_000  # cancelled attempts a look; the next look goes on behind them
 
 
 class Silence:
@@ -54,6 +55,9 @@ class Silence:
         self._reconnects = presence.consumer.reconnects
         self._clock_steps = ClockSteps(ledger)
         self._looked = self._since = 0.0  # by the loop's clock: the last look, and the first one after a gap
+        # Where the look before ended. Those whose messages wait in their queues are found each time: they must not
+        # keep any number of others from being looked at.
+        self._after: CancelledAttempt | None = None
 
     async def run(self) -> None:
         """For ever."""
@@ -71,12 +75,14 @@ class Silence:
         await self._note_steps()  # also of those before it has listened for long enough
         if not await self._has_listened():
             return 0
-        over, unheard, _ = await self._find()
+        after = self._after
+        over, unheard, _ = await self._find(after)
+        self._after = unheard[-1] if len(unheard) == UNHEARD else None
         if not (over or unheard) or not await self._progress.everything_committed():
             return 0
         # Without those that were announced in what was committed meanwhile.
         suspects = {*over, *unheard}
-        over, unheard, now = await self._find()
+        over, unheard, now = await self._find(after)
         over = [lease for lease in over if lease in suspects]
         unheard = [attempt for attempt in unheard if attempt in suspects]
         if not (over or unheard) or not await self._has_listened():
@@ -90,27 +96,31 @@ class Silence:
         await self._outbox.deliver_all(ended)
         return len(over) if ended else 0
 
-    async def _find(self) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
+    async def _find(self, after: CancelledAttempt | None) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
         """Leases that are over and cancelled attempts that nobody announces, and when; none when a clock was set."""
-        over, unheard, now = await self._ledger.transact(self._find_in)
+
+        def find(transaction: Transaction) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
+            now = transaction.now()
+            transaction.shorten_leases(now + self._lasting)
+            unheard = transaction.unheard_attempts(now - self._lasting, UNHEARD, after=after)
+            return transaction.expired_leases(now, LIMIT), unheard, now
+
+        over, unheard, now = await self._ledger.transact(find)
         if await self._note_steps():  # behind what was found by that clock
             return [], [], now
         return over, unheard, now
 
-    def _find_in(self, transaction: Transaction) -> tuple[list[LeaseExpired], list[CancelledAttempt], float]:
-        now = transaction.now()
-        transaction.shorten_leases(now + self._lasting)
-        return transaction.expired_leases(now, LIMIT), transaction.unheard_attempts(now - self._lasting, UNHEARD), now
-
     async def _give_up(self, unheard: Sequence[CancelledAttempt], now: float) -> None:
         """Free the slots of cancelled attempts that no worker announces and no queue hides."""
         gone: list[CancelledAttempt] = []
+        timeouts = self._outbox.queue_timeouts
         for node, attempts in groupby(sorted(unheard, key=_node), _node):
             queue = await self._broker.inspect(self._topology.tasks(node).name) or QueueState(ready=0, consumers=0)
             for attempt in attempts:
                 # What is dated later than now was written before a clock was set back, and not heard of since.
                 unheard_for = now - attempt.heard_at if attempt.heard_at <= now else self._lasting
-                if cancelling.is_gone(queue.ready, queue.consumers, unheard_for, self._lasting):
+                timeout = timeouts.get(node) if carries_timeout(attempt.attempt, attempt.tries) else None
+                if cancelling.is_gone(queue.ready, queue.consumers, unheard_for, self._lasting, timeout):
                     gone.append(attempt)
         if gone:
             await self._ledger.transact(lambda transaction: transaction.give_up(gone))

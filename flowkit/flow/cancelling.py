@@ -25,18 +25,21 @@ def cancelled(event: AttemptsCancelled) -> Iterator[Tell]:
         yield Tell(wire.Control(kind="cancel", run_id=event.run_id, task_id=task_id, attempt=attempt, **rest, **grace))
 
 
-def is_gone(ready: int, consumers: int, unheard: float, silence: float) -> bool:
+def is_gone(ready: int, consumers: int, unheard: float, silence: float, queue_timeout: float | None = None) -> bool:
     """Whether nobody can have a cancelled attempt that no worker has announced for ``silence`` seconds.
 
     A queue is first in, first out: while its message waits there, what is let out in its place would wait behind it,
-    so nothing is gained by giving it up. Only what tasks of other slots may hide is given up at last.
+    so nothing is gained by giving it up. Only what tasks of other slots may hide is given up at last, and what every
+    worker refuses that takes it: what waits for the slot may have to fail in time where no worker is alive.
 
     Args:
         ready: messages in the queue of its node; 0 when there is no such queue.
         consumers: of that queue.
         unheard: seconds since it was cancelled, or was announced last.
         silence: seconds after which a worker that was not heard of counts as gone.
+        queue_timeout: seconds after it was sent from which on a worker refuses its message; None when it does not.
     """
     if unheard < silence:
         return False
-    return ready == 0 or (consumers > 0 and unheard >= LONGEST * silence)
+    is_refused = queue_timeout is not None and unheard >= queue_timeout + silence
+    return ready == 0 or is_refused or (consumers > 0 and unheard >= LONGEST * silence)

@@ -73,16 +73,27 @@ def note_heard(database: Database, attempts: Iterable[AttemptKey], now: float, b
         database.update(TABLE, KEY, ("heard_at",), sorted(heard), wait=False)
 
 
-def unheard(database: Database, before: float, limit: int) -> list[CancelledAttempt]:
+def unheard(
+    database: Database, before: float, limit: int, after: CancelledAttempt | None = None
+) -> list[CancelledAttempt]:
     """Those that were not heard of since ``before``, or are dated later than now: a clock was set back."""
+    values: dict[str, object] = {"before": before, "ahead": database.now() + resending.AHEAD, "limit": limit}
+    behind = ""
+    if after is not None:
+        behind = "AND (t.heard_at, t.run_id, t.id, t.attempt) > (:heard_at, :run_id, :id, :attempt) "
+        values |= {"heard_at": after.heard_at, "run_id": after.run_id, "id": database.id_in(after.task_id)}
+        values["attempt"] = after.attempt
     found = database.select(
-        f"SELECT t.run_id, t.id, t.attempt, t.slot, t.heard_at FROM {TABLE} AS t "
-        "WHERE t.heard_at <= :before OR t.heard_at > :ahead ORDER BY t.heard_at, t.run_id, t.id LIMIT :limit",
-        {"before": before, "ahead": database.now() + resending.AHEAD, "limit": limit},
+        # Of a task that was opened again its row tells no more what the message of this attempt says.
+        f"SELECT t.run_id, t.id, t.attempt, t.slot, t.heard_at, task.tries FROM {TABLE} AS t "
+        "LEFT JOIN tasks AS task ON task.run_id = t.run_id AND task.id = t.id AND task.attempt = t.attempt "
+        f"WHERE (t.heard_at <= :before OR t.heard_at > :ahead) {behind}"
+        "ORDER BY t.heard_at, t.run_id, t.id, t.attempt LIMIT :limit",
+        values,
     )
     return [
-        CancelledAttempt(run_id, database.id_out(task_id), attempt, bytes(slot).decode(), heard_at)
-        for run_id, task_id, attempt, slot, heard_at in found
+        CancelledAttempt(run_id, database.id_out(task_id), attempt, bytes(slot).decode(), heard_at, tries)
+        for run_id, task_id, attempt, slot, heard_at, tries in found
     ]
 
 

@@ -102,6 +102,7 @@ class CancelledAttempt:
     attempt: int
     slot: str
     heard_at: float  # when it was cancelled, or a worker announced it last; Unix seconds
+    tries: int | None = None  # of its task; None when that has another attempt by now, or was removed
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,10 +274,17 @@ class Transaction(Protocol):
     def note_heard(self, attempts: Iterable[AttemptKey], before: float) -> None:
         """Workers announce these attempts: note it for those that are cancelled and were heard of before ``before``."""
 
-    def unheard_attempts(self, before: float, limit: int) -> list[CancelledAttempt]:
-        """Cancelled attempts that count in their slots, and were not heard of since ``before``.
+    def unheard_attempts(
+        self, before: float, limit: int, *, after: CancelledAttempt | None = None
+    ) -> list[CancelledAttempt]:
+        """Cancelled attempts that count in their slots, and were not heard of since ``before``, the oldest first.
 
         Those dated a minute ahead, or more, are among them: a clock was set back.
+
+        Args:
+            before: Unix seconds.
+            limit: how many at most.
+            after: where the page before ended.
         """
 
     def give_up(self, attempts: Sequence[CancelledAttempt]) -> None:

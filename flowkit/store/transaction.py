@@ -295,9 +295,11 @@ class SqlTransaction:
         """Workers announce these attempts: note it for those that are cancelled."""
         cancelled.note_heard(self._database, attempts, self.now(), before)
 
-    def unheard_attempts(self, before: float, limit: int) -> list[CancelledAttempt]:
-        """Cancelled attempts that count in their slots, and were not heard of since ``before``."""
-        return cancelled.unheard(self._database, before, limit)
+    def unheard_attempts(
+        self, before: float, limit: int, *, after: CancelledAttempt | None = None
+    ) -> list[CancelledAttempt]:
+        """Cancelled attempts that count in their slots, and were not heard of since ``before``, the oldest first."""
+        return cancelled.unheard(self._database, before, limit, after)
 
     def give_up(self, attempts: Sequence[CancelledAttempt]) -> None:
         """These attempts count in their slots no more, unless they were heard of meanwhile."""

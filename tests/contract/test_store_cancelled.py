@@ -121,6 +121,24 @@ async def test_what_is_announced_counts_and_what_is_not_is_given_up(store: Store
     assert await unheard(store) == found[1:]
 
 
+async def test_they_are_listed_page_by_page_with_the_tries_of_their_tasks(store: Store) -> None:
+    mine, other = held("0.0"), held("0.1")
+    await hold(store, mine, other)
+    removed = UUID(int=7)
+    rows = [(mine.id, 1, 3.0), (mine.id, 2, 1.0), (other.id, 1, 1.0), (other.id, 2, 1.0), (removed, 1, 2.0)]
+    await write(store, [c.HoldSlot("r", task_id, attempt, "n", at) for task_id, attempt, at in rows])
+    found: list[CancelledAttempt] = []
+    for expected in (2, 2, 1, 0):
+        after = found[-1] if found else None
+        page = await store.transact(lambda tx, after=after: tx.unheard_attempts(1e12, 2, after=after))  # type: ignore[misc]
+        assert len(page) == expected
+        found += page
+    assert {(one.task_id, one.attempt, one.heard_at) for one in found} == set(rows)
+    assert [one.heard_at for one in found] == sorted(one.heard_at for one in found)
+    known = {(mine.id, 1): 1, (other.id, 1): 1}
+    assert {(one.task_id, one.attempt): one.tries for one in found if one.tries is not None} == known
+
+
 @pytest.mark.parametrize("commits", [True, False])
 async def test_a_task_that_another_transaction_lets_out_at_that_moment(postgres_database: str, commits: bool) -> None:
     """It is cancelled as one that is out, or as one that is held: never sent and not counted."""

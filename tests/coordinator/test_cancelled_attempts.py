@@ -10,8 +10,9 @@ from uuid import uuid4
 
 import pytest
 
-from flowkit.coordinator import Coordinator
+from flowkit.coordinator import Coordinator, silence
 from flowkit.coordinator.ledger import Ledger
+from flowkit.wire import codec
 from flowkit.wire import messages as wire
 from tests.coordinator.house import FAST, House
 from tests.coordinator.test_leases import W1, announce, ear
@@ -268,6 +269,45 @@ async def test_while_its_message_waits_in_its_queue_the_slot_stays_with_it(house
         await house.answer(mine, status="returned", attempt=1)
         (following,) = await house.tasks("b")
         assert following.run_id == "next"
+
+
+async def test_more_messages_than_a_look_takes_wait_in_their_queue(house, monkeypatch):
+    """They are older than the one that nobody has, and hide it from no look."""
+    monkeypatch.setattr(silence, "UNHEARD", 2)
+    async with limited(house, pace=SILENCE):
+        nodes = [{"name": "b", "limit": 3}, {"name": "z", "limit": 1}]
+        await house.publish("workers", "", {"worker": "third", "nodes": nodes, "running": []})
+        await house.until(lambda q: [name for name, *_ in q.node_infos() if name == "z"], "the announcement")
+        await house.start("a", "r")
+        (task,) = await house.tasks("a")
+        await house.answer(task, [{"gather": {"sends": ["b", "b", "b"], "then": "d"}}], {})
+        await house.until(
+            lambda q: sum(row.node == "b" and row.sent_at is not None for row in q.tasks("r")) == 3, "they wait"
+        )
+        await command(house, "cancel")
+        await house.run_ended("r")
+        await house.start("z", "lost")
+        await house.tasks("z")
+        await house.start("z", "other")
+        await house.until(lambda q: q.tasks("other"), "it waits for the slot")
+        await command(house, "cancel", "lost")
+        (following,) = await house.tasks("z")
+        assert following.run_id == "other"
+        assert await out(house) == (3, 3)
+
+
+async def test_what_waits_behind_it_fails_in_time_where_no_worker_is_alive(house):
+    """Whoever takes its message later refuses it, for its own time is over."""
+    async with house.coordinator(pace=replace(SILENCE, overdue_every=0.02, worker_silence=0.3)):
+        node = {"name": "b", "limit": 1, "queue_timeout": 0.5}
+        await house.publish("workers", "", {"worker": "gone", "nodes": [node], "running": []})
+        await house.until(lambda q: [name for name, *_ in q.node_infos() if name == "b"], "the announcement")
+        await house.start("b", "r")
+        await house.until(lambda q: [row for row in q.tasks("r") if row.sent_at], "its message waits")
+        await wait_for_it(house)
+        await command(house, "cancel")
+        error = codec.loads((await house.run_ended("next")).error)
+        assert error["type"] == "QueueTimeout"
 
 
 async def test_its_queue_is_deleted(house):

@@ -50,3 +50,17 @@ def test_the_attempts_of_a_large_gather_share_few_messages_and_each_is_named_onc
 )
 def test_when_nobody_can_have_it(ready, consumers, unheard, gone):
     assert cancelling.is_gone(ready, consumers, unheard, silence=90) is gone
+
+
+@pytest.mark.parametrize(
+    ("ready", "consumers", "unheard", "gone"),
+    [
+        (1, 0, 89, False),
+        (1, 0, 119, False),  # a worker whose clock is behind may begin it yet
+        (1, 0, 120, True),
+        (1, 1, 120, True),
+        (0, 0, 90, True),
+    ],
+)
+def test_what_every_worker_refuses_that_takes_it(ready, consumers, unheard, gone):
+    assert cancelling.is_gone(ready, consumers, unheard, silence=90, queue_timeout=30) is gone
