@@ -19,7 +19,7 @@ from tests.simulation.weather import NO_SWEEPER, WEATHERS, Played, play_some
 from tests.simulation.workflow import play, play_durations
 
 ROOT = Path(__file__).parents[2]
-PARTS, SEEDS = 5, 25  # of each weather: 1,125 seeds in all, two minutes on two cores
+PARTS, SEEDS = 5, 14  # of each weather: a thousand in all
 
 
 @pytest.fixture(scope="module")
