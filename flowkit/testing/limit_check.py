@@ -22,13 +22,14 @@ class _Execution(NamedTuple):
     life: Life
     slot: str
     attempt: Attempt
+    repeated: bool  # somebody had published a result of this attempt before
 
 
 class LimitCheck:
     """Counts the attempts of each slot that run in living processes, at each beginning of a main.
 
-    An attempt may run twice (at least once), and counts once; it counts no more when another process has published a
-    result of it, for whoever runs it still does so in vain.
+    An attempt may run twice (at least once), and counts once. It does not count when another process has published a
+    result of it, nor when anybody had done so before this execution began: who runs it then does so in vain.
     """
 
     def __init__(self) -> None:
@@ -44,11 +45,12 @@ class LimitCheck:
             return
         limit = NodeLimit(definition.limit, None, definition.key)
         slot = slots.slot(task.node, limit, lambda: task.inputs)
-        execution = _Execution(life, slot, (task.run_id, task.task_id, task.attempt))
+        attempt = (task.run_id, task.task_id, task.attempt)
+        execution = _Execution(life, slot, attempt, repeated=attempt in self._answered)
         self._running.append(execution)
         at_once = {one.attempt for one in self._running if one.slot == slot and self._counts(one)}
         if len(at_once) > definition.limit:
-            which = ", ".join(f"{run_id} attempt {attempt}" for run_id, _, attempt in sorted(at_once))
+            which = ", ".join(f"{run_id} attempt {number}" for run_id, _, number in sorted(at_once))
             self.problems.append(
                 f"{len(at_once)} tasks of {slot} ran at once, its limit is {definition.limit}: {which}"
             )
@@ -58,7 +60,8 @@ class LimitCheck:
             self._running.remove(execution)
 
     def _counts(self, execution: _Execution) -> bool:
-        return not execution.life.dead and self._answered[execution.attempt] <= {execution.life}
+        answered = self._answered.get(execution.attempt, set())
+        return not execution.life.dead and not execution.repeated and answered <= {execution.life}
 
     def note_results(self, life: Life, body: bytes) -> None:
         """A process is about to publish results."""

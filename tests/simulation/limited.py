@@ -63,8 +63,7 @@ def contend(seed: int, faults: Faults | None = None, *, runs: int = 3, **more: A
             if chance.random() < 0.5:  # while its coordinator may not have noted yet that it was sent
                 run = _begins(sim) or run
             else:
-                until = sim.wall() + chance.choice((0.01, 0.1, 1, 4, 9))
-                sim.wait_for(lambda until=until: sim.wall() >= until)  # `advance` would come to rest
+                _wait(sim, lambda: False, looks=chance.choice((1, 2, 4, 10, 20)))  # `advance` would come to rest
             what = chance.choice(("cancel", "grace", "pause", "pause", "resume", "resume", "retry"))
             if what == "grace":
                 run.cancel(grace=30)
@@ -85,8 +84,8 @@ def _begins(sim: Simulation) -> SimulatedRun | None:
     return next(run for run in sim.runs if run.id == calls[-1].run_id) if calls else None
 
 
-def _wait(sim: Simulation, done: Callable[[], bool]) -> bool:
-    """Wait for something for a while; whether it has come about."""
-    looks = count()
-    sim.wait_for(lambda: done() or next(looks) > LOOKS)
+def _wait(sim: Simulation, done: Callable[[], bool], looks: int = LOOKS) -> bool:
+    """Wait for something for a while; whether it has come about. The time of day may be set meanwhile."""
+    looked = count()
+    sim.wait_for(lambda: done() or next(looked) > looks)
     return done()
