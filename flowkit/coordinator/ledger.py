@@ -76,7 +76,7 @@ class Ledger:
         return await self._outlast(lambda: self._store.query(function))
 
     async def _outlast(self, ask: Callable[[], Awaitable[T]]) -> T:
-        failures, why = 0, ""
+        failures, why, follow = 0, "", True
         while True:
             try:
                 result = await ask()
@@ -88,7 +88,11 @@ class Ledger:
                 if failures % TELL_EVERY == 0 or error.why != why:
                     _log_away(error)
                 why = error.why
-                await asyncio.sleep(BACKOFF[min(failures, len(BACKOFF) - 1)])
+                pause = BACKOFF[min(failures, len(BACKOFF) - 1)]
+                if not follow:
+                    await asyncio.sleep(pause)
+                elif await _within(self.answered, pause):  # another transaction got through
+                    follow = False  # only once: this one may fail for reasons of its own
                 failures += 1
             else:
                 if failures:
@@ -217,6 +221,15 @@ class Ledger:
         for run_id, task_id, _ in taken:
             del self._sent[run_id, task_id]
         return taken
+
+
+async def _within(event: asyncio.Event, seconds: float) -> bool:
+    """Whether an event comes within a time."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def _log_away(error: StoreUnreachable) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from flowkit.coordinator.commit import REFILLS
 from flowkit.coordinator.ledger import Ledger
+from flowkit.errors import StoreUnreachable
 from flowkit.flow.events import Commanded, Reported, Started
 from flowkit.flow.limits import Limits
 from flowkit.store import Inline, Store, open_store
@@ -27,6 +28,19 @@ async def store():
 def busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each transaction is a large one."""
     monkeypatch.setattr("flowkit.coordinator.ledger.BUSY", -1)
+
+
+class Away:
+    """A store that is away: from everybody, or from one transaction."""
+
+    def __init__(self, *, only: object = None) -> None:
+        self.away, self.only, self.tries = True, only, asyncio.Semaphore(0)
+
+    async def transact(self, work: object) -> object:
+        if self.away and self.only in (None, work):
+            self.tries.release()
+            raise StoreUnreachable("postgresql://", "cut")
+        return work
 
 
 async def begun(ledger: Ledger) -> Sendable:
@@ -185,3 +199,34 @@ async def test_an_end_that_is_confirmed_while_marks_are_written_is_written_next(
         while ends or ledger.unwritten_ends():
             await asyncio.sleep(0)
     flushing.cancel()
+
+
+async def test_all_transactions_go_on_when_one_has_found_the_store_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowkit.coordinator.ledger.BACKOFF", (0, 3600))
+    store = Away()
+    ledger = Ledger(store, Limits(), b"secret")
+    waiting = asyncio.create_task(ledger.transact("batch"))
+    for _ in range(2):
+        await store.tries.acquire()
+    store.away = False
+    await ledger.transact("another")
+    async with asyncio.timeout(5):
+        assert await waiting == "batch"
+
+
+async def test_a_transaction_that_fails_alone_does_not_try_each_time_that_others_get_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowkit.coordinator.ledger.BACKOFF", (3600,))
+    store = Away(only="batch")
+    ledger = Ledger(store, Limits(), b"secret")
+    waiting = asyncio.create_task(ledger.transact("batch"))
+    for _ in range(100):
+        await ledger.transact("another")
+        await asyncio.sleep(0)
+    tries = 0
+    while not store.tries.locked():
+        await store.tries.acquire()
+        tries += 1
+    waiting.cancel()
+    assert tries == 2
