@@ -64,3 +64,7 @@ class ClockSteps:
             logger.warning("the clock of the store was set: how long workers were silent is counted anew",
                            extra={"action": "clock_step"})  # fmt: skip
         return stepped
+
+    def steady_for(self, at: float) -> float:
+        """For how many seconds, at a time of the loop's clock, no check has seen a step; endless when none ever did."""
+        return self._detector.steady_for(at)

@@ -117,8 +117,7 @@ class Silence:
         for node, attempts in groupby(sorted(unheard, key=_node), _node):
             queue = await self._broker.inspect(self._topology.tasks(node).name) or QueueState(ready=0, consumers=0)
             for attempt in attempts:
-                # What is dated later than now was written before a clock was set back, and not heard of since.
-                unheard_for = now - attempt.heard_at if attempt.heard_at <= now else self._lasting
+                unheard_for = self._unheard_for(attempt, now)
                 timeout = timeouts.get(node) if carries_timeout(attempt.attempt, attempt.tries) else None
                 if cancelling.is_gone(queue.ready, queue.consumers, unheard_for, self._lasting, timeout):
                     gone.append(attempt)
@@ -127,6 +126,13 @@ class Silence:
             logger.warning("%d cancelled tasks of limited nodes run nowhere any more: their slots are free", len(gone),
                            extra={"action": "slots_freed", "tasks": len(gone)})  # fmt: skip
             self._ledger.freed.set()
+
+    def _unheard_for(self, attempt: CancelledAttempt, now: float) -> float:
+        """For how many seconds, as far as clocks that are set tell."""
+        clock = asyncio.get_running_loop().time()
+        if attempt.heard_at > now:  # written before a clock was set back, and not heard of since
+            return clock - self._since
+        return min(now - attempt.heard_at, self._clock_steps.steady_for(clock))
 
     async def _note_steps(self) -> bool:
         """Whether the clock was set: then it has not listened until now."""

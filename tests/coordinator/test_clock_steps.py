@@ -173,3 +173,31 @@ async def test_a_clock_that_is_set_forward_before_a_worker_takes_a_task_makes_it
         assert (await house.run_ended("r")).status == "succeeded"
         await worker.stop()
         await working
+
+
+@pytest.mark.parametrize("timeout", [3600, 0.5])
+@pytest.mark.parametrize("step", [4000, -4000])
+async def test_a_message_of_a_cancelled_task_keeps_its_slot_until_its_time_is_over(house, clock, caplog, step, timeout):
+    """Nobody takes it. That of ``z`` was lost, so its slot is free when the coordinator has listened long enough."""
+    pace = replace(FAST, lease_silence=0.6, slots_every=3600)
+    async with house.coordinator(clock=clock, pace=pace):
+        nodes = [{"name": "b", "limit": 1, "queue_timeout": timeout}, {"name": "z", "limit": 1}]
+        await house.publish("workers", "", {"worker": "gone", "nodes": nodes, "running": []})
+        await house.until(lambda queries: len(queries.node_infos()) > 1, "the announcement")
+        await house.start("b", "waits")
+        await house.until(lambda queries: [row for row in queries.tasks("waits") if row.sent_at], "it is sent")
+        await house.start("z", "lost")
+        await house.tasks("z")
+        for node in "bz":
+            await house.start(node, f"next-{node}")
+        for run_id in ("waits", "lost"):
+            await house.publish("commands", "cancel", {"id": str(uuid4()), "kind": "cancel", "run_id": run_id})
+            await house.run_ended(run_id)
+        clock.added = step
+        await house.until(lambda _: "the clock of the store was set" in caplog.text, "the step is recognised")
+        (following,) = await house.tasks("z")
+        assert following.run_id == "next-z"
+        if timeout < 1:
+            await house.until(lambda queries: not queries.cancelled_attempts(), "the slot of b is free too")
+        else:
+            assert await house.store.query(lambda queries: queries.cancelled_attempts()) == 1
