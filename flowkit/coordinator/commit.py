@@ -6,25 +6,24 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, assert_never, cast
 from uuid import UUID
 
 from flowkit.flow import limiting
 from flowkit.flow.changes import (
-    AddScope,
+    NOTICES,
     AddTask,
     AnnounceRun,
     CancelBelow,
     Change,
-    CountTasks,
     DeclareConflict,
     DeclareRefused,
     EndRun,
     FailOutstanding,
     Forbid,
     HoldUnsent,
-    MoveScope,
     MoveTask,
+    Notice,
     Orphan,
     RefuseCommand,
     Reopen,
@@ -43,7 +42,7 @@ from flowkit.wire import messages as wire
 REFILLS = "refills"  # a fact of the store: how often everything outstanding was sent again, for the broker had lost it
 
 # Kinds of changes
-QUIET = frozenset({AddTask, SettleTask, CountTasks, MoveScope, AddScope})  # nearly all; nothing is said of them here
+TO_TELL = NOTICES | {EndRun}  # what something is published of, beside tasks
 RELEASING = frozenset({Unhold, Reopen})
 FREEING = RELEASING | {CancelBelow, FailOutstanding}
 UNDOING = frozenset({CancelBelow, FailOutstanding, HoldUnsent})
@@ -141,25 +140,27 @@ def _committed(transaction: Transaction, changes: Sequence[Change], runs: Mappin
     kinds = set(map(type, changes))
     committed = Committed(tasks=_tasks(transaction, changes, kinds, runs))
     for change in changes:
-        if type(change) in QUIET:
+        if type(change) not in TO_TELL:
             continue
-        match change:
+        match notice := cast("Notice | EndRun", change):
             case EndRun(run_id=run_id) | AnnounceRun(run_id):
                 ended.append(run_id)
             case DeclareConflict(start=start):
                 committed.conflicts.append(start)
             case DeclareRefused():
-                committed.unmade.append(change)
+                committed.unmade.append(notice)
             case Orphan(run_id):
                 committed.orphans.add(run_id)
             case Forbid():
-                committed.forbidden.append(change)
+                committed.forbidden.append(notice)
             case Tell(control):
                 committed.controls.append(control)
             case RefuseCommand(id=command_id, reason=reason, early=early):
                 committed.refused[command_id] = reason
                 if early:
                     committed.early.add(command_id)
+            case _:
+                assert_never(notice)
     return replace(
         committed,
         ended=transaction.ended(ended) if ended else [],

@@ -7,7 +7,7 @@ outcome comes back as an event and is folded in the same transaction.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 from uuid import UUID
 
 from flowkit.flow.events import Reported
@@ -371,10 +371,22 @@ class DeclareRefused:
     reason: str
 
 
-Change = (
+RowChange = (
     AddRun | AddScope | AddTask | CountTasks | SettleTask | MarkLeaf | MoveTask | MoveScope | EndRun | Supersede
-    | MoveRun | NoteCommand | AddSignal | TakeSignal | HoldSlot | Collect | CancelBelow | FailOutstanding | FreeSlot
-    | LiftLeaves
-    | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
-    | AnnounceRun | DeclareConflict | Orphan | Forbid | Tell | RefuseCommand | DeclareRefused
+    | MoveRun | NoteCommand | AddSignal | TakeSignal | HoldSlot
 )  # fmt: skip
+"""A change of one row."""
+
+Effect = (
+    Collect | CancelBelow | FailOutstanding | FreeSlot | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
+)
+"""A change of many rows at once, carried out as a set by the store."""
+
+Notice = AnnounceRun | DeclareConflict | Orphan | Forbid | Tell | RefuseCommand | DeclareRefused
+"""Something to be published, or answered, once the transaction is committed; it changes no row."""
+
+Change = RowChange | Effect | Notice
+
+ROW_CHANGES: frozenset[type] = frozenset(get_args(RowChange))
+EFFECTS: frozenset[type] = frozenset(get_args(Effect))
+NOTICES: frozenset[type] = frozenset(get_args(Notice))

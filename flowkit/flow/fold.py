@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import cast, get_args
+from typing import assert_never, cast, get_args
 from uuid import UUID
 
 from flowkit.flow.advance import advance
 from flowkit.flow.changes import (
+    ROW_CHANGES,
     AddRun,
     AddScope,
     AddSignal,
@@ -15,12 +16,16 @@ from flowkit.flow.changes import (
     Change,
     CountTasks,
     EndRun,
+    HoldSlot,
+    MarkLeaf,
     MoveRun,
     MoveScope,
     MoveTask,
     NoteCommand,
     Reopen,
+    RowChange,
     SettleTask,
+    Supersede,
     TakeSignal,
 )
 from flowkit.flow.context import Context
@@ -113,13 +118,16 @@ def fold(state: State, events: Iterable[Event], context: Context) -> tuple[list[
                 later.append(cast("Event", answer))
             else:
                 change = cast("Change", answer)
-                apply(state, change)
+                if type(change) in ROW_CHANGES:
+                    apply(state, cast("RowChange", change))
+                elif type(change) is Reopen:
+                    state.reopening.add(change.run_id)
                 changes.append(change)
     return changes, later
 
 
-def apply(state: State, change: Change) -> None:  # noqa: C901, PLR0912 - one case a change, all of them here
-    """Let a change of rows hold in ``state``; effects and messages leave it as it is."""
+def apply(state: State, change: RowChange) -> None:  # noqa: C901, PLR0912 - one case a change, all of them here
+    """Apply the change of a row to ``state``."""
     match change:  # what a chain does, first
         case SettleTask(run_id=run_id, task_id=task_id, status=status, attempt=attempt):
             key = (run_id, task_id)
@@ -156,8 +164,6 @@ def apply(state: State, change: Change) -> None:  # noqa: C901, PLR0912 - one ca
             state.runs[run_id] = state.runs[run_id]._replace(status=status, ended_at=ended_at)
         case MoveRun(run_id, status):
             state.runs[run_id] = state.runs[run_id]._replace(status=status, ended_at=None)
-        case Reopen(run_id):
-            state.reopening.add(run_id)
         case NoteCommand(id=command_id, refused=refused):
             state.commands.add(command_id)
             if refused is not None:
@@ -169,5 +175,7 @@ def apply(state: State, change: Change) -> None:  # noqa: C901, PLR0912 - one ca
             state.signals[run_id, name] = [signal for signal in kept if signal.id != signal_id]
             waiting = state.waits.get((run_id, name), [])
             state.waits[run_id, name] = [waiter for waiter in waiting if waiter != task_id]
+        case MarkLeaf() | HoldSlot() | Supersede():
+            pass  # no rule reads these columns and tables
         case _:
-            pass
+            assert_never(change)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import cast, get_args
+from typing import assert_never, cast
 
 from flowkit.flow import paths
 from flowkit.flow.changes import (
+    EFFECTS,
     CancelBelow,
     Change,
     Collect,
     CopyRun,
+    Effect,
     FailOutstanding,
     FreeSlot,
     HoldUnsent,
@@ -30,10 +32,6 @@ from flowkit.store.database import Database, Values
 from flowkit.store.reopening import reopen
 from flowkit.store.trimming import trim
 
-Effect = (
-    Collect | CancelBelow | FailOutstanding | FreeSlot | LiftLeaves | Unhold | HoldUnsent | CopyRun | Reopen | TrimRun
-)
-EFFECTS = frozenset(get_args(Effect))
 OF_OTHER_ROWS = frozenset({Collect, FreeSlot})  # they change no row of a task, a scope or a run
 ScopeKey = tuple[str, str]
 
@@ -94,6 +92,10 @@ def _carry_out(database: Database, effect: Effect, collected: Mapping[ScopeKey, 
             copy(database, effect)
         case TrimRun():
             trim(database, effect)
+        case FreeSlot() | LiftLeaves():
+            raise AssertionError(f"{effect} is carried out with others of its kind")
+        case _:
+            assert_never(effect)
     return []
 
 

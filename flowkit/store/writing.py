@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import cast
+from typing import assert_never, cast
 from uuid import UUID
 
 from flowkit.flow.changes import (
+    EFFECTS,
+    ROW_CHANGES,
     AddRun,
     AddScope,
     AddSignal,
     AddTask,
     Change,
     CountTasks,
+    Effect,
     EndRun,
     HoldSlot,
     MarkLeaf,
@@ -21,6 +24,7 @@ from flowkit.flow.changes import (
     MoveScope,
     MoveTask,
     NoteCommand,
+    RowChange,
     SettleTask,
     Supersede,
     TakeSignal,
@@ -29,7 +33,7 @@ from flowkit.flow.events import Event
 from flowkit.flow.state import Run, RunStatus, Scope, Task
 from flowkit.store import rows
 from flowkit.store.database import Database, Row
-from flowkit.store.effects import EFFECTS, Effect, carry_out
+from flowkit.store.effects import carry_out
 
 TaskKey = tuple[str, UUID]
 ScopeKey = tuple[str, str]
@@ -60,7 +64,7 @@ class Changes:
     slots: list[HoldSlot] = field(default_factory=list)
     superseded: list[Supersede] = field(default_factory=list)
 
-    def takes(self, change: Change) -> bool:
+    def takes(self, change: RowChange) -> bool:
         """Whether the change may stand in one batch with those that are here."""
         match change:
             case SettleTask(run_id=run_id, task_id=task_id):
@@ -71,7 +75,7 @@ class Changes:
                 return run_id not in self.ends
         return True
 
-    def add(self, change: Change) -> None:  # noqa: C901, PLR0912 - one case a change
+    def add(self, change: RowChange) -> None:  # noqa: C901, PLR0912 - one case a change
         """Sort one change in; the last one of a row holds."""
         match change:
             case SettleTask():
@@ -106,6 +110,8 @@ class Changes:
                 self.slots.append(change)
             case Supersede():
                 self.superseded.append(change)
+            case _:
+                assert_never(change)
 
 
 def write(database: Database, changes: Sequence[Change]) -> list[Event]:
@@ -113,13 +119,14 @@ def write(database: Database, changes: Sequence[Change]) -> list[Event]:
     batch = Changes()
     effects: list[Effect] = []
     for change in changes:
-        if type(change) in EFFECTS:
+        if type(change) in ROW_CHANGES:
+            row_change = cast("RowChange", change)
+            if not batch.takes(row_change):
+                _write_rows(database, batch)
+                batch = Changes()
+            batch.add(row_change)
+        elif type(change) in EFFECTS:
             effects.append(cast("Effect", change))
-            continue
-        if not batch.takes(change):
-            _write_rows(database, batch)
-            batch = Changes()
-        batch.add(change)
     _write_rows(database, batch)
     return carry_out(database, effects)
 
