@@ -12,13 +12,14 @@ from flowkit.coordinator.commit import Committed
 from flowkit.coordinator.ledger import Ledger
 from flowkit.coordinator.outbox import Outbox
 
-MOST = 2_000  # tasks and ended runs in the queue
+MOST = 2_000  # tasks, ended runs and attempts that control messages name, in the queue
 
 
 class PublishQueue:
     """Publishes what commits brought about, in their order.
 
     The queue is bounded: what does not fit is left to the relay, since its rows say that it is unsent or unannounced.
+    Its control messages are not sent then: workers are answered when they announce what was cancelled.
     """
 
     def __init__(self, ledger: Ledger, outbox: Outbox) -> None:
@@ -46,4 +47,5 @@ class PublishQueue:
 
 
 def _size(committed: Committed) -> int:
-    return len(committed.tasks) + len(committed.ended)
+    named = sum(1 + len(control.others) for control in committed.controls)
+    return len(committed.tasks) + len(committed.ended) + named
