@@ -102,13 +102,11 @@ class Intake:
     async def stop(self) -> None:
         """Take nothing more; what arrives all the same goes back."""
         self._closing.set()
-        for consumer in list(self._consumers):
-            await consumer.stop()
+        await asyncio.gather(*(consumer.stop() for consumer in self._consumers))
 
     async def close(self) -> None:
         """Let go of what was not acknowledged."""
-        for consumer in list(self._consumers):
-            await consumer.close()
+        await asyncio.gather(*(consumer.close() for consumer in self._consumers))
 
     async def _receive(self, consumer: Consumer) -> None:
         while batch := await consumer.receive(self.slots):

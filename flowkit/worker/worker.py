@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 
 from flowkit.broker.protocol import Broker, Consumer
 from flowkit.errors import Unreadable, UsageError
@@ -32,6 +33,8 @@ from flowkit.worker.runner import Runner
 from flowkit.worker.stage import SameLoop, Stage
 
 _log = logging.getLogger(__name__)
+
+LAST_WORDS = 2.0  # seconds for the last announcement and the last log lines of a worker that ends
 
 
 class Worker:
@@ -209,11 +212,9 @@ class Worker:
         await self._drain()
         await asyncio.wait(taking)
         announcing.cancel()
-        await self._announcer.announce(stopping=True)
-        await self._logs.flush(2)
-        await control.close()
-        for intake in self._intakes:
-            await intake.close()
+        # At once, for each may have to wait for a broker that does not answer.
+        await asyncio.gather(self._announce_end(), self._logs.flush(LAST_WORDS))
+        await asyncio.gather(control.close(), *(intake.close() for intake in self._intakes))
         for loop_task in side:
             loop_task.cancel()
         self._stopped.set()  # before the group ends: code that swallows its cancellation must not hold up the answer
@@ -274,9 +275,13 @@ class Worker:
                     await self._runner.obey(message)
             await control.ack(batch)
 
+    async def _announce_end(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await self._announcer.announce(stopping=True)
+
     async def _drain(self) -> None:
-        for intake in self._intakes:
-            await intake.stop()
+        await asyncio.gather(*(intake.stop() for intake in self._intakes))
         await self._runner.begin_no_more()
         if not await self._all_answered(self._drain_timeout):
             left = list(self._taken)

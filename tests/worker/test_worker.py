@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel
 
+from flowkit.broker.memory.consumer import MemoryConsumer
 from flowkit.errors import FlowKitError, UsageError
 from flowkit.wire.messages import Result, Status
 from flowkit.worker import Worker, runner, worker_name
@@ -69,6 +70,37 @@ async def test_a_result_that_is_not_confirmed_leaves_its_task_unacknowledged(hou
         assert await worker.stop() is True
         assert await house.left() == 1, "it will run again"
         house.broker.unblock()
+
+
+@pytest.mark.parametrize(("call", "consumers"), [("stop", 2), ("close", 3)])  # of two nodes, and of control messages
+async def test_a_worker_that_ends_waits_for_all_of_its_consumers_at_once(house, monkeypatch, call, consumers):
+    """A broker that does not answer costs the time of one consumer, not of each in turn."""
+    barrier, original, met = asyncio.Barrier(consumers), getattr(MemoryConsumer, call), set()
+
+    async def together(consumer):
+        if consumer not in met and len(met) < consumers:
+            met.add(consumer)
+            async with asyncio.timeout(20):
+                await barrier.wait()
+        await original(consumer)
+
+    async with house.worker(define(fine), define(fine, "other")) as worker:
+        monkeypatch.setattr(MemoryConsumer, call, together)
+        assert await worker.stop() is False
+    assert len(met) == consumers
+
+
+async def test_a_worker_ends_although_its_last_announcement_does_not_leave(house, monkeypatch):
+    monkeypatch.setattr("flowkit.worker.worker.LAST_WORDS", 0.05)
+    async with house.worker(define(fine)) as worker:
+        never, publish = asyncio.Event(), house.broker.publish
+
+        async def silent(messages):
+            await (never.wait() if messages[0].type == "flowkit.worker" else publish(messages))
+
+        monkeypatch.setattr(house.broker, "publish", silent)
+        async with asyncio.timeout(20):
+            assert await worker.stop() is False
 
 
 async def test_a_delivery_again_after_a_lost_connection_is_not_run_twice(house, gate):
