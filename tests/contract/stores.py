@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -50,6 +50,12 @@ async def store(url: str, clock: Clock) -> AsyncIterator[Store]:
 def task(run_id: str, path: str = "0", **fields: object) -> Task:
     given = {"id": uuid4(), "scope": "", "node": "add", "inputs": b'{"a":1}', "created_at": 1000.0}
     return Task(run_id=run_id, path=path, **(given | fields))
+
+
+def attempts(*events: e.Event) -> set[tuple[UUID, int]]:
+    """The cancelled attempts that these events list."""
+    assert all(isinstance(event, e.AttemptsCancelled) for event in events)
+    return {attempt for event in events for attempt in event.attempts}
 
 
 def begun(run_id: str = "r", *, outstanding: int = 1, **fields: object) -> tuple[Task, list[c.Change]]:

@@ -17,7 +17,7 @@ from flowkit.store.protocol import DeadLetter, SentTask
 from flowkit.store.views import NodeCount
 from flowkit.wire import codec
 from flowkit.wire import messages as wire
-from tests.contract.stores import NUL, ODD, Clock, begun, loaded, settled, task, write
+from tests.contract.stores import NUL, ODD, Clock, attempts, begun, loaded, settled, task, write
 
 # Rounds of events
 
@@ -137,7 +137,10 @@ async def test_cancel_below_takes_the_branch_and_nothing_else(store: Store) -> N
         *changes, *map(c.AddTask, [*inside, deeper, *outside, done]), *map(c.AddScope, scopes), settled(done),
         c.CancelBelow("r", "0.1", "0.1", 1005.0),
     ])  # fmt: skip
-    assert events == [e.Cancelled("r", "0.1", 4)]  # three tasks and one scope
+    assert events[0] == e.Cancelled("r", "0.1", 4)  # three tasks and one scope
+    assert attempts(*events[1:]) == {(of.id, of.attempt) for of in inside}, (
+        "workers may have them, and not the held one"
+    )
     rows = {row.path: row for row in await store.query(lambda q: q.tasks("r"))}
     cancelled = {path for path, row in rows.items() if row.status == "cancelled"}
     assert cancelled == {"0.1.0", "0.1.2", "0.1.10.0", "0.1.2.0"}
@@ -160,10 +163,11 @@ async def test_ten_thousand_branches(store: Store) -> None:
     gather = Scope(run_id="r", path="0", parent="", outstanding=10_000, opener=root.id)
     await write(store, [*changes, settled(root), c.AddScope(gather), *map(c.AddTask, branches)])
     await write(store, [settled(branch, leaf_of="0") for branch in branches[:5_000]])
-    collected, cancelled = await write(store, [c.Collect("r", "0"), c.CancelBelow("r", "0", "0", 1.0)])
+    collected, cancelled, *others = await write(store, [c.Collect("r", "0"), c.CancelBelow("r", "0", "0", 1.0)])
     assert isinstance(collected, e.Collected)
     assert len(collected.leaves) == 5_000
     assert cancelled == e.Cancelled("r", "0", 5_000)
+    assert attempts(*others) == {(branch.id, branch.attempt) for branch in branches[5_000:]}
     assert [row.path for row in await store.query(lambda q: q.tasks("r"))][:4] == ["0", "0.0", "0.1", "0.2"]
 
 

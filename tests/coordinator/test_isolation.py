@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import replace
 from uuid import uuid4
 
@@ -142,7 +143,7 @@ async def test_what_a_newer_version_announced_ends_no_older_coordinator(house, m
     await execute(
         house,
         "INSERT INTO workers (name, version, seen_at, stopping, announcement) VALUES (:name, :v, :at, :no, :told)",
-        name=b"newer", v=b"9", at=9e9, no=False, told=b'{"v": 99, "name": "newer"}',
+        name=b"newer", v=b"9", at=time.time(), no=False, told=b'{"v": 99, "name": "newer"}',
     )  # fmt: skip
     await execute(
         house,

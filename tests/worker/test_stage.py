@@ -300,7 +300,7 @@ async def test_of_code_that_blocks_beyond_its_timeout_both_logs_tell_at_its_time
         told.wait()  # until it is told, while it blocks
         return [], {}, "too late"
 
-    logger = logging.getLogger("flowkit.worker.execute")
+    logger = logging.getLogger()  # behind the handler that caplog reads
     logger.addHandler(handler := Tells())
     try:
         async with house.worker(define(main, timeout=0.05), stage=stage()):
