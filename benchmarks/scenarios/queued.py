@@ -45,7 +45,8 @@ class Queued(AtSite):
         self.site.wait(self.window)
         worker.ask_to_end()
         applied, last, used = 0, began, 0.0
-        while not worker.ended or applied < record.lines(self.site.record):
+        most = self.work.count * (self.work.steps - 1)  # the last step of a chain has no successor
+        while not worker.ended or applied < min(record.lines(self.site.record), most):
             used = max(used, worker.cpu())  # nobody knows it of a process that has ended
             rows = self._rows() - first
             if rows > applied:
