@@ -74,6 +74,9 @@ class Full:
             await self.change.wait()
         return []
 
+    async def requeue(self, deliveries: Sequence[Delivery]) -> None:
+        """What was received after the worker has stopped is not counted."""
+
     async def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Make room."""
         self.out -= len(deliveries)

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from flowkit.broker import open_broker
+from flowkit.coordinator.clock_steps import ClockSteps
 from flowkit.node import Node
 from flowkit.store import open_store
 from flowkit.wire import messages as wire
@@ -51,6 +52,20 @@ async def house(tmp_path, clock) -> AsyncIterator[House]:
     await broker.close()
 
 
+def checked(monkeypatch: pytest.MonkeyPatch, loop: str) -> asyncio.Event:
+    """Set when a loop has asked for the store's time: only what it finds after that can be a step."""
+    event = asyncio.Event()
+
+    class Checked(ClockSteps):
+        async def check(self) -> bool:
+            stepped = await super().check()
+            event.set()
+            return stepped
+
+    monkeypatch.setattr(f"flowkit.coordinator.{loop}.ClockSteps", Checked)
+    return event
+
+
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_lease_of_a_worker_that_speaks_goes_on(house, clock, caplog, step):
     async with house.coordinator(pace=replace(LEASING, overdue_every=3600)):
@@ -72,16 +87,18 @@ async def test_a_lease_of_a_worker_that_speaks_goes_on(house, clock, caplog, ste
         assert (await house.run_ended("r1")).status == "succeeded"
 
 
-async def test_a_task_that_waits_for_a_worker_does_not_fail_by_it(house, clock, caplog):
+async def test_a_task_that_waits_for_a_worker_does_not_fail_by_it(house, clock, caplog, monkeypatch):
     async def announce_node(name: str, timeout: float) -> None:
         node = {"name": name, "queue_timeout": timeout}
         await house.publish("workers", "", {"worker": name, "nodes": [node], "running": []})
         await house.until(lambda queries: any(found == name for found, *_ in queries.node_infos()), "the node")
 
+    overdue_checked = checked(monkeypatch, "overdue")
     async with house.coordinator(pace=replace(SOON, lease_silence=FAST.lease_silence)):
         await announce_node("slow", 60)
         await house.start("slow", "r")
         await house.until(lambda queries: [task for task in queries.tasks("r") if task.sent_at], "it is sent")
+        await overdue_checked.wait()
         clock.added = 120
         await house.until(lambda _: "the clock of the store was set" in caplog.text, "the step is recognised")
         await announce_node("witness", TIMEOUT)
@@ -177,8 +194,11 @@ async def test_a_clock_that_is_set_forward_before_a_worker_takes_a_task_makes_it
 
 @pytest.mark.parametrize("timeout", [3600, 0.5])
 @pytest.mark.parametrize("step", [4000, -4000])
-async def test_a_message_of_a_cancelled_task_keeps_its_slot_until_its_time_is_over(house, clock, caplog, step, timeout):
+async def test_a_message_of_a_cancelled_task_keeps_its_slot_until_its_time_is_over(
+    house, clock, caplog, monkeypatch, step, timeout
+):
     """Nobody takes it. That of ``z`` was lost, so its slot is free when the coordinator has listened long enough."""
+    silence_checked = checked(monkeypatch, "silence")
     pace = replace(FAST, lease_silence=0.6, slots_every=3600)
     async with house.coordinator(clock=clock, pace=pace):
         nodes = [{"name": "b", "limit": 1, "queue_timeout": timeout}, {"name": "z", "limit": 1}]
@@ -193,6 +213,7 @@ async def test_a_message_of_a_cancelled_task_keeps_its_slot_until_its_time_is_ov
         for run_id in ("waits", "lost"):
             await house.publish("commands", "cancel", {"id": str(uuid4()), "kind": "cancel", "run_id": run_id})
             await house.run_ended(run_id)
+        await silence_checked.wait()
         clock.added = step
         await house.until(lambda _: "the clock of the store was set" in caplog.text, "the step is recognised")
         (following,) = await house.tasks("z")
