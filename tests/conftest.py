@@ -1,6 +1,8 @@
 """Fixtures that all tests share: the real services."""
 
+import logging
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -16,6 +18,7 @@ from tests.store import kept
 __all__ = [
     "empty_postgres_database",
     "namespace",
+    "own_log",
     "pgbouncer",
     "pooled_database",
     "postgres_database",
@@ -36,6 +39,17 @@ kept.check_always()
 # A shell ignores SIGINT for what it runs in the background, and every child would inherit that: Ctrl-C is tested here.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """FlowKit's own log, as it was: a verb that a test calls in this process sets its level and its handler."""
+    own = logging.getLogger("flowkit")
+    level, handlers, propagate = own.level, own.handlers[:], own.propagate
+    yield
+    own.setLevel(level)
+    own.handlers[:], own.propagate = handlers, propagate
+
 
 # ``url`` is that of tests/contract, which runs each test over every store; ``own_postgres`` that of tests/chaos.
 EVERY_STORE = {"url", "own_postgres"}
