@@ -9,12 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from flowkit.worker.interrupts import BOUND, HELD
-from flowkit.worker.watchdog import SCRIPT
+from tests.watchdogs import descriptors, watchdogs
 
 ID = "123e4567-e89b-42d3-a456-426614174000"
 NODE = """
@@ -96,19 +95,9 @@ class Terminal:
         self.stderr += err
         return self.process.returncode, out
 
-    def watchdogs(self):
-        """Process ids of its watchdogs, whether it is there or not."""
-        found = []
-        for entry in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                if str(SCRIPT) in words and words[words.index(str(SCRIPT)) + 1] == str(self.process.pid):
-                    found.append(int(entry.name))
-        return found
-
     def has_no_watchdog(self):
         until = time.monotonic() + 10
-        while self.watchdogs():
+        while watchdogs(self.process.pid):
             assert time.monotonic() < until
             time.sleep(0.02)
 
@@ -178,22 +167,13 @@ def test_a_thread_that_takes_the_lock_when_the_run_has_ended(begin, how):
     assert code in (-signal.SIGKILL, -signal.SIGINT), terminal.stderr
 
 
-def descriptors(process):
-    """What the file descriptors of a process lead to."""
-    found = []
-    for descriptor in Path(f"/proc/{process}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            found.append(str(descriptor.readlink()))
-    return found
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_none_is_left_behind_by_a_process_that_ends(begin, number):
     """Also not when a process that the node has forked lives on, nor does it hold stdout."""
     terminal = begin("awaits")
     forked = int(terminal.prints("begun").split()[-1])
     try:
-        (watchdog,) = terminal.watchdogs()
+        (watchdog,) = watchdogs(terminal.process.pid)
         pipe = os.fstat(terminal.process.stdout.fileno()).st_ino
         until = time.monotonic() + 10
         while len(held := descriptors(watchdog)) > 3 and time.monotonic() < until:
@@ -221,7 +201,7 @@ def test_stdin_is_the_nodes_and_a_pipe_ends_with_the_process(begin):
         out, _ = reader.communicate(timeout=30)
         assert '"of the caller"' in out
         assert terminal.process.wait(10) == 0
-        assert terminal.watchdogs() == []
+        assert watchdogs(terminal.process.pid) == []
     finally:
         os.close(read)
         reader.kill()

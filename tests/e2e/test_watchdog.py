@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flowkit.client import Client
-from flowkit.worker.watchdog import SCRIPT
+from tests.watchdogs import descriptors, watchdogs
 
 HOLDS = """
 import asyncio, faulthandler, operator, os, re
@@ -101,17 +101,6 @@ async def started(shell, node):
         yield await starts.start(node)
 
 
-def watchdogs(worker):
-    """Process ids of the watchdogs of a worker, whether it is there or not."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-            if str(SCRIPT).encode() in words and words[words.index(str(SCRIPT).encode()) + 1] == b"%d" % worker:
-                found.append(int(entry.name))
-    return found
-
-
 async def no_watchdog(worker):
     async with asyncio.timeout(10):
         while watchdogs(worker):
@@ -166,7 +155,7 @@ async def test_none_is_left_behind_by_a_worker_that_ends(shell, nodes):
             outputs = await run.outputs(timeout=30)
         left = outputs.pop("left")
         # By now its interpreter has read its modules.
-        ours = [str(descriptor.readlink()) for descriptor in Path(f"/proc/{watchdog}/fd").iterdir()]
+        ours = descriptors(watchdog)
         (wakeups,) = [name for name in ours if name.startswith("socket:")]
         assert len(ours) == 3, "stdin, stdout, stderr"
         try:
