@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from flowkit.broker.protocol import Broker
@@ -65,7 +66,7 @@ class _Due(NamedTuple):
     """Held tasks whose time has come."""
 
     tasks: list[Sendable]  # to be sent
-    failures: list[Event]  # of tasks that can never be sent
+    failures: Sequence[Event]  # of tasks that can never be sent
     more: bool  # slots of limited nodes may have room for more
     found: int  # how many were due
 
@@ -75,7 +76,7 @@ def _due(transaction: Transaction) -> _Due:
     released = transaction.release_due(now, LIMIT, limits)
     admitted = transaction.admit({*released.slots, *transaction.slots_due(now, LIMIT)}, limits)
     tasks = [*released.tasks, *transaction.sendables(admitted.tasks)]
-    return _Due(tasks, [*released.failures], admitted.more, released.count)
+    return _Due(tasks, released.failures, admitted.more, released.count)
 
 
 class Relay:
